@@ -1,0 +1,2 @@
+//! Guest CPUs.
+pub mod softfloat;

@@ -1,0 +1,1 @@
+//! Guest memory, the bus, IRQ lines, the clock and every device.

@@ -1,0 +1,1 @@
+//! Guest firmware assembled in Rust, and the tables handed to guests.

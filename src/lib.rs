@@ -1,0 +1,1 @@
+//! Mimic: boards, engines, loaders, terminal and command line.

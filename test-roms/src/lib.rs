@@ -1,0 +1,1 @@
+//! Conformance and benchmark guests, assembled in Rust.
