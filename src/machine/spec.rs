@@ -1,0 +1,128 @@
+//! What a machine is made from, and what it says when it ends.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::loader::LoadedImage;
+
+/// The boards Mimic can build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoardKind {
+    /// RISC-V `virt`: QEMU's memory map.
+    Virt,
+}
+
+/// The engines that can run a machine's harts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The interpreter.
+    Interp,
+}
+
+/// Who runs in M-mode before the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// Chosen from the image: kernels get the built-in SBI, ELF files run bare in M-mode.
+    Auto,
+    /// No firmware: the image is entered in M-mode.
+    None,
+    /// Mimic's own SBI.
+    Builtin,
+}
+
+/// When to stop a guest that does not stop by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Retired instructions, all harts together.
+    pub insns: Option<u64>,
+    /// Wall time.
+    pub time: Option<Duration>,
+}
+
+/// Everything that is decided before a machine exists.
+pub struct MachineSpec {
+    /// The board.
+    pub board: BoardKind,
+    /// Number of harts.
+    pub cpus: usize,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Engine of all harts at the start.
+    pub engine: EngineKind,
+    /// M-mode firmware.
+    pub firmware: Firmware,
+    /// The image to start.
+    pub image: LoadedImage,
+    /// Initial RAM disk, as bytes.
+    pub initrd: Option<Vec<u8>>,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// Limits.
+    pub limits: Limits,
+    /// Where to write the signature region when the guest ends, and its granularity in bytes.
+    pub signature: Option<(PathBuf, usize)>,
+}
+
+/// Why a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest powered the machine off (finisher, SBI SRST shutdown).
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// The guest reported success (`tohost` = 1, finisher pass).
+    Pass,
+    /// The guest reported failure: the HTIF case number or the finisher's code.
+    Fail(u64),
+    /// The guest reported that its system failed (SRST "system failure").
+    Panicked,
+    /// The guest can not go on (trap loop, ...); the text explains the chain of faults.
+    Died(String),
+    /// `Limits::insns` was reached.
+    InsnLimit,
+    /// `Limits::time` was reached.
+    TimeLimit,
+    /// The user quit.
+    Quit,
+    /// The host failed: what, and what to do.
+    Host(String),
+}
+
+/// Counters of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Instructions retired by all harts.
+    pub insns: u64,
+    /// CPU time of this process since the machine was started.
+    pub cpu_time: Duration,
+    /// Wall time since the machine was started.
+    pub wall_time: Duration,
+    /// Soft-TLB misses that walked a page table or looked up the bus.
+    pub tlb_misses: u64,
+    /// Blocks decoded.
+    pub blocks_decoded: u64,
+    /// Accesses served by devices.
+    pub device_accesses: u64,
+}
+
+/// What a hart was doing when it was last looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct HartView {
+    /// Program counter.
+    pub pc: u64,
+    /// Privilege mode's name: `M`, `S` or `U`.
+    pub mode: &'static str,
+    /// Waiting for an interrupt.
+    pub waiting: bool,
+}
+
+/// The result of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Why it ended.
+    pub end: End,
+    /// Counters.
+    pub stats: Stats,
+    /// Accesses where nothing is: how many, and the first address.
+    pub unmapped: Option<(u64, u64)>,
+}
