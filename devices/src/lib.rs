@@ -1,1 +1,19 @@
 //! Guest memory, the bus, IRQ lines, the clock and every device.
+//!
+//! ```text
+//! CPU or DMA -> GuestMemory (RAM, ROM)       one watch byte per page, observers hear of writes
+//! CPU        -> AddressSpace -> Device       one mutex per device, taken by the bus
+//! Device     -> IrqLine -> interrupt controller -> IrqLine -> hart
+//! Device     -> Timer (TimerQueue, Clock) -> callback -> Device
+//! ```
+//!
+//! A device knows neither its address nor its interrupt number; the board supplies both. What a
+//! guest does wrong is a [`bus::BusError`] or a bit in a status register, never a panic.
+//!
+//! Lock order: device, then interrupt controller, then nothing. The bus table's and the timer
+//! queue's own locks are never held while a device or a callback runs.
+
+pub mod bus;
+pub mod clock;
+pub mod irq;
+pub mod memory;
