@@ -1,1 +1,3 @@
 //! Mimic: boards, engines, loaders, terminal and command line.
+
+pub mod loader;

@@ -1,0 +1,194 @@
+//! ELF64 for RISC-V, read with goblin.
+//!
+//! Only the parts an emulator needs are parsed (header, program headers, symbol table), each on its
+//! own, so that a damaged part that is not needed does not matter.
+
+use goblin::container::{Container, Ctx, Endian};
+use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ET_CORE, ET_REL, Header};
+use goblin::elf::program_header::{PT_INTERP, PT_LOAD, ProgramHeader};
+use goblin::elf::section_header::{SHT_SYMTAB, SectionHeader};
+use goblin::elf::sym::{STT_FILE, STT_SECTION, Symtab};
+
+use super::{ImageKind, Isa, LoadError, LoadedImage, Segment, Symbols};
+
+const EM_386: u16 = 3;
+const EM_X86_64: u16 = 62;
+const EM_RISCV: u16 = 243;
+
+/// Longest symbol name kept, in bytes; mangled names of real programs stay below it.
+const MAX_NAME: usize = 1024;
+
+/// Parses bytes that begin with the ELF magic.
+///
+/// # Errors
+/// [`LoadError`] for other machines, other kinds of ELF file and damaged ones.
+pub(super) fn parse(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
+    check_machine(bytes)?;
+    let header: Header =
+        goblin::elf::Elf::parse_header(bytes).map_err(|e| malformed(e.to_string()))?;
+    match header.e_type {
+        ET_REL => {
+            return Err(LoadError::Unsupported {
+                what: "an object file (or kernel module)",
+                hint: "link it into an executable first",
+            });
+        }
+        ET_CORE => {
+            return Err(LoadError::Unsupported {
+                what: "a core dump",
+                hint: "give the program itself",
+            });
+        }
+        _ => {}
+    }
+    let ctx = Ctx::new(Container::Big, Endian::Little);
+    let program_headers =
+        ProgramHeader::parse(bytes, usize_of(header.e_phoff)?, usize::from(header.e_phnum), ctx)
+            .map_err(|e| malformed(e.to_string()))?;
+    if program_headers.iter().any(|ph| ph.p_type == PT_INTERP) {
+        return Err(LoadError::Unsupported {
+            what: "a dynamically linked Linux program",
+            hint: "programs run inside a guest system: try `mimic boot debian-riscv64`",
+        });
+    }
+    let segments = segments(bytes, &program_headers)?;
+    let entry = physical(header.e_entry, &program_headers);
+    if !segments.iter().any(|s| (s.addr..s.addr + s.size).contains(&entry)) {
+        return Err(malformed(format!("its entry {entry:#x} lies in no segment")));
+    }
+    let symbols = symbols(bytes, &header, ctx);
+    let named = |name| symbols.address(name).map(|addr| physical(addr, &program_headers));
+    let signature =
+        named("begin_signature").zip(named("end_signature")).filter(|(begin, end)| begin <= end);
+    Ok(LoadedImage {
+        isa: Isa::Riscv64,
+        kind: ImageKind::Elf,
+        entry,
+        tohost: named("tohost"),
+        fromhost: named("fromhost"),
+        signature,
+        segments,
+        symbols,
+        image_size: 0,
+        text_offset: 0,
+    })
+}
+
+/// Accepts 64-bit little-endian RISC-V, names everything else.
+fn check_machine(bytes: &[u8]) -> Result<(), LoadError> {
+    let (Some(&class), Some(&data), Some(machine)) =
+        (bytes.get(EI_CLASS), bytes.get(EI_DATA), bytes.get(18..20))
+    else {
+        return Err(malformed("its header is cut off".into()));
+    };
+    let little = data == ELFDATA2LSB;
+    let machine = [machine[0], machine[1]];
+    let machine = if little { u16::from_le_bytes(machine) } else { u16::from_be_bytes(machine) };
+    if machine == EM_RISCV && class == ELFCLASS64 && little {
+        return Ok(());
+    }
+    let bits = if class == ELFCLASS64 { "64-bit" } else { "32-bit" };
+    let (arch, hint) = match machine {
+        EM_RISCV => (
+            format!("{bits} {}-endian RISC-V", if little { "little" } else { "big" }),
+            "build it for RV64 (-march=rv64gc -mabi=lp64d)",
+        ),
+        EM_X86_64 | EM_386 => (
+            if machine == EM_386 { "i386".into() } else { "x86-64".into() },
+            "x86 guests are not supported yet; give an RV64 file",
+        ),
+        other => (goblin::elf::header::machine_to_str(other).into(), "give an RV64 file"),
+    };
+    Err(LoadError::WrongArch { what: "an ELF file", arch, hint })
+}
+
+fn segments(bytes: &[u8], program_headers: &[ProgramHeader]) -> Result<Vec<Segment>, LoadError> {
+    // Segments of a real file hardly share bytes; a hostile one repeats them to make us allocate.
+    let mut allowance = bytes.len().saturating_mul(2);
+    let mut segments = Vec::new();
+    for ph in program_headers.iter().filter(|ph| ph.p_type == PT_LOAD && ph.p_memsz > 0) {
+        let contents = usize_of(ph.p_offset)
+            .ok()
+            .zip(usize_of(ph.p_filesz).ok())
+            .and_then(|(offset, size)| bytes.get(offset..offset.checked_add(size)?))
+            .ok_or_else(|| {
+                malformed(format!(
+                    "the segment at {:#x} reaches beyond the end of the file",
+                    ph.p_paddr
+                ))
+            })?;
+        allowance = allowance
+            .checked_sub(contents.len())
+            .ok_or_else(|| malformed("its segments overlap in the file".into()))?;
+        if ph.p_filesz > ph.p_memsz || ph.p_paddr.checked_add(ph.p_memsz).is_none() {
+            return Err(malformed(format!(
+                "the segment at {:#x} has an impossible size",
+                ph.p_paddr
+            )));
+        }
+        segments.push(Segment { addr: ph.p_paddr, bytes: contents.to_vec(), size: ph.p_memsz });
+    }
+    if segments.is_empty() {
+        return Err(malformed("it has nothing to load".into()));
+    }
+    Ok(segments)
+}
+
+/// The physical address of a link address: harts start without translation.
+fn physical(addr: u64, program_headers: &[ProgramHeader]) -> u64 {
+    program_headers
+        .iter()
+        .filter(|ph| ph.p_type == PT_LOAD)
+        .find(|ph| addr >= ph.p_vaddr && addr - ph.p_vaddr < ph.p_memsz)
+        .map_or(addr, |ph| ph.p_paddr.wrapping_add(addr - ph.p_vaddr))
+}
+
+/// The symbol table, by link address; empty when there is none that can be read.
+fn symbols(bytes: &[u8], header: &Header, ctx: Ctx) -> Symbols {
+    let read = || -> Option<Symbols> {
+        let sections = SectionHeader::parse(
+            bytes,
+            usize::try_from(header.e_shoff).ok()?,
+            header.e_shnum.into(),
+            ctx,
+        )
+        .ok()?;
+        let table = sections.iter().find(|s| s.sh_type == SHT_SYMTAB)?;
+        let names = sections.get(table.sh_link as usize)?;
+        let names = bytes.get(names.file_range()?)?;
+        // Linkers merge names that end alike; beyond that, repeated names only serve to fill memory.
+        let mut allowance = names.len().saturating_mul(4);
+        let range = table.file_range()?;
+        let count = bytes.get(range.clone())?.len() / goblin::elf::sym::sym64::SIZEOF_SYM;
+        let table = Symtab::parse(bytes, range.start, count, ctx).ok()?;
+        Some(Symbols::new(
+            table
+                .iter()
+                .filter(|sym| {
+                    sym.st_shndx != 0 && sym.st_type() != STT_FILE && sym.st_type() != STT_SECTION
+                })
+                .filter_map(|sym| {
+                    let name = name_at(names, sym.st_name)?;
+                    allowance = allowance.checked_sub(name.len())?;
+                    // `$x`, `$d` and `.L...` are the assembler's own marks.
+                    let own_mark = name.is_empty() || name.starts_with(['$', '.']);
+                    (!own_mark).then(|| (sym.st_value, sym.st_size, name.to_owned()))
+                }),
+        ))
+    };
+    read().unwrap_or_default()
+}
+
+fn name_at(names: &[u8], offset: usize) -> Option<&str> {
+    let rest = names.get(offset..)?;
+    let end = rest.iter().take(MAX_NAME).position(|byte| *byte == 0)?;
+    std::str::from_utf8(&rest[..end]).ok()
+}
+
+fn usize_of(value: u64) -> Result<usize, LoadError> {
+    usize::try_from(value).map_err(|_| malformed(format!("a file offset is {value:#x}")))
+}
+
+fn malformed(detail: String) -> LoadError {
+    LoadError::Malformed { what: "ELF file", detail }
+}

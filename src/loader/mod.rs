@@ -1,0 +1,274 @@
+//! The loader: the bytes of a file become an image that a board can place in guest memory.
+//!
+//! What a file is, and for which instruction set, is found by looking at it; no name or option is
+//! trusted. Reading order: `identify` (the kinds of files that are recognised in order to be refused
+//! with the next thing to try), `linux_image`, `elf`, `symbols`.
+//!
+//! Every byte of a file is hostile: the loader never panics, and it allocates no more than the file's
+//! size and [`MAX_IMAGE`] allow.
+
+mod elf;
+pub mod fuzz;
+mod identify;
+mod linux_image;
+mod symbols;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use symbols::Symbols;
+
+/// Largest image in bytes, after decompression. Kernels are tens of MiB.
+pub const MAX_IMAGE: u64 = 1 << 30;
+
+/// Instruction set of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// RV64.
+    Riscv64,
+    /// x86-64.
+    X86_64,
+}
+
+/// How an image describes itself, which decides how it is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageKind {
+    /// ELF64: placed at its physical addresses.
+    Elf,
+    /// Linux `Image` (kernel documentation, `arch/riscv/boot-image-header`): position-independent;
+    /// its segment address and entry are offsets from the place the board chooses.
+    LinuxImage,
+    /// Bytes at an address.
+    Flat,
+}
+
+/// A piece of guest memory: `bytes` at `addr`, then zeros up to `size`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Guest physical address (of a [`ImageKind::LinuxImage`]: offset from where it is placed).
+    pub addr: u64,
+    /// Contents.
+    pub bytes: Vec<u8>,
+    /// Bytes of memory covered, at least `bytes.len()`; `addr + size` does not wrap.
+    pub size: u64,
+}
+
+/// An image, ready to be placed.
+#[derive(Clone, Debug)]
+pub struct LoadedImage {
+    /// Instruction set.
+    pub isa: Isa,
+    /// Kind.
+    pub kind: ImageKind,
+    /// Contents, in file order.
+    pub segments: Vec<Segment>,
+    /// Physical address of the first instruction (of a [`ImageKind::LinuxImage`]: offset from where
+    /// it is placed).
+    pub entry: u64,
+    /// Names of addresses; empty when the file has none.
+    pub symbols: Symbols,
+    /// HTIF's `tohost`.
+    pub tohost: Option<u64>,
+    /// HTIF's `fromhost`.
+    pub fromhost: Option<u64>,
+    /// `begin_signature..end_signature`.
+    pub signature: Option<(u64, u64)>,
+    /// Memory in bytes that a [`ImageKind::LinuxImage`] claims from where it is placed; 0 for the
+    /// other kinds.
+    pub image_size: u64,
+    /// Offset from the start of RAM (aligned to 2 MiB) at which a [`ImageKind::LinuxImage`] wants to
+    /// be placed; 0 for the other kinds.
+    pub text_offset: u64,
+}
+
+impl LoadedImage {
+    /// Lowest address and first address above all segments; `None` without segments.
+    pub fn span(&self) -> Option<(u64, u64)> {
+        let low = self.segments.iter().map(|s| s.addr).min()?;
+        let high = self.segments.iter().map(|s| s.addr + s.size).max()?;
+        Some((low, high))
+    }
+}
+
+/// What the user decided about an image.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// Take the file as flat RV64 code at this physical address.
+    pub load_addr: Option<u64>,
+}
+
+/// Why a file cannot be an image, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The error belongs to this file.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// The error.
+        source: Box<LoadError>,
+    },
+    /// There is no such file.
+    #[error("there is no such file{}", similar.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    Missing {
+        /// A file of the same folder with a similar name.
+        similar: Option<String>,
+    },
+    /// The host could not read the file.
+    #[error("cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    /// A guest of an instruction set that no board here has.
+    #[error("wrong architecture: this is {what} for {arch}; {hint}")]
+    WrongArch {
+        /// Kind of file.
+        what: &'static str,
+        /// Its instruction set.
+        arch: String,
+        /// The next thing to try.
+        hint: &'static str,
+    },
+    /// Recognised, but nothing that can be started.
+    #[error("this is {what}, which can not be started here; {hint}")]
+    Unsupported {
+        /// Kind of file.
+        what: &'static str,
+        /// The next thing to try.
+        hint: &'static str,
+    },
+    /// Recognised, but broken.
+    #[error("this {what} is damaged: {detail}; fetch or build it again")]
+    Malformed {
+        /// Kind of file.
+        what: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Not recognised.
+    #[error(
+        "this is no ELF file, Linux Image or other known kind of image; \
+         if it is raw RV64 code, say where it belongs with --load-addr 0x80000000"
+    )]
+    Unknown,
+    /// Options and file contradict each other.
+    #[error("{0}")]
+    Options(&'static str),
+    /// Larger than [`MAX_IMAGE`].
+    #[error("larger than {} MiB, the limit for an image", MAX_IMAGE >> 20)]
+    TooLarge,
+}
+
+/// Reads and parses a file.
+///
+/// # Errors
+/// [`LoadError::InFile`] naming `path`, with the reason inside.
+pub fn load_file(path: &Path, options: &LoadOptions) -> Result<LoadedImage, LoadError> {
+    read_file(path)
+        .and_then(|bytes| parse(&bytes, options))
+        .map_err(|source| LoadError::InFile { path: path.to_path_buf(), source: Box::new(source) })
+}
+
+/// Reads a whole file of at most [`MAX_IMAGE`] bytes. A larger one is still identified by its
+/// beginning, so that a disk image is called a disk image.
+///
+/// # Errors
+/// Any [`LoadError`] but [`LoadError::InFile`].
+pub fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(LoadError::Missing { similar: similar_name(path) });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if file.metadata()?.is_dir() {
+        return Err(LoadError::Unsupported {
+            what: "a folder",
+            hint: "name a file in it, or use `mimic test` on it",
+        });
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_IMAGE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_IMAGE {
+        return Err(identify::foreign(&bytes).unwrap_or(LoadError::TooLarge));
+    }
+    Ok(bytes)
+}
+
+/// Parses the bytes of a file.
+///
+/// # Errors
+/// Any [`LoadError`] but [`LoadError::InFile`], [`LoadError::Missing`] and [`LoadError::Io`].
+pub fn parse(bytes: &[u8], options: &LoadOptions) -> Result<LoadedImage, LoadError> {
+    if let Some(addr) = options.load_addr {
+        return flat(bytes, addr);
+    }
+    if bytes.is_empty() {
+        return Err(LoadError::Malformed { what: "file", detail: "it is empty".into() });
+    }
+    match linux_image::unpack(bytes)? {
+        Some(inner) => parse_plain(&inner),
+        None => parse_plain(bytes),
+    }
+}
+
+/// True when the file begins like an ELF file, of whatever instruction set.
+pub fn is_elf(bytes: &[u8]) -> bool {
+    bytes.starts_with(goblin::elf::header::ELFMAG)
+}
+
+fn parse_plain(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
+    if is_elf(bytes) {
+        return elf::parse(bytes);
+    }
+    if let Some(image) = linux_image::parse(bytes)? {
+        return Ok(image);
+    }
+    Err(identify::foreign(bytes).unwrap_or(LoadError::Unknown))
+}
+
+fn flat(bytes: &[u8], addr: u64) -> Result<LoadedImage, LoadError> {
+    if is_elf(bytes) {
+        return Err(LoadError::Options(
+            "an ELF file carries its own addresses; leave --load-addr away",
+        ));
+    }
+    if bytes.is_empty() {
+        return Err(LoadError::Malformed { what: "flat binary", detail: "it is empty".into() });
+    }
+    if !addr.is_multiple_of(2) || addr.checked_add(bytes.len() as u64).is_none() {
+        return Err(LoadError::Options(
+            "--load-addr must be even and leave room for the file below 2^64",
+        ));
+    }
+    let segment = Segment { addr, bytes: bytes.to_vec(), size: bytes.len() as u64 };
+    Ok(LoadedImage {
+        isa: Isa::Riscv64,
+        kind: ImageKind::Flat,
+        segments: vec![segment],
+        entry: addr,
+        symbols: Symbols::default(),
+        tohost: None,
+        fromhost: None,
+        signature: None,
+        image_size: 0,
+        text_offset: 0,
+    })
+}
+
+/// The name in `path`'s folder that looks most like its file name.
+fn similar_name(path: &Path) -> Option<String> {
+    let wanted = path.file_name()?.to_str()?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::read_dir(folder)
+        .ok()?
+        .take(10_000)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .map(|name| (strsim::jaro_winkler(wanted, &name), name))
+        .filter(|(score, _)| *score > 0.85)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| folder.join(name).to_string_lossy().trim_start_matches("./").to_owned())
+}
+
+#[cfg(test)]
+mod tests;
