@@ -1,1 +1,120 @@
-//! Conformance and benchmark guests, assembled in Rust.
+//! Conformance and benchmark guests ("ROMs") for the RV64 machine, assembled in Rust.
+//!
+//! A ROM is an ELF64 executable at 0x80000000, entered in M-mode. It reports through HTIF's
+//! `tohost` (1 = pass, `(n << 1) | 1` = case n failed) and, where that does not end the run,
+//! through the SiFive test finisher at 0x100000 (0x5555 = pass, `(n << 16) | 0x3333` = case n
+//! failed; a low byte of zero becomes 255 there, so that an exit status never hides a failure).
+//! So the same bytes run on Spike (HTIF), on QEMU's `virt` (finisher) and on Mimic (either).
+//!
+//! # Where expected results come from
+//!
+//! Never from Mimic. Integer results are computed in Rust from the manual's definitions in a form
+//! that differs from an emulator's (`i128` products, bit-by-bit loops); traps, CSRs and paging are
+//! written down from the Privileged ISA; and every ROM that claims so in [`Rom::verified`] has run
+//! on these simulators (`cargo test -p mimic-test-roms -- --ignored` repeats it).
+//!
+//! # The hart the ROMs describe
+//!
+//! Where the manuals leave a choice the ROMs accept every legal one, or demand these: misaligned
+//! loads and stores work, misaligned LR/SC/AMO raise address-misaligned exceptions, `mtval` holds
+//! the faulting address or the bits of the illegal instruction, 16 PMP entries with a granularity
+//! of 4 bytes, vectored traps, 16 bits of ASID, hpmcounters 3..31 read-only zero.
+//!
+//! # How to add a ROM
+//!
+//! A file in `rv64/` with `pub(super) fn define(s: &mut Suite)`, and a row in `rv64/mod.rs`.
+
+// Macro output of dynasm converts register numbers that already have the type.
+#![allow(clippy::useless_conversion)]
+// Tables of operations read best as formulas.
+#![allow(clippy::redundant_closure_for_method_calls)]
+#![allow(dead_code, reason = "the framework is ahead of the ROMs written so far")]
+
+mod elf;
+mod raw;
+mod rv64;
+mod suite;
+
+pub use suite::Cases;
+
+/// What a ROM is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Checks behaviour, case by case.
+    Conformance,
+    /// Runs a long, fixed piece of work and checks its result.
+    Benchmark,
+}
+
+/// A simulator that is not ours, on which a ROM passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oracle {
+    /// The RISC-V ISA simulator, version 1.1.1-dev.
+    Spike,
+    /// `qemu-system-riscv64 -M virt`, version 10.0.2.
+    Qemu,
+}
+
+/// How a ROM ends on a correct machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Every case passes.
+    Pass,
+    /// The work's checksum has this value; the guest compares it itself and then passes.
+    Checksum(u64),
+}
+
+/// One guest.
+pub struct Rom {
+    /// Unique name, for instance `rv64/zbb`.
+    pub name: &'static str,
+    /// One line on what it does.
+    pub title: &'static str,
+    /// What it is for.
+    pub kind: Kind,
+    /// Harts the machine needs; further ones are parked.
+    pub harts: u32,
+    /// How it ends on a correct machine.
+    pub expected: Expected,
+    /// About how many instructions it retires.
+    pub insns_estimate: u64,
+    /// Simulators on which it passed as it stands.
+    pub verified: &'static [Oracle],
+    define: fn(&mut suite::Suite),
+}
+
+impl Rom {
+    /// Assembles the ROM: an ELF64 executable.
+    pub fn build(&self) -> Vec<u8> {
+        self.assemble().0
+    }
+
+    /// Names of the case numbers a failure reports.
+    pub fn cases(&self) -> Vec<Cases> {
+        self.assemble().1
+    }
+
+    /// The name of case `n` as reported through `tohost`, with the row inside a table of operands.
+    pub fn case_name(&self, n: u32) -> Option<String> {
+        let cases = self.cases();
+        let c = cases.iter().find(|c| (c.first..c.first + c.count).contains(&n))?;
+        let row = if c.count > 1 { format!(" [row {}]", n - c.first) } else { String::new() };
+        Some(format!("{}{row}", c.name))
+    }
+
+    fn assemble(&self) -> (Vec<u8>, Vec<Cases>) {
+        let mut s = suite::Suite::new();
+        (self.define)(&mut s);
+        s.finish()
+    }
+}
+
+/// All ROMs, conformance first.
+pub fn roms() -> &'static [Rom] {
+    rv64::ROMS
+}
+
+/// The ROM of that name.
+pub fn find(name: &str) -> Option<&'static Rom> {
+    roms().iter().find(|r| r.name == name)
+}

@@ -1,0 +1,24 @@
+//! Writes every ROM (or those whose names contain a given text) as an ELF file into a folder:
+//! `cargo run -p mimic-test-roms --example emit -- FOLDER [TEXT]`.
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let folder = PathBuf::from(args.next().ok_or("usage: emit FOLDER [TEXT]")?);
+    let text = args.next().unwrap_or_default();
+    for rom in mimic_test_roms::roms().iter().filter(|r| r.name.contains(&text)) {
+        let path = folder.join(format!("{}.elf", rom.name));
+        fs::create_dir_all(path.parent().ok_or("a ROM's path has a parent")?)?;
+        fs::write(&path, rom.build())?;
+        let cases = rom.cases();
+        let listing: String =
+            cases.iter().map(|c| format!("{} {} {}\n", c.first, c.count, c.name)).collect();
+        fs::write(path.with_extension("cases"), listing)?;
+        let count: u32 = cases.iter().map(|c| c.count).sum();
+        println!("{:<24} {count:>6} cases  {}", rom.name, rom.title);
+    }
+    Ok(())
+}
