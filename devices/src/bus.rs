@@ -123,6 +123,16 @@ pub enum RestoreError {
     Invalid(&'static str),
 }
 
+/// Fails with [`RestoreError::Invalid`] unless `valid`.
+pub(crate) fn check(valid: bool, what: &'static str) -> Result<(), RestoreError> {
+    if valid { Ok(()) } else { Err(RestoreError::Invalid(what)) }
+}
+
+/// Refuses whatever is not an aligned 4-byte access, for devices that have 32-bit registers alone.
+pub(crate) fn word_only(offset: u64, width: Width) -> Result<(), BusError> {
+    if width == Width::Word && width.is_aligned(offset) { Ok(()) } else { Err(BusError::Width) }
+}
+
 /// A device on a bus. It knows neither its address nor its interrupt number.
 pub trait Device: Send {
     /// A short name for messages: `plic`, `uart16550`.

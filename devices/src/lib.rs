@@ -13,7 +13,12 @@
 //! Lock order: device, then interrupt controller, then nothing. The bus table's and the timer
 //! queue's own locks are never held while a device or a callback runs.
 
+pub mod aclint;
 pub mod bus;
 pub mod clock;
+pub mod finisher;
+pub mod goldfish_rtc;
 pub mod irq;
 pub mod memory;
+pub mod plic;
+pub mod power;

@@ -1,0 +1,20 @@
+//! How a guest says that it is done.
+
+/// What a guest asked of the machine's power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerEvent {
+    /// Power off; a test that reports this way passed.
+    Pass,
+    /// Power off; a test failed with this code.
+    Fail(u16),
+    /// Start again from power-on.
+    Reset,
+    /// Power off, with nothing said about success.
+    PowerOff,
+}
+
+/// Hears of power events, usually the machine's owner.
+pub trait PowerSink: Send + Sync {
+    /// Called on the vCPU's thread with the device's lock held: note the event and return.
+    fn power(&self, event: PowerEvent);
+}
