@@ -1,0 +1,107 @@
+//! A small initramfs: busybox and an `/init` of ours, as a gzip-compressed `newc` cpio archive.
+//!
+//! Source: Linux documentation, `driver-api/early-userspace/buffer-format.rst`.
+
+use std::io::{self, Write};
+
+use cpio::newc::{Builder, trailer};
+
+/// The first process of the guest.
+const INIT: &str = include_str!("init.sh");
+
+const DIRECTORY: u32 = 0o040_000;
+const FILE: u32 = 0o100_000;
+const CHARACTER_DEVICE: u32 = 0o020_000;
+/// `/dev/console` (Linux documentation, `admin-guide/devices.txt`): the kernel opens it for `/init`
+/// before anything can mount `/dev`.
+const CONSOLE: (u32, u32) = (5, 1);
+
+const FOLDERS: &[&str] = &["bin", "dev", "etc", "proc", "root", "sbin", "sys", "tmp", "usr"];
+
+/// Files of `/etc` that busybox looks for.
+const FILES: &[(&str, &str)] = &[
+    ("etc/passwd", "root::0:0:root:/root:/bin/sh\n"),
+    ("etc/group", "root:x:0:\ntty:x:5:\n"),
+    ("etc/profile", "PS1='\\u@\\h:\\w# '\n"),
+];
+
+/// Builds the initramfs around a statically linked busybox.
+///
+/// # Errors
+/// Only what writing to memory and compressing can give.
+pub(super) fn build(busybox: &[u8]) -> io::Result<Vec<u8>> {
+    let out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut archive = Archive { out, inode: 0 };
+    for folder in FOLDERS {
+        archive.add(folder, DIRECTORY | 0o755, (0, 0), b"")?;
+    }
+    archive.add("dev/console", CHARACTER_DEVICE | 0o600, CONSOLE, b"")?;
+    archive.add("bin/busybox", FILE | 0o755, (0, 0), busybox)?;
+    archive.add("init", FILE | 0o755, (0, 0), INIT.as_bytes())?;
+    for (name, text) in FILES {
+        archive.add(name, FILE | 0o644, (0, 0), text.as_bytes())?;
+    }
+    trailer(archive.out)?.finish()
+}
+
+struct Archive<W: Write> {
+    out: W,
+    inode: u32,
+}
+
+impl<W: Write> Archive<W> {
+    fn add(&mut self, name: &str, mode: u32, rdev: (u32, u32), contents: &[u8]) -> io::Result<()> {
+        self.inode += 1;
+        let entry = Builder::new(name)
+            .ino(self.inode)
+            .mode(mode)
+            .nlink(1)
+            .rdev_major(rdev.0)
+            .rdev_minor(rdev.1);
+        let size = u32::try_from(contents.len())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "file too large for cpio"))?;
+        let mut writer = entry.write(&mut self.out, size);
+        writer.write_all(contents)?;
+        writer.finish()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn the_archive_holds_what_the_kernel_and_init_need() {
+        let packed = build(b"BUSYBOX").unwrap();
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap();
+        assert!(plain.starts_with(b"070701"), "newc magic");
+        let mut found = Vec::new();
+        let mut rest = &plain[..];
+        loop {
+            let mut reader = cpio::newc::Reader::new(rest).unwrap();
+            if reader.entry().is_trailer() {
+                break;
+            }
+            let mut contents = Vec::new();
+            reader.read_to_end(&mut contents).unwrap();
+            let entry = reader.entry();
+            found.push((
+                entry.name().to_owned(),
+                entry.mode(),
+                (entry.rdev_major(), entry.rdev_minor()),
+                contents,
+            ));
+            rest = reader.finish().unwrap();
+        }
+        let get = |name: &str| found.iter().find(|f| f.0 == name).expect(name);
+        assert_eq!(get("dev/console").1, 0o020_600);
+        assert_eq!(get("dev/console").2, (5, 1));
+        assert_eq!(get("bin/busybox").3, b"BUSYBOX");
+        assert_eq!(get("init").1, 0o100_755);
+        assert!(get("init").3.starts_with(b"#!/bin/busybox sh\n"));
+    }
+}

@@ -1,0 +1,431 @@
+//! Ready guests: what `mimic boot NAME` starts, and how its files come to be.
+//!
+//! Reading order: this catalog, `apt` (packages), `cache` (where files are kept), `initramfs` (the
+//! small system around busybox).
+
+pub mod apt;
+mod cache;
+mod initramfs;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use cache::Cache;
+
+/// A guest of the catalog.
+pub struct Guest {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// Memory in bytes unless the user says otherwise.
+    pub memory: u64,
+    /// Kernel command line, before what depends on the terminal.
+    pub cmdline: &'static str,
+    /// Where its files come from; `None`: it is part of this program.
+    source: Option<&'static Source>,
+}
+
+struct Source {
+    packages: &'static [Package],
+    /// Approximate download, in MB.
+    download: u32,
+    kernel: &'static str,
+    initrd: Initrd,
+}
+
+struct Package {
+    /// Name; `*` stands for a version.
+    name: &'static str,
+    /// The metapackage that depends on the current version, when the name has a `*`.
+    metapackage: Option<&'static str>,
+    /// Members that are kept: tar pattern, name in the cache.
+    files: &'static [(&'static str, &'static str)],
+}
+
+enum Initrd {
+    /// This file of the cache.
+    File(&'static str),
+    /// Made here around the busybox in this file of the cache.
+    Busybox(&'static str),
+}
+
+/// All guests.
+pub const GUESTS: &[Guest] = &[
+    Guest {
+        name: "demo",
+        about: "a guest of our own that shows the machine; needs nothing",
+        memory: 64 << 20,
+        cmdline: "",
+        source: None,
+    },
+    Guest {
+        name: "debian-riscv64",
+        about: "Debian's RISC-V kernel and a busybox shell",
+        memory: 512 << 20,
+        cmdline: "console=ttyS0 quiet",
+        source: Some(&Source {
+            packages: &[
+                Package {
+                    name: "linux-image-6.12.*-riscv64",
+                    metapackage: Some("linux-image-riscv64"),
+                    files: &[("./boot/vmlinux-*", "linux")],
+                },
+                Package {
+                    name: "busybox-static",
+                    metapackage: None,
+                    files: &[("./usr/bin/busybox", "busybox")],
+                },
+            ],
+            download: 113,
+            kernel: "linux",
+            initrd: Initrd::Busybox("busybox"),
+        }),
+    },
+    Guest {
+        name: "debian-installer-riscv64",
+        about: "Debian's installer for RISC-V, in the terminal",
+        memory: 1 << 30,
+        cmdline: "console=ttyS0 quiet",
+        source: Some(&Source {
+            packages: &[Package {
+                name: "debian-installer-13-netboot-riscv64",
+                metapackage: None,
+                files: &[
+                    (
+                        "./usr/lib/debian-installer/images/13/riscv64/text/debian-installer/riscv64/linux",
+                        "linux",
+                    ),
+                    (
+                        "./usr/lib/debian-installer/images/13/riscv64/text/debian-installer/riscv64/initrd.gz",
+                        "initrd.gz",
+                    ),
+                ],
+            }],
+            download: 53,
+            kernel: "linux",
+            initrd: Initrd::File("initrd.gz"),
+        }),
+    },
+];
+
+/// Why a guest's files are not to be had, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// No guest has this name.
+    #[error("there is no guest `{name}`{}; `mimic boot` lists them", similar.map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The most similar name.
+        similar: Option<&'static str>,
+    },
+    /// There is no place for the cache.
+    #[error(
+        "neither XDG_CACHE_HOME nor HOME is set to an absolute path; set XDG_CACHE_HOME to a folder for guests"
+    )]
+    NoCache,
+    /// The cache folder cannot be written.
+    #[error("the cache folder {} cannot be used: {source}; set XDG_CACHE_HOME to a folder that can be written", path.display())]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A program is missing.
+    #[error("`{program}` is not installed (Debian's package `{package}`)")]
+    Tool {
+        /// The program.
+        program: &'static str,
+        /// Its package.
+        package: &'static str,
+    },
+    /// Debian's keys are missing.
+    #[error(
+        "Debian's archive keys are not installed (package `debian-archive-keyring`), so nothing could be verified"
+    )]
+    Keyring,
+    /// The host is configured for no Debian mirror.
+    #[error("apt is configured for no Debian archive; name one with --mirror URL")]
+    NoMirror,
+    /// Not a URL.
+    #[error("`{0}` is no mirror; give a URL like http://HOST/debian/")]
+    Mirror(String),
+    /// apt failed.
+    #[error("`{what}` failed: {detail}")]
+    Apt {
+        /// The command.
+        what: String,
+        /// What it said.
+        detail: String,
+    },
+    /// A package is not what it should be.
+    #[error("{}: {detail}", path.display())]
+    Package {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The folder of `--from` lacks something.
+    #[error("{} holds neither {missing}", folder.display())]
+    From {
+        /// The folder.
+        folder: PathBuf,
+        /// What is missing.
+        missing: String,
+    },
+    /// Files could not be fetched; how to provide them otherwise.
+    #[error(
+        "{source}\nTo go on without apt or network, provide these files and start again:\n{needed}"
+    )]
+    Fetch {
+        /// What failed.
+        source: Box<BootError>,
+        /// Files and places.
+        needed: String,
+    },
+    /// The host failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Who is told how far a fetch is.
+pub trait Progress {
+    /// A step begins.
+    fn step(&self, text: &str);
+    /// The current step is done to this percentage.
+    fn percent(&self, percent: f64);
+}
+
+/// Tells nobody.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn step(&self, _text: &str) {}
+    fn percent(&self, _percent: f64) {}
+}
+
+/// How to fetch.
+#[derive(Clone, Debug, Default)]
+pub struct FetchOptions {
+    /// A Debian mirror instead of the host's own.
+    pub mirror: Option<String>,
+    /// A folder with the packages or the files, instead of apt.
+    pub from: Option<PathBuf>,
+    /// Fetch even what is cached.
+    pub refresh: bool,
+}
+
+/// The files of a guest, ready to be loaded.
+pub struct Files {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Vec<u8>,
+}
+
+/// Finds a guest by name.
+///
+/// # Errors
+/// [`BootError::Unknown`], with the most similar name.
+pub fn find(name: &str) -> Result<&'static Guest, BootError> {
+    GUESTS.iter().find(|guest| guest.name == name).ok_or_else(|| {
+        let similar = GUESTS
+            .iter()
+            .map(|guest| (strsim::jaro_winkler(name, guest.name), guest.name))
+            .filter(|(score, _)| *score > 0.7)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, name)| name);
+        BootError::Unknown { name: name.to_owned(), similar }
+    })
+}
+
+impl Guest {
+    /// True when it is part of this program.
+    pub fn embedded(&self) -> bool {
+        self.source.is_none()
+    }
+
+    /// True when nothing needs to be fetched.
+    pub fn ready(&self, cache: &Cache) -> bool {
+        self.source.is_none_or(|source| cache.holds(self.name, &source.files()))
+    }
+
+    /// Approximate size of the download in MB; 0 for an embedded guest.
+    pub fn download(&self) -> u32 {
+        self.source.map_or(0, |source| source.download)
+    }
+
+    /// Fetches what is missing and returns the files; `None` for an embedded guest.
+    ///
+    /// # Errors
+    /// [`BootError`]; [`BootError::Fetch`] says what to provide by hand.
+    pub fn fetch(
+        &self,
+        cache: &Cache,
+        options: &FetchOptions,
+        progress: &dyn Progress,
+    ) -> Result<Option<Files>, BootError> {
+        let Some(source) = self.source else { return Ok(None) };
+        let files = source.files();
+        if options.refresh || options.from.is_some() || !cache.holds(self.name, &files) {
+            let _lock = cache.lock(progress)?;
+            // Another run may have fetched it while this one waited.
+            if options.refresh || options.from.is_some() || !cache.holds(self.name, &files) {
+                let publish = cache.publish(self.name, |folder| match &options.from {
+                    Some(from) => source.take_from(from, folder),
+                    None => source.fetch(&cache.apt(), folder, options.mirror.as_deref(), progress),
+                });
+                publish.map_err(|error| BootError::Fetch {
+                    source: Box::new(error),
+                    needed: source.needed(&cache.guest(self.name), self.name),
+                })?;
+            }
+        }
+        let folder = cache.guest(self.name);
+        let initrd = match source.initrd {
+            Initrd::File(name) => fs::read(folder.join(name))?,
+            Initrd::Busybox(name) => initramfs::build(&fs::read(folder.join(name))?)?,
+        };
+        Ok(Some(Files { kernel: folder.join(source.kernel), initrd }))
+    }
+}
+
+impl Source {
+    /// Names in the cache.
+    fn files(&self) -> Vec<&'static str> {
+        self.packages.iter().flat_map(|package| package.files).map(|(_, name)| *name).collect()
+    }
+
+    fn fetch(
+        &self,
+        apt_root: &Path,
+        folder: &Path,
+        mirror: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<(), BootError> {
+        let apt = apt::Apt::open(apt_root, mirror, progress)?;
+        let downloads = tempfile::tempdir_in(apt_root)?;
+        for package in self.packages {
+            let name = match (package.metapackage, package.name.split_once('*')) {
+                (Some(metapackage), Some((prefix, _))) => apt.dependency(metapackage, prefix)?,
+                _ => package.name.to_owned(),
+            };
+            let file = apt.download(&name, downloads.path(), progress)?;
+            progress.step(&format!("unpacking {name}"));
+            package.unpack(&file, folder)?;
+        }
+        Ok(())
+    }
+
+    /// Takes packages, or the files themselves, from a folder of the user.
+    fn take_from(&self, from: &Path, folder: &Path) -> Result<(), BootError> {
+        for package in self.packages {
+            if let Some(file) = apt::find_package(from, package.name)? {
+                package.unpack(&file, folder)?;
+                continue;
+            }
+            for (_, name) in package.files {
+                if !from.join(name).is_file() {
+                    return Err(BootError::From {
+                        folder: from.to_path_buf(),
+                        missing: format!("a package {}_*.deb nor a file `{name}`", package.name),
+                    });
+                }
+                fs::copy(from.join(name), folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What to provide by hand, and where.
+    fn needed(&self, place: &Path, guest: &str) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for package in self.packages {
+            for (pattern, name) in package.files {
+                let member = pattern.trim_start_matches("./");
+                // Writing to a string cannot fail.
+                let _ = writeln!(
+                    text,
+                    "  {} = {member} of Debian {}'s package {}",
+                    place.join(name).display(),
+                    apt::SUITE,
+                    package.name
+                );
+            }
+        }
+        let _ = write!(
+            text,
+            "or put the packages (for riscv64) into a folder DIR: mimic boot {guest} --from DIR"
+        );
+        text
+    }
+}
+
+impl Package {
+    /// Keeps the wanted members of a package file.
+    fn unpack(&self, file: &Path, folder: &Path) -> Result<(), BootError> {
+        let patterns: Vec<&str> = self.files.iter().map(|(pattern, _)| *pattern).collect();
+        let tree = tempfile::tempdir_in(folder.parent().unwrap_or(folder))?;
+        apt::extract(file, &patterns, tree.path())?;
+        for (pattern, name) in self.files {
+            let found = member(tree.path(), pattern)?.ok_or_else(|| BootError::Package {
+                path: file.to_path_buf(),
+                detail: format!("there is no {pattern} in it"),
+            })?;
+            fs::rename(found, folder.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+/// The file of an unpacked tree that a pattern means; only its last component may end in `*`.
+fn member(tree: &Path, pattern: &str) -> std::io::Result<Option<PathBuf>> {
+    let path = tree.join(pattern.trim_start_matches("./"));
+    let Some(start) = path.to_str().and_then(|text| text.strip_suffix('*')).map(PathBuf::from)
+    else {
+        return Ok(path.is_file().then_some(path));
+    };
+    let (Some(parent), Some(prefix)) = (start.parent(), start.file_name().and_then(|n| n.to_str()))
+    else {
+        return Ok(None);
+    };
+    let mut found: Vec<PathBuf> = fs::read_dir(parent)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(prefix))
+        })
+        .collect();
+    found.sort();
+    Ok(found.pop())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_and_corrected() {
+        assert_eq!(find("demo").unwrap().name, "demo");
+        let message = |name| find(name).err().unwrap().to_string();
+        assert!(message("debian-riscv").contains("did you mean `debian-riscv64`?"));
+        assert!(message("zzz").ends_with("`mimic boot` lists them"));
+    }
+
+    #[test]
+    fn files_given_by_hand_are_taken_and_missing_ones_named() {
+        let (given, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let source = find("debian-riscv64").unwrap().source.unwrap();
+        fs::write(given.path().join("linux"), "kernel").unwrap();
+        let error = source.take_from(given.path(), place.path()).unwrap_err().to_string();
+        assert!(error.contains("busybox-static_*.deb nor a file `busybox`"), "{error}");
+        fs::write(given.path().join("busybox"), "shell").unwrap();
+        source.take_from(given.path(), place.path()).unwrap();
+        assert_eq!(fs::read_to_string(place.path().join("linux")).unwrap(), "kernel");
+        let needed = source.needed(Path::new("/cache/x"), "debian-riscv64");
+        assert!(needed.contains("/cache/x/linux = boot/vmlinux-*"), "{needed}");
+    }
+}
