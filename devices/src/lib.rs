@@ -22,3 +22,5 @@ pub mod irq;
 pub mod memory;
 pub mod plic;
 pub mod power;
+pub mod serial;
+pub mod uart16550;
