@@ -1,8 +1,10 @@
 #!/bin/busybox sh
-# First process of `mimic boot debian-riscv64`: prepares the system, then keeps a shell on the console.
+# First process of `mimic boot debian-riscv64`: prepares the system, then becomes busybox's init,
+# which keeps a shell on the console and knows how to power off and reboot.
 
 bb=/bin/busybox
 export PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/root
+# The kernel sets TERM=linux when its command line names none.
 export TERM="${TERM:-vt100}"
 
 $bb mkdir -p /proc /sys /dev /run /tmp /root /sbin /usr/bin /usr/sbin
@@ -19,9 +21,9 @@ ip link set lo up 2>/dev/null
 # The kernel's own messages stay out of the shell's way (dmesg shows them).
 dmesg -n 4
 
-# busybox's poweroff asks process 1 to do it, by these signals.
-trap 'umount -a -r 2>/dev/null; exec poweroff -f' USR1 USR2
-trap 'umount -a -r 2>/dev/null; exec reboot -f' TERM
+# A serial line does not know the size of the terminal behind it; the command line may tell.
+[ -n "$COLUMNS" ] && [ -n "$LINES" ] && stty cols "$COLUMNS" rows "$LINES"
+unset COLUMNS LINES
 
 cat <<GREETING
 
@@ -31,15 +33,11 @@ $(grep -c ^processor /proc/cpuinfo) hart, $(($(awk '/MemTotal/ { print $2 }' /pr
 
 GREETING
 
-# A serial line does not know the size of the terminal behind it; the command line may tell.
-[ -n "$COLUMNS" ] && [ -n "$LINES" ] && stty cols "$COLUMNS" rows "$LINES" </dev/console
-unset COLUMNS LINES
-
-cd /root
-while true; do
-    # A session of its own with the console as its terminal, so that Ctrl-C and job control work.
-    # In the background and waited for: a shell looks at signals only between commands.
-    setsid cttyhack sh -l &
-    wait $!
-    echo "The shell has ended; starting another one."
-done
+# The shell needs the console's own name: /dev/console cannot be a controlling terminal.
+console=$(awk '{ print $NF }' /sys/class/tty/console/active)
+cat >/etc/inittab <<INITTAB
+$console::respawn:-/bin/sh
+::ctrlaltdel:/sbin/reboot
+::shutdown:/bin/umount -a -r 2>/dev/null
+INITTAB
+exec init

@@ -22,7 +22,7 @@ const FOLDERS: &[&str] = &["bin", "dev", "etc", "proc", "root", "sbin", "sys", "
 const FILES: &[(&str, &str)] = &[
     ("etc/passwd", "root::0:0:root:/root:/bin/sh\n"),
     ("etc/group", "root:x:0:\ntty:x:5:\n"),
-    ("etc/profile", "PS1='\\u@\\h:\\w# '\n"),
+    ("etc/profile", "PS1='\\u@\\h:\\w# '\ncd\n"),
 ];
 
 /// Builds the initramfs around a statically linked busybox.
