@@ -1,4 +1,4 @@
-//! TestFloat's functions and rounding modes by name.
+//! TestFloat's functions and rounding modes by name, and RISC-V instructions that TestFloat has no function for.
 
 use std::cmp::Ordering;
 
@@ -74,6 +74,14 @@ fn of_format<F: Format>(operation: &str, exact: bool) -> Option<(usize, Operatio
         "to_i32" => (1, |env, v| sf::to_int::<F, i32>(env, v[0]) as u32 as u64),
         "to_ui64" => (1, |env, v| sf::to_int::<F, u64>(env, v[0])),
         "to_i64" => (1, |env, v| sf::to_int::<F, i64>(env, v[0]) as u64),
+        "fmin" => (2, |env, v| sf::min_num::<F>(env, v[0], v[1])),
+        "fmax" => (2, |env, v| sf::max_num::<F>(env, v[0], v[1])),
+        "fminm" => (2, |env, v| sf::min::<F>(env, v[0], v[1])),
+        "fmaxm" => (2, |env, v| sf::max::<F>(env, v[0], v[1])),
+        "fclass" => (1, |_, v| sf::classify::<F>(v[0])),
+        "fcvtmod_w" if F::WIDTH == 64 => {
+            (1, |env, v| sf::modular_i32_from_f64(env, v[0]) as u32 as u64)
+        }
         _ => return None,
     };
     Some(operation)
