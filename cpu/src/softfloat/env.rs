@@ -70,8 +70,9 @@ pub enum NanRule {
     /// (RISC-V ISA manual volume I, "NaN generation and propagation").
     #[default]
     Canonical,
-    /// The first NaN operand, quieted; where no operand is a NaN the negative "real indefinite"; `fma(inf, 0, qNaN)` is
-    /// quiet (x86 SSE: Intel SDM volume 1, 4.8.3.5 and table 4-7; 14.5.2 for FMA).
+    /// The first NaN operand, quieted (for FMA in the order of `x * y + z`); where no operand is a NaN the negative "QNaN
+    /// floating-point indefinite"; `fma(inf, 0, qNaN)` is quiet (x86 SSE: Intel SDM volume 1, table 4-7, 4.8.3.7,
+    /// 14.5.2).
     PropagateFirst,
 }
 
@@ -82,8 +83,8 @@ pub enum InvalidInt {
     /// conversions").
     #[default]
     Saturate,
-    /// "Integer indefinite": the most negative signed integer, the largest unsigned one (Intel SDM volume 1, 4.8.3.7
-    /// and volume 2, VCVTSD2USI).
+    /// "Integer indefinite": the most negative signed integer, the largest unsigned one (Intel SDM volume 1,
+    /// table 11-1; volume 2, VCVTSD2USI).
     Indefinite,
 }
 

@@ -14,7 +14,8 @@
 //!   generic; classification of a value.
 //! - [`env`](mod@env): what an operation depends on beside its operands: rounding, the ISA's choices, accrued flags.
 //! - `nan`: which NaN a NaN-producing operation returns. `round`: the one place that rounds to a format.
-//! - [`add`](mod@add), [`mul`](mod@mul), [`div_sqrt`], [`fma`](mod@fma), [`compare`](mod@compare), [`convert`]: the operations.
+//! - [`add`](mod@add), [`mul`](mod@mul), [`div_sqrt`], [`fma`](mod@fma), [`compare`](mod@compare),
+//!   [`convert`](mod@convert): the operations.
 //!
 //! # Values
 //!
