@@ -4,7 +4,7 @@
 mod functions;
 
 use functions::{function, rounding};
-use mimic_cpu::softfloat::{Env, Flags};
+use mimic_cpu::softfloat::{Env, F32, F64, Flags, Tininess, convert};
 
 const MODES: [&str; 5] = ["near_even", "minMag", "min", "max", "near_maxMag"];
 
@@ -70,4 +70,18 @@ fn agrees_with_qemu_on_min_max_class_and_modular_conversion() {
     let (sections, checks) = check(include_str!("data/softfloat/qemu.txt"));
     assert_eq!(sections, 2 * 4 + 2 + 1);
     assert!(checks > 10_000);
+}
+
+/// IEEE 754-2019, 7.5: (1 - 2^-26) * 2^-126 rounds to 2^-126 in binary32, with an unbounded exponent range as well: it is tiny
+/// before rounding and not tiny after.
+#[test]
+fn tininess_before_and_after_rounding() {
+    for (tininess, flags) in [
+        (Tininess::AfterRounding, Flags::INEXACT),
+        (Tininess::BeforeRounding, Flags::INEXACT | Flags::UNDERFLOW),
+    ] {
+        let mut env = Env { tininess, ..Env::default() };
+        assert_eq!(convert::<F64, F32>(&mut env, 0x380f_ffff_f800_0000), 0x0080_0000);
+        assert_eq!(env.flags, flags, "{tininess:?}");
+    }
 }
