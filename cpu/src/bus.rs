@@ -1,0 +1,113 @@
+//! The seam between a CPU and the rest of the machine.
+
+use crate::ram::HostPage;
+
+/// Size of the pages in which RAM is handed to CPUs, in bytes.
+pub const PAGE_SIZE: u64 = 4096;
+/// Mask of the offset inside a page.
+pub const PAGE_MASK: u64 = PAGE_SIZE - 1;
+
+/// Width of a memory access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Width {
+    /// One byte.
+    Byte,
+    /// Two bytes.
+    Half,
+    /// Four bytes.
+    Word,
+    /// Eight bytes.
+    Double,
+}
+
+impl Width {
+    /// The width in bytes: 1, 2, 4 or 8.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        1 << self as u64
+    }
+
+    /// The width in bits: 8, 16, 32 or 64.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        8 << self as u32
+    }
+
+    /// `value` with all bits above the width cleared.
+    #[must_use]
+    pub const fn zero_extend(self, value: u64) -> u64 {
+        value & (u64::MAX >> (64 - self.bits()))
+    }
+
+    /// The lowest bits of `value`, sign-extended to 64 bits.
+    #[must_use]
+    pub const fn sign_extend(self, value: u64) -> u64 {
+        let shift = 64 - self.bits();
+        (((value << shift) as i64) >> shift) as u64
+    }
+}
+
+/// The bus refused an access; what the guest sees of it is the CPU's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusFault;
+
+/// What a CPU may do directly to a page of RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageAccess {
+    /// Reads only (ROM): stores are refused.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+    /// Reads and writes, but every store must be reported by [`CpuBus::watched_write`], so a
+    /// CPU must not cache the right to write.
+    Watched,
+}
+
+/// A page of guest RAM or ROM.
+#[derive(Clone, Copy, Debug)]
+pub struct RamPage {
+    /// Where the page lies in the host.
+    pub host: HostPage,
+    /// What may be done with it.
+    pub access: PageAccess,
+}
+
+/// All that a CPU knows of the world. Addresses are guest physical, times are nanoseconds of guest
+/// time. Every method may be called from any hart's thread.
+pub trait CpuBus: Send + Sync {
+    /// The page of RAM or ROM that holds `gpa`, or `None` where there is a device or nothing.
+    fn ram_page(&self, gpa: u64) -> Option<RamPage>;
+
+    /// Reads from a device.
+    ///
+    /// # Errors
+    /// [`BusFault`] where nothing answers.
+    fn read(&self, gpa: u64, width: Width) -> Result<u64, BusFault>;
+
+    /// Writes to a device.
+    ///
+    /// # Errors
+    /// [`BusFault`] where nothing answers.
+    fn write(&self, gpa: u64, width: Width, value: u64) -> Result<(), BusFault>;
+
+    /// Reports a store of `len` bytes that was just made into a [`PageAccess::Watched`] page.
+    fn watched_write(&self, gpa: u64, len: u64);
+
+    /// Declares that `hart` holds decoded code of the page at `gpa`. On return no other hart holds a
+    /// write permission for that page; the calling hart drops its own.
+    fn watch_code(&self, hart: usize, gpa: u64);
+
+    /// Number of entries in the log of code pages that were written to after
+    /// [`watch_code`](Self::watch_code); grows only.
+    fn code_log_len(&self) -> u64;
+
+    /// Pages (guest physical addresses) in the log from entry `from` on.
+    fn code_log(&self, from: u64) -> Vec<u64>;
+
+    /// Guest time now, in nanoseconds. `retired` is the calling hart's count of retired
+    /// instructions, from which a deterministic machine derives time.
+    fn now(&self, retired: u64) -> u64;
+
+    /// Asks for `hart`'s attention once guest time reaches `ns`; replaces the earlier request.
+    fn set_deadline(&self, hart: usize, ns: u64);
+}

@@ -1,0 +1,271 @@
+//! Decoded blocks, kept by guest physical page, and the fetch TLB that leads to them.
+
+use std::collections::HashMap;
+
+use crate::bus::{PAGE_MASK, PAGE_SIZE, Width};
+use crate::ram::HostPage;
+use crate::riscv::decode::{Decoder, insn_len};
+use crate::riscv::hart::Mode;
+use crate::riscv::insn::{Args, At, Body, Format};
+
+use super::core::Core;
+
+/// A decoded instruction, ready to be performed.
+#[derive(Clone, Copy)]
+pub(super) struct Op {
+    pub(super) body: Body<Core>,
+    pub(super) args: Args,
+}
+
+/// Longest block, in instructions.
+const MAX_BLOCK: usize = 64;
+/// Decoded instructions kept before everything is dropped (16 bytes each).
+const MAX_OPS: usize = 4 << 20;
+
+/// A block as a slot of its page names it: where its ops begin, how many, and the bytes they span.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Block(u64);
+
+impl Block {
+    const NONE: Block = Block(0);
+    /// The first instruction crosses into the next page, whose frame is another address space's
+    /// business: it cannot be kept.
+    pub(super) const CROSSING: Block = Block(1);
+
+    fn new(start: usize, len: usize, bytes: u64) -> Self {
+        Block((start as u64) << 24 | (len as u64) << 12 | bytes)
+    }
+
+    #[inline(always)]
+    pub(super) fn len(self) -> usize {
+        (self.0 >> 12 & 0xfff) as usize
+    }
+
+    #[inline(always)]
+    pub(super) fn bytes(self) -> u64 {
+        self.0 & 0xfff
+    }
+
+    #[inline(always)]
+    fn start(self) -> usize {
+        (self.0 >> 24) as usize
+    }
+}
+
+/// A page of guest memory with the blocks decoded from it.
+struct CodePage {
+    gpa: u64,
+    host: HostPage,
+    /// Block that starts at each even offset.
+    slots: Box<[Block; 2048]>,
+}
+
+/// All decoded code of a hart.
+pub(super) struct CodeCache {
+    decoder: Decoder<Core>,
+    ops: Vec<Op>,
+    pages: Vec<CodePage>,
+    by_gpa: HashMap<u64, u32>,
+    free: Vec<u32>,
+    pub(super) blocks_decoded: u64,
+}
+
+fn illegal_body(core: &mut Core, _: Args) -> Result<(), super::core::Stop> {
+    Err(crate::riscv::sem::Sem::illegal(core))
+}
+
+impl CodeCache {
+    pub(super) fn new() -> Self {
+        CodeCache {
+            decoder: Decoder::default(),
+            ops: Vec::new(),
+            pages: Vec::new(),
+            by_gpa: HashMap::new(),
+            free: Vec::new(),
+            blocks_decoded: 0,
+        }
+    }
+
+    /// Index of the page at `gpa`, if it is known.
+    pub(super) fn find(&self, gpa: u64) -> Option<u32> {
+        self.by_gpa.get(&(gpa & !PAGE_MASK)).copied()
+    }
+
+    /// Enters the page at `gpa` and returns its index.
+    pub(super) fn insert(&mut self, gpa: u64, host: HostPage) -> u32 {
+        let gpa = gpa & !PAGE_MASK;
+        let page = CodePage { gpa, host, slots: Box::new([Block::NONE; 2048]) };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.pages[index as usize] = page;
+                index
+            }
+            None => {
+                self.pages.push(page);
+                self.pages.len() as u32 - 1
+            }
+        };
+        self.by_gpa.insert(gpa, index);
+        index
+    }
+
+    /// Forgets the page at `gpa`. Whether it was known: fetch TLB entries may lead to it.
+    pub(super) fn remove(&mut self, gpa: u64) -> bool {
+        let Some(index) = self.by_gpa.remove(&(gpa & !PAGE_MASK)) else { return false };
+        self.pages[index as usize].slots.fill(Block::NONE);
+        self.free.push(index);
+        true
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.ops.clear();
+        self.pages.clear();
+        self.by_gpa.clear();
+        self.free.clear();
+    }
+
+    /// Whether so much is kept that the cache should be cleared before more is decoded.
+    pub(super) fn is_full(&self) -> bool {
+        self.ops.len() > MAX_OPS
+    }
+
+    /// The block at `offset` in page `page`, if it has been decoded.
+    #[inline(always)]
+    pub(super) fn block(&self, page: u32, offset: u64) -> Option<Block> {
+        let block = self.pages[page as usize].slots[(offset >> 1) as usize & 2047];
+        (block != Block::NONE).then_some(block)
+    }
+
+    /// The ops of a block.
+    #[inline(always)]
+    pub(super) fn ops(&self, block: Block) -> &[Op] {
+        &self.ops[block.start()..block.start() + block.len()]
+    }
+
+    /// Guest physical address of page `page`.
+    pub(super) fn gpa(&self, page: u32) -> u64 {
+        self.pages[page as usize].gpa
+    }
+
+    /// Decodes the block at `offset` in page `page`.
+    pub(super) fn decode(&mut self, page: u32, offset: u64) -> Block {
+        let host = self.pages[page as usize].host;
+        let start = self.ops.len();
+        let mut at = offset;
+        while at < PAGE_SIZE && self.ops.len() - start < MAX_BLOCK {
+            let low = host.load(at, Width::Half) as u32;
+            let len = insn_len(low);
+            if at + len > PAGE_SIZE {
+                break;
+            }
+            let word =
+                if len == 4 { low | (host.load(at + 2, Width::Half) as u32) << 16 } else { low };
+            let (op, ends) = self.decode_op(word, at);
+            self.ops.push(op);
+            at += len;
+            if ends {
+                break;
+            }
+        }
+        let len = self.ops.len() - start;
+        let block = if len == 0 { Block::CROSSING } else { Block::new(start, len, at - offset) };
+        self.pages[page as usize].slots[(offset >> 1) as usize & 2047] = block;
+        self.blocks_decoded += 1;
+        block
+    }
+
+    /// Decodes one instruction that lies at `offset` in its page, and whether it ends a block.
+    pub(super) fn decode_op(&self, word: u32, offset: u64) -> (Op, bool) {
+        match self.decoder.decode(word, offset) {
+            Some(insn) => {
+                let row = self.decoder.rows()[usize::from(insn.row)];
+                (Op { body: row.body, args: insn.args }, row.ends_block)
+            }
+            None => {
+                let at = At::new(offset, insn_len(word));
+                (Op { body: illegal_body, args: Format::R.operands(0, at) }, true)
+            }
+        }
+    }
+}
+
+/// Virtual page and privilege -> decoded page.
+pub(super) struct FetchTlb {
+    entries: Box<[FetchEntry; FETCH_ENTRIES]>,
+    /// Entries of other generations are stale.
+    generation: u32,
+    /// Region that holds all mappings larger than a page, as in [`crate::tlb`].
+    large: Option<(u64, u64)>,
+}
+
+const FETCH_ENTRIES: usize = 1024;
+
+#[derive(Clone, Copy)]
+struct FetchEntry {
+    /// Virtual page, with the privilege in the low bits.
+    tag: u64,
+    /// `satp`.
+    space: u64,
+    generation: u32,
+    page: u32,
+}
+
+impl FetchTlb {
+    pub(super) fn new() -> Self {
+        let empty = FetchEntry { tag: 0, space: 0, generation: 0, page: 0 };
+        FetchTlb { entries: Box::new([empty; FETCH_ENTRIES]), generation: 1, large: None }
+    }
+
+    fn index(va: u64) -> usize {
+        (va / PAGE_SIZE) as usize % FETCH_ENTRIES
+    }
+
+    fn tag(va: u64, mode: Mode) -> u64 {
+        va & !PAGE_MASK | mode as u64
+    }
+
+    #[inline]
+    pub(super) fn lookup(&self, va: u64, mode: Mode, space: u64) -> Option<u32> {
+        let entry = &self.entries[Self::index(va)];
+        (entry.tag == Self::tag(va, mode)
+            && entry.space == space
+            && entry.generation == self.generation)
+            .then_some(entry.page)
+    }
+
+    pub(super) fn fill(&mut self, va: u64, mode: Mode, space: u64, span: u64, page: u32) {
+        if span > PAGE_SIZE {
+            let mut mask = !(span - 1);
+            let mut base = va & mask;
+            if let Some((old_base, old_mask)) = self.large {
+                mask &= old_mask;
+                while (old_base ^ base) & mask != 0 {
+                    mask <<= 1;
+                }
+                base &= mask;
+            }
+            self.large = Some((base, mask));
+        }
+        self.entries[Self::index(va)] =
+            FetchEntry { tag: Self::tag(va, mode), space, generation: self.generation, page };
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.large = None;
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            // After 2^32 flushes old entries would look fresh.
+            *self = Self::new();
+        }
+    }
+
+    /// Drops translations of the page at `va`, in every address space.
+    pub(super) fn flush_page(&mut self, va: u64) {
+        if self.large.is_some_and(|(base, mask)| va & mask == base) {
+            self.flush();
+        } else {
+            self.entries[Self::index(va)].generation = self.generation.wrapping_sub(1);
+        }
+    }
+}

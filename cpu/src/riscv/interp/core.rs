@@ -1,0 +1,651 @@
+//! The interpreter's implementation of [`Sem`]: values are `u64`, and everything happens at once.
+
+use std::sync::Arc;
+
+use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Width};
+use crate::ram::{Cell, HostPage};
+use crate::riscv::csr::fields::{envcfg, irq, mstatus};
+use crate::riscv::csr::{CsrOp, Effects, Outside};
+use crate::riscv::hart::{Hart, Mode, Reservation};
+use crate::riscv::insn::At;
+use crate::riscv::mmu::Access;
+use crate::riscv::sem::{Amo, Bin, Cbo, Fmt, Fp1, Fp2, Sem, Un};
+use crate::riscv::trap::{Cause, Trap};
+use crate::riscv::{CACHE_BLOCK, NS_PER_TICK};
+use crate::signals::Signals;
+use crate::softfloat::{Flags, Rounding};
+use crate::tlb::{Fill, TableKey, Tlb};
+
+use super::{alu, fpu};
+
+/// The instruction ended early; [`Core::trap`] says why.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop;
+
+/// Offset of the f registers in [`Core::regs`].
+const F: usize = 64;
+
+/// What instructions leave for the run loop to do at the next block boundary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Requests {
+    /// FENCE.I: decoded pages that were written to are stale.
+    pub(super) fence_i: bool,
+    /// Fetch translations of this page, or all, are stale.
+    pub(super) fetch_flush: Option<Option<u64>>,
+}
+
+/// State of the interpreter while it runs.
+pub struct Core {
+    /// x registers from 0 on, the sink, and f registers from [`F`] on; as many as a `u8` can index, so
+    /// that no look-up needs a check.
+    regs: [u64; 256],
+    /// Virtual address of the page that is being executed.
+    pub(super) page_va: u64,
+    /// Where execution goes on after the block.
+    pub(super) next_pc: u64,
+    /// Everything else; its x, f and pc are stale meanwhile.
+    pub(super) hart: Hart,
+    tlb: Tlb,
+    /// Why the last [`Stop`] happened.
+    pub(super) trap: Trap,
+    pub(super) requests: Requests,
+    /// Something happened that the run loop must look at before the next block.
+    pub(super) poll: bool,
+    /// STIP, as of the last look at the clock.
+    timer_pending: bool,
+    /// `stimecmp` for which a deadline has been set.
+    armed: u64,
+    pub(super) rounding: Rounding,
+    pub(super) bus: Arc<dyn CpuBus>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) tlb_misses: u64,
+    pub(super) device_accesses: u64,
+}
+
+/// Where an address leads.
+enum Place {
+    Ram(RamPage, u64),
+    Device(u64),
+}
+
+/// [`Outside`] of the CSRs, at one moment.
+struct Moment<'a> {
+    bus: &'a dyn CpuBus,
+    signals: &'a Signals,
+    retired: u64,
+}
+
+impl Outside for Moment<'_> {
+    fn time(&self) -> u64 {
+        self.bus.now(self.retired) / NS_PER_TICK
+    }
+    fn lines(&self) -> u64 {
+        self.signals.lines()
+    }
+}
+
+impl Core {
+    pub(super) fn new(hart: Hart, bus: Arc<dyn CpuBus>, signals: Arc<Signals>) -> Self {
+        let key = data_key(&hart);
+        let mut core = Core {
+            regs: [0; 256],
+            page_va: 1, // no page: differs from every page address
+            next_pc: hart.pc,
+            hart,
+            tlb: Tlb::new(key),
+            trap: Trap { cause: Cause::IllegalInstruction, tval: 0 },
+            requests: Requests::default(),
+            poll: true,
+            timer_pending: false,
+            armed: u64::MAX,
+            rounding: Rounding::NearestEven,
+            bus,
+            signals,
+            tlb_misses: 0,
+            device_accesses: 0,
+        };
+        core.regs[..32].copy_from_slice(&core.hart.x);
+        core.regs[F..F + 32].copy_from_slice(&core.hart.f);
+        core
+    }
+
+    /// The canonical state, complete.
+    pub(super) fn export(&self) -> Hart {
+        let mut hart = self.hart.clone();
+        hart.x.copy_from_slice(&self.regs[..32]);
+        hart.f.copy_from_slice(&self.regs[F..F + 32]);
+        hart.pc = self.next_pc;
+        hart
+    }
+
+    fn moment(&self) -> Moment<'_> {
+        Moment { bus: &*self.bus, signals: &self.signals, retired: self.hart.retired }
+    }
+
+    /// Looks at the clock: refreshes what [`mip`](Self::mip) says of the supervisor timer and asks to be
+    /// told when it expires.
+    pub(super) fn look_at_clock(&mut self) {
+        self.timer_pending = false;
+        if self.hart.menvcfg & envcfg::STCE == 0 || self.hart.stimecmp == u64::MAX {
+            return;
+        }
+        if self.moment().time() >= self.hart.stimecmp {
+            self.timer_pending = true;
+        } else if self.armed != self.hart.stimecmp {
+            self.armed = self.hart.stimecmp;
+            let ns = self.hart.stimecmp.saturating_mul(NS_PER_TICK);
+            self.bus.set_deadline(self.hart.hartid as usize, ns);
+        }
+    }
+
+    /// `mip`, with the supervisor timer as it was when the clock was looked at last.
+    pub(super) fn mip(&self) -> u64 {
+        let mut mip = self.hart.mip | self.signals.lines();
+        if self.hart.menvcfg & envcfg::STCE != 0 {
+            mip = mip & !irq::STI | if self.timer_pending { irq::STI } else { 0 };
+        }
+        mip
+    }
+
+    fn follow(&mut self, effects: Effects) {
+        if effects.contains(Effects::FLUSH) {
+            self.flush();
+        }
+        if effects.contains(Effects::TRANSLATION) {
+            self.translation_changed();
+        }
+        if effects.contains(Effects::TIMER) {
+            self.look_at_clock();
+        }
+        self.poll |= effects.contains(Effects::INTERRUPTS);
+    }
+
+    /// A trap return has changed privilege and `hart.pc`.
+    fn returned(&mut self) {
+        self.next_pc = self.hart.pc;
+        self.translation_changed();
+        self.poll = true;
+    }
+
+    /// Follows a change of privilege, `satp` or `mstatus`: selects the matching TLB table and leaves the
+    /// current page.
+    pub(super) fn translation_changed(&mut self) {
+        self.tlb.select(data_key(&self.hart));
+        self.page_va = 1;
+    }
+
+    /// Drops every cached translation.
+    pub(super) fn flush(&mut self) {
+        self.tlb.flush();
+        self.requests.fetch_flush = Some(None);
+        self.poll = true;
+    }
+
+    /// Drops the right to write to a page that holds decoded code from now on.
+    pub(super) fn write_protect(&mut self, gpa: u64) {
+        self.tlb.write_protect(gpa);
+    }
+
+    #[cold]
+    pub(super) fn stop(&mut self, trap: Trap) -> Stop {
+        self.trap = trap;
+        Stop
+    }
+
+    /// Translates and checks an access of `len` bytes inside a page; enters RAM into the TLB.
+    fn locate(&mut self, va: u64, len: u64, access: Access) -> Result<Place, Stop> {
+        let mode = self.hart.data_mode();
+        let found = self
+            .hart
+            .translate(&*self.bus, va, access, mode)
+            .and_then(|to| self.hart.protect(to.gpa, len, va, access, mode).map(|()| to));
+        let to = match found {
+            Ok(to) => to,
+            Err(trap) => return Err(self.stop(trap)),
+        };
+        let Some(page) = self.bus.ram_page(to.gpa) else { return Ok(Place::Device(to.gpa)) };
+        if access == Access::Store && page.access == PageAccess::ReadOnly {
+            return Err(self.stop(access.access_fault(va)));
+        }
+        let base = to.gpa & !PAGE_MASK;
+        if self.hart.pmp.is_uniform(base, PAGE_SIZE) {
+            let allowed = |access| self.hart.protect(base, PAGE_SIZE, va, access, mode).is_ok();
+            self.tlb_misses += 1;
+            self.tlb.fill(Fill {
+                va,
+                gpa: base,
+                host: page.host,
+                read: to.readable && allowed(Access::Load),
+                write: to.writable
+                    && page.access == PageAccess::ReadWrite
+                    && allowed(Access::Store),
+                span: to.span,
+            });
+        }
+        Ok(Place::Ram(page, to.gpa))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_slow(&mut self, va: u64, width: Width) -> Result<u64, Stop> {
+        let len = width.bytes();
+        let in_page = PAGE_SIZE - (va & PAGE_MASK);
+        if in_page < len {
+            let low = self.load_part(va, in_page)?;
+            let high = self.load_part(va.wrapping_add(in_page), len - in_page)?;
+            return Ok(low | high << (8 * in_page));
+        }
+        if va & (len - 1) != 0 {
+            return self.load_part(va, len);
+        }
+        match self.locate(va, len, Access::Load)? {
+            Place::Ram(page, gpa) => Ok(page.host.load(gpa, width)),
+            Place::Device(gpa) => self.device_read(va, gpa, width),
+        }
+    }
+
+    fn device_read(&mut self, va: u64, gpa: u64, width: Width) -> Result<u64, Stop> {
+        self.device_accesses += 1;
+        self.bus.read(gpa, width).map_err(|_| self.stop(Access::Load.access_fault(va)))
+    }
+
+    /// Loads `len` bytes, not aligned, inside a page.
+    fn load_part(&mut self, va: u64, len: u64) -> Result<u64, Stop> {
+        let (host, gpa) = match self.tlb.readable(va) {
+            Some((host, page)) => (host, page | va & PAGE_MASK),
+            None => match self.locate(va, len, Access::Load)? {
+                Place::Ram(page, gpa) => (page.host, gpa),
+                // Devices take only aligned accesses.
+                Place::Device(_) => return Err(self.stop(Access::Load.access_fault(va))),
+            },
+        };
+        Ok((0..len).fold(0, |value, i| value | host.load(gpa + i, Width::Byte) << (8 * i)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_slow(&mut self, va: u64, width: Width, value: u64) -> Result<(), Stop> {
+        let len = width.bytes();
+        let in_page = PAGE_SIZE - (va & PAGE_MASK);
+        if in_page < len {
+            // Both pages must take the store before either is changed.
+            let second = va.wrapping_add(in_page);
+            let low = self.store_place(va, in_page)?;
+            let high = self.store_place(second, len - in_page)?;
+            self.store_part(low, in_page, value);
+            self.store_part(high, len - in_page, value >> (8 * in_page));
+            return Ok(());
+        }
+        if va & (len - 1) != 0 {
+            let place = self.store_place(va, len)?;
+            self.store_part(place, len, value);
+            return Ok(());
+        }
+        match self.locate(va, len, Access::Store)? {
+            Place::Ram(page, gpa) => {
+                page.host.store(gpa, width, value);
+                self.stored(page, gpa, len);
+                Ok(())
+            }
+            Place::Device(gpa) => {
+                self.device_accesses += 1;
+                self.bus
+                    .write(gpa, width, value)
+                    .map_err(|_| self.stop(Access::Store.access_fault(va)))
+            }
+        }
+    }
+
+    fn stored(&self, page: RamPage, gpa: u64, len: u64) {
+        if page.access == PageAccess::Watched {
+            self.bus.watched_write(gpa, len);
+        }
+    }
+
+    fn store_place(&mut self, va: u64, len: u64) -> Result<(RamPage, u64), Stop> {
+        match self.locate(va, len, Access::Store)? {
+            Place::Ram(page, gpa) => Ok((page, gpa)),
+            Place::Device(_) => Err(self.stop(Access::Store.access_fault(va))),
+        }
+    }
+
+    fn store_part(&self, (page, gpa): (RamPage, u64), len: u64, value: u64) {
+        for i in 0..len {
+            page.host.store(gpa + i, Width::Byte, value >> (8 * i));
+        }
+        self.stored(page, gpa, len);
+    }
+
+    /// The RAM under an atomic access, and whether stores to it are watched.
+    fn atomic_place(
+        &mut self,
+        va: u64,
+        width: Width,
+        access: Access,
+    ) -> Result<(HostPage, u64, bool), Stop> {
+        if va & (width.bytes() - 1) != 0 {
+            let cause = match access {
+                Access::Load => Cause::LoadMisaligned,
+                _ => Cause::StoreMisaligned,
+            };
+            return Err(self.stop(Trap { cause, tval: va }));
+        }
+        let hit = match access {
+            Access::Load => self.tlb.readable(va),
+            _ => self.tlb.writable(va),
+        };
+        if let Some((host, page)) = hit {
+            return Ok((host, page | va & PAGE_MASK, false));
+        }
+        match self.locate(va, width.bytes(), access)? {
+            Place::Ram(page, gpa) => Ok((page.host, gpa, page.access == PageAccess::Watched)),
+            // Devices have no atomics (a physical memory attribute of the board).
+            Place::Device(_) => Err(self.stop(access.access_fault(va))),
+        }
+    }
+
+    #[inline(always)]
+    fn mark_fp_dirty(&mut self) {
+        self.hart.mstatus |= mstatus::FS;
+    }
+
+    #[inline(always)]
+    fn accrue(&mut self, flags: Flags) {
+        if !flags.is_empty() {
+            self.hart.fflags |= flags.bits();
+            self.mark_fp_dirty();
+        }
+    }
+
+    /// Whether an envcfg field allows an instruction in the current mode: `menvcfg` speaks for S and U,
+    /// `senvcfg` for U too.
+    fn env_allows(&self, field: u64) -> bool {
+        let by_m = self.hart.menvcfg & field != 0;
+        let by_s = self.hart.senvcfg & field != 0;
+        match self.hart.mode {
+            Mode::M => true,
+            Mode::S => by_m,
+            Mode::U => by_m && by_s,
+        }
+    }
+
+    /// Illegal unless S-mode or above, and not S-mode with `bit` of `mstatus` set.
+    fn need_supervisor(&mut self, bit: u64) -> Result<(), Stop> {
+        let hart = &self.hart;
+        if hart.mode == Mode::U || hart.mode == Mode::S && hart.mstatus & bit != 0 {
+            return Err(self.illegal());
+        }
+        Ok(())
+    }
+}
+
+/// The TLB table that serves loads and stores in the hart's present state.
+fn data_key(hart: &Hart) -> TableKey {
+    let mode = hart.data_mode();
+    if mode == Mode::M || hart.satp >> 60 == 0 {
+        return TableKey { space: 0, asid: 0, class: mode as u8 };
+    }
+    let modifiers = (hart.mstatus & (mstatus::SUM | mstatus::MXR)) >> 16;
+    TableKey {
+        space: hart.satp,
+        asid: (hart.satp >> 44) as u16,
+        class: mode as u8 | modifiers as u8,
+    }
+}
+
+impl Sem for Core {
+    type V = u64;
+    type Stop = Stop;
+
+    #[inline(always)]
+    fn imm(&mut self, value: i64) -> u64 {
+        value as u64
+    }
+    #[inline(always)]
+    fn x(&mut self, r: u8) -> u64 {
+        self.regs[usize::from(r)]
+    }
+    #[inline(always)]
+    fn set_x(&mut self, r: u8, v: u64) {
+        self.regs[usize::from(r)] = v;
+    }
+    #[inline(always)]
+    fn pc(&mut self, at: At, offset: i64) -> u64 {
+        self.page_va.wrapping_add(at.offset()).wrapping_add(offset as u64)
+    }
+    #[inline(always)]
+    fn bin(&mut self, op: Bin, a: u64, b: u64) -> u64 {
+        alu::bin(op, a, b)
+    }
+    #[inline(always)]
+    fn un(&mut self, op: Un, a: u64) -> u64 {
+        alu::un(op, a)
+    }
+    #[inline(always)]
+    fn select(&mut self, cond: u64, a: u64, b: u64) -> u64 {
+        if cond != 0 { a } else { b }
+    }
+
+    #[inline(always)]
+    fn jump(&mut self, target: u64) {
+        self.next_pc = target & !1;
+    }
+    #[inline(always)]
+    fn jump_by(&mut self, at: At, offset: i64) {
+        self.next_pc = self.pc(at, offset);
+    }
+    #[inline(always)]
+    fn branch(&mut self, cond: u64, at: At, offset: i64) {
+        if cond != 0 {
+            self.next_pc = self.pc(at, offset);
+        }
+    }
+
+    #[inline(always)]
+    fn load(&mut self, addr: u64, width: Width) -> Result<u64, Stop> {
+        let hit = match width {
+            Width::Byte => self.tlb.load::<u8>(addr).map(Cell::widen),
+            Width::Half => self.tlb.load::<u16>(addr).map(Cell::widen),
+            Width::Word => self.tlb.load::<u32>(addr).map(Cell::widen),
+            Width::Double => self.tlb.load::<u64>(addr),
+        };
+        match hit {
+            Some(value) => Ok(value),
+            None => self.load_slow(addr, width),
+        }
+    }
+    #[inline(always)]
+    fn store(&mut self, addr: u64, width: Width, value: u64) -> Result<(), Stop> {
+        let hit = match width {
+            Width::Byte => self.tlb.store(addr, value as u8),
+            Width::Half => self.tlb.store(addr, value as u16),
+            Width::Word => self.tlb.store(addr, value as u32),
+            Width::Double => self.tlb.store(addr, value),
+        };
+        if hit { Ok(()) } else { self.store_slow(addr, width, value) }
+    }
+
+    fn load_reserved(&mut self, addr: u64, width: Width) -> Result<u64, Stop> {
+        self.hart.reservation = None;
+        let (host, gpa, _) = self.atomic_place(addr, width, Access::Load)?;
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        let value = host.load(gpa, width);
+        self.hart.reservation = Some(Reservation { gpa, bytes: width.bytes(), value });
+        Ok(width.sign_extend(value))
+    }
+
+    fn store_conditional(&mut self, addr: u64, width: Width, value: u64) -> Result<u64, Stop> {
+        let reservation = self.hart.reservation.take();
+        let (host, gpa, watched) = self.atomic_place(addr, width, Access::Store)?;
+        let Some(reserved) = reservation.filter(|r| r.gpa == gpa && r.bytes == width.bytes())
+        else {
+            return Ok(1);
+        };
+        if host.compare_exchange(gpa, width, reserved.value, value).is_err() {
+            return Ok(1);
+        }
+        if watched {
+            self.bus.watched_write(gpa, width.bytes());
+        }
+        Ok(0)
+    }
+
+    fn amo(&mut self, op: Amo, addr: u64, width: Width, value: u64) -> Result<u64, Stop> {
+        let (host, gpa, watched) = self.atomic_place(addr, width, Access::Store)?;
+        let old = host.update(gpa, width, |old| alu::amo(op, width, old, value));
+        if watched {
+            self.bus.watched_write(gpa, width.bytes());
+        }
+        Ok(width.sign_extend(old))
+    }
+
+    fn cbo(&mut self, op: Cbo, addr: u64) -> Result<(), Stop> {
+        let field = match op {
+            Cbo::Clean | Cbo::Flush => envcfg::CBCFE,
+            Cbo::Inval => envcfg::CBIE,
+            Cbo::Zero => envcfg::CBZE,
+        };
+        if !self.env_allows(field) {
+            return Err(self.illegal());
+        }
+        let block = addr & !(CACHE_BLOCK - 1);
+        if op == Cbo::Zero {
+            let (page, gpa) = self.store_place(block, CACHE_BLOCK).inspect_err(|_stop| {
+                self.trap.tval = addr;
+            })?;
+            for i in (0..CACHE_BLOCK).step_by(8) {
+                page.host.store(gpa + i, Width::Double, 0);
+            }
+            self.stored(page, gpa, CACHE_BLOCK);
+            return Ok(());
+        }
+        // Memory is coherent, so only the right to reach it matters: either kind of access will do.
+        if self.locate(block, CACHE_BLOCK, Access::Load).is_err() {
+            self.locate(block, CACHE_BLOCK, Access::Store).inspect_err(|_stop| {
+                self.trap.tval = addr;
+            })?;
+        }
+        Ok(())
+    }
+
+    fn fence(&mut self, pred: u8, succ: u8) {
+        // x86-like hosts reorder a later load before an earlier store, and nothing else; other hosts
+        // need the full fence for every combination anyway.
+        let _ = (pred, succ);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+    fn fence_i(&mut self) {
+        self.requests.fence_i = true;
+        self.poll = true;
+    }
+
+    #[cold]
+    fn illegal(&mut self) -> Stop {
+        // The instruction's bits are read when the trap is taken.
+        self.stop(Trap { cause: Cause::IllegalInstruction, tval: 0 })
+    }
+    #[inline(always)]
+    fn need_fp(&mut self) -> Result<(), Stop> {
+        if self.hart.mstatus & mstatus::FS == 0 { Err(self.illegal()) } else { Ok(()) }
+    }
+    #[inline(always)]
+    fn rounding(&mut self, rm: u8) -> Result<(), Stop> {
+        let rm = if rm & 7 == 7 { self.hart.frm } else { rm & 7 };
+        match Rounding::from_frm(rm) {
+            Some(rounding) => {
+                self.rounding = rounding;
+                Ok(())
+            }
+            None => Err(self.illegal()),
+        }
+    }
+    #[inline(always)]
+    fn f(&mut self, r: u8) -> u64 {
+        self.regs[F + usize::from(r & 31)]
+    }
+    #[inline(always)]
+    fn set_f(&mut self, r: u8, v: u64) {
+        self.regs[F + usize::from(r & 31)] = v;
+        self.mark_fp_dirty();
+    }
+    fn fp2(&mut self, op: Fp2, fmt: Fmt, a: u64, b: u64) -> u64 {
+        let (value, flags) = fpu::fp2(op, fmt, self.rounding, a, b);
+        self.accrue(flags);
+        value
+    }
+    fn fp1(&mut self, op: Fp1, fmt: Fmt, a: u64) -> u64 {
+        let (value, flags) = fpu::fp1(op, fmt, self.rounding, a);
+        self.accrue(flags);
+        value
+    }
+    fn fma(&mut self, fmt: Fmt, a: u64, b: u64, c: u64) -> u64 {
+        let (value, flags) = fpu::fma(fmt, self.rounding, a, b, c);
+        self.accrue(flags);
+        value
+    }
+
+    fn csr(&mut self, op: CsrOp, csr: u16, operand: Option<u64>) -> Result<u64, Stop> {
+        let outside =
+            Moment { bus: &*self.bus, signals: &self.signals, retired: self.hart.retired };
+        let Ok((old, effects)) = self.hart.csr(op, csr, operand, &outside) else {
+            return Err(self.illegal());
+        };
+        self.follow(effects);
+        Ok(old)
+    }
+    #[cold]
+    fn ecall(&mut self) -> Stop {
+        let cause = match self.hart.mode {
+            Mode::U => Cause::EcallFromU,
+            Mode::S => Cause::EcallFromS,
+            Mode::M => Cause::EcallFromM,
+        };
+        self.stop(Trap { cause, tval: 0 })
+    }
+    #[cold]
+    fn ebreak(&mut self, at: At) -> Stop {
+        let pc = self.pc(at, 0);
+        self.stop(Trap { cause: Cause::Breakpoint, tval: pc })
+    }
+    fn mret(&mut self) -> Result<(), Stop> {
+        if self.hart.mode != Mode::M {
+            return Err(self.illegal());
+        }
+        self.hart.mret();
+        self.returned();
+        Ok(())
+    }
+    fn sret(&mut self) -> Result<(), Stop> {
+        self.need_supervisor(mstatus::TSR)?;
+        self.hart.sret();
+        self.returned();
+        Ok(())
+    }
+    fn wfi(&mut self) -> Result<(), Stop> {
+        self.need_supervisor(mstatus::TW)?;
+        self.hart.waiting = true;
+        self.poll = true;
+        Ok(())
+    }
+    fn wrs(&mut self, _timeout: bool) -> Result<(), Stop> {
+        // A stall may end at any time (Zawrs, 15.1): let others run and go on.
+        if self.hart.reservation.is_some() {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+    fn sfence_vma(&mut self, va: Option<u64>, asid: Option<u64>) -> Result<(), Stop> {
+        self.need_supervisor(mstatus::TVM)?;
+        self.tlb.flush_matching(asid.map(|asid| asid as u16), va);
+        // Fetch translations are not kept by address space: drop a little more than asked for.
+        self.requests.fetch_flush = match (self.requests.fetch_flush, va) {
+            (None, Some(va)) => Some(Some(va)),
+            _ => Some(None),
+        };
+        self.poll = true;
+        Ok(())
+    }
+    fn sfence_order(&mut self) -> Result<(), Stop> {
+        self.need_supervisor(0)
+    }
+}

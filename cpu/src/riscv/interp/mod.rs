@@ -1,0 +1,384 @@
+//! The interpreter: an engine that performs decoded blocks.
+//!
+//! A block is a run of decoded instructions inside one page, kept by guest physical address
+//! ([`code`]). The run loop finds the block at the program counter, counts its instructions as
+//! retired, and calls one body after the other on the [`core::Core`]. Between blocks, and only there,
+//! it looks at interrupts and at what instructions left to be done.
+
+mod alu;
+mod code;
+pub mod core;
+mod fpu;
+
+use std::sync::Arc;
+
+use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, Width};
+use crate::run::{Budget, Exit};
+use crate::signals::Signals;
+
+use self::code::{Block, CodeCache, FetchTlb};
+use self::core::{Core, Requests};
+use super::decode::insn_len;
+use super::hart::{Hart, Mode};
+use super::mmu::Access;
+use super::trap::{Cause, Trap};
+
+/// Exceptions in a row without an instruction retiring after which the guest is beyond help: nothing but
+/// an interrupt to a higher mode could stop it, and firmware does not repair such loops.
+const TRAP_LOOP: u32 = 100_000;
+
+/// Counters of an interpreter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Soft-TLB misses of loads and stores.
+    pub tlb_misses: u64,
+    /// Fetches that had to translate an address.
+    pub fetch_misses: u64,
+    /// Blocks decoded.
+    pub blocks_decoded: u64,
+    /// Loads and stores served by devices.
+    pub device_accesses: u64,
+    /// Exceptions and interrupts taken.
+    pub traps: u64,
+}
+
+/// The interpreter of one hart.
+pub struct Interp {
+    core: Core,
+    code: CodeCache,
+    fetch: FetchTlb,
+    /// Index of the decoded page at `core.page_va`.
+    page: u32,
+    /// Entries of the bus's code log that have been followed.
+    code_log: u64,
+    /// Exceptions since an instruction retired last: how many, and what `retired` was.
+    barren_traps: (u32, u64),
+    fetch_misses: u64,
+    traps: u64,
+}
+
+impl Interp {
+    /// Makes an interpreter that continues from `hart`.
+    #[must_use]
+    pub fn new(hart: Hart, bus: Arc<dyn CpuBus>, signals: Arc<Signals>) -> Self {
+        let code_log = bus.code_log_len();
+        Interp {
+            core: Core::new(hart, bus, signals),
+            code: CodeCache::new(),
+            fetch: FetchTlb::new(),
+            page: 0,
+            code_log,
+            barren_traps: (0, 0),
+            fetch_misses: 0,
+            traps: 0,
+        }
+    }
+
+    /// The hart's canonical state.
+    #[must_use]
+    pub fn hart(&self) -> Hart {
+        self.core.export()
+    }
+
+    /// Program counter and mode, cheaply.
+    #[must_use]
+    pub fn position(&self) -> (u64, Mode) {
+        (self.core.next_pc, self.core.hart.mode)
+    }
+
+    /// Instructions retired since the hart was made.
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        self.core.hart.retired
+    }
+
+    /// Counters since the interpreter was made.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            tlb_misses: self.core.tlb_misses,
+            fetch_misses: self.fetch_misses,
+            blocks_decoded: self.code.blocks_decoded,
+            device_accesses: self.core.device_accesses,
+            traps: self.traps,
+        }
+    }
+
+    /// Runs until the budget is used up, the hart waits, or somebody kicks it.
+    pub fn run(&mut self, budget: Budget) -> Exit {
+        let limit =
+            budget.insns.map_or(u64::MAX, |insns| self.core.hart.retired.saturating_add(insns));
+        self.core.signals.call_attention();
+        loop {
+            if self.core.poll | self.core.signals.needs_attention()
+                && let Some(exit) = self.attend()
+            {
+                return exit;
+            }
+            if self.core.hart.retired >= limit {
+                return Exit::Budget;
+            }
+            self.run_block(limit);
+        }
+    }
+
+    /// Looks at everything that may have happened since the last block.
+    #[cold]
+    fn attend(&mut self) -> Option<Exit> {
+        self.core.poll = false;
+        if self.core.signals.needs_attention() {
+            self.core.signals.take_attention();
+            if self.core.signals.take_kick() {
+                self.core.poll = true;
+                return Some(Exit::Budget);
+            }
+            self.core.look_at_clock();
+        }
+        self.serve_requests();
+        let mip = self.core.mip();
+        if self.core.hart.waiting {
+            if mip & self.core.hart.mie == 0 {
+                self.core.poll = true;
+                return Some(Exit::Halted);
+            }
+            self.core.hart.waiting = false;
+        }
+        if let Some(code) = self.core.hart.pending_interrupt(mip) {
+            self.core.hart.pc = self.core.next_pc;
+            self.core.hart.take_interrupt(code);
+            self.traps += 1;
+            self.trapped();
+        }
+        if self.barren_traps.0 > TRAP_LOOP {
+            return Some(Exit::Dead(self.describe_trap_loop()));
+        }
+        None
+    }
+
+    fn serve_requests(&mut self) {
+        let requests = std::mem::take(&mut self.core.requests);
+        if requests == Requests::default() {
+            return;
+        }
+        if let Some(what) = requests.fetch_flush {
+            match what {
+                Some(va) => self.fetch.flush_page(va),
+                None => self.fetch.flush(),
+            }
+            self.core.page_va = 1;
+        }
+        if requests.fence_i {
+            self.drop_stale_code();
+        }
+    }
+
+    /// FENCE.I: forgets decoded pages that were written to since the last one.
+    fn drop_stale_code(&mut self) {
+        let len = self.core.bus.code_log_len();
+        if len == self.code_log {
+            return;
+        }
+        let mut known = false;
+        for gpa in self.core.bus.code_log(self.code_log) {
+            known |= self.code.remove(gpa);
+        }
+        self.code_log = len;
+        if known {
+            self.fetch.flush();
+            self.core.page_va = 1;
+        }
+    }
+
+    /// `hart.pc` and mode have changed by a trap.
+    fn trapped(&mut self) {
+        self.core.next_pc = self.core.hart.pc;
+        self.core.translation_changed();
+    }
+
+    /// Performs the block at the program counter, at most up to `limit` retired instructions.
+    #[inline(always)]
+    fn run_block(&mut self, limit: u64) {
+        let pc = self.core.next_pc;
+        let mut offset = pc.wrapping_sub(self.core.page_va);
+        if offset >= PAGE_SIZE {
+            if !self.enter_page(pc) {
+                return;
+            }
+            offset = pc & PAGE_MASK;
+        }
+        let Some(block) = self.code.block(self.page, offset) else {
+            self.decode(offset);
+            return;
+        };
+        if block == Block::CROSSING {
+            self.step_uncached();
+            return;
+        }
+        let mut ops = self.code.ops(block);
+        self.core.next_pc = pc.wrapping_add(block.bytes());
+        let room = limit - self.core.hart.retired;
+        if room < ops.len() as u64 {
+            ops = &ops[..room as usize];
+            if let Some(next) = self.code.ops(block).get(ops.len()) {
+                self.core.next_pc = self.core.page_va + next.args.at().offset();
+            }
+        }
+        self.core.hart.retired += ops.len() as u64;
+        for (index, op) in ops.iter().enumerate() {
+            if (op.body)(&mut self.core, op.args).is_err() {
+                let unretired = (ops.len() - index) as u64;
+                let pc = self.core.page_va + op.args.at().offset();
+                self.core.hart.retired -= unretired;
+                self.take_exception(pc);
+                return;
+            }
+        }
+    }
+
+    /// Takes the exception in `core.trap`, raised by the instruction at `pc`.
+    #[cold]
+    fn take_exception(&mut self, pc: u64) {
+        let mut trap = self.core.trap;
+        if trap.cause == Cause::IllegalInstruction {
+            trap.tval = self.insn_bits(pc);
+        }
+        let retired = self.core.hart.retired;
+        self.barren_traps = if self.barren_traps.1 == retired {
+            (self.barren_traps.0 + 1, retired)
+        } else {
+            (0, retired)
+        };
+        if self.barren_traps.0 > TRAP_LOOP {
+            self.core.poll = true;
+        }
+        self.traps += 1;
+        self.core.hart.pc = pc;
+        self.core.hart.take_exception(trap);
+        self.trapped();
+    }
+
+    fn describe_trap_loop(&self) -> String {
+        let hart = &self.core.hart;
+        let (mode, cause, tval, epc, tvec) = match hart.mode {
+            Mode::M => ("M", hart.mcause, hart.mtval, hart.mepc, hart.mtvec),
+            _ => ("S", hart.scause, hart.stval, hart.sepc, hart.stvec),
+        };
+        format!(
+            "hart {}: its {mode}-mode trap handler at {tvec:#x} faults itself and traps forever: {} at pc \
+             {epc:#x}, value {tval:#x}",
+            hart.hartid,
+            Cause::describe(cause),
+        )
+    }
+
+    /// Decodes the block at `offset` of the current page, making sure that stores to the page are
+    /// noticed from now on.
+    #[cold]
+    fn decode(&mut self, offset: u64) {
+        if self.code.is_full() {
+            self.code.clear();
+            self.fetch.flush();
+            self.core.page_va = 1;
+            return;
+        }
+        let gpa = self.code.gpa(self.page);
+        if self.core.bus.ram_page(gpa).is_some_and(|page| page.access == PageAccess::ReadWrite) {
+            self.core.bus.watch_code(self.core.hart.hartid as usize, gpa);
+            self.core.write_protect(gpa);
+        }
+        self.code.decode(self.page, offset);
+    }
+
+    /// Makes the page at `pc` current. `false` if something else must happen first: an exception was
+    /// taken, or an instruction was performed that cannot be kept.
+    #[cold]
+    #[inline(never)]
+    fn enter_page(&mut self, pc: u64) -> bool {
+        let (mode, satp) = (self.core.hart.mode, self.core.hart.satp);
+        let page = match self.fetch.lookup(pc, mode, satp) {
+            Some(page) => page,
+            None => match self.fetch_page(pc) {
+                Some(page) => page,
+                None => return false,
+            },
+        };
+        self.page = page;
+        self.core.page_va = pc & !PAGE_MASK;
+        true
+    }
+
+    fn fetch_page(&mut self, pc: u64) -> Option<u32> {
+        self.fetch_misses += 1;
+        let (mode, satp) = (self.core.hart.mode, self.core.hart.satp);
+        let to = match self.core.hart.translate(&*self.core.bus, pc, Access::Fetch, mode) {
+            Ok(to) => to,
+            Err(trap) => {
+                self.core.trap = trap;
+                self.take_exception(pc);
+                return None;
+            }
+        };
+        let base = to.gpa & !PAGE_MASK;
+        let pmp = &self.core.hart.pmp;
+        let whole = pmp.is_uniform(base, PAGE_SIZE)
+            && self.core.hart.protect(base, PAGE_SIZE, pc, Access::Fetch, mode).is_ok();
+        let Some(page) = self.core.bus.ram_page(base).filter(|_| whole) else {
+            self.step_uncached();
+            return None;
+        };
+        let index = self.code.find(base).unwrap_or_else(|| self.code.insert(base, page.host));
+        self.fetch.fill(pc, mode, satp, to.span, index);
+        Some(index)
+    }
+
+    /// Reads the 16 bits at `pc` as an instruction fetch.
+    fn fetch_half(&self, pc: u64) -> Result<u32, Trap> {
+        let (hart, bus) = (&self.core.hart, &*self.core.bus);
+        let to = hart.translate(bus, pc, Access::Fetch, hart.mode)?;
+        hart.protect(to.gpa, 2, pc, Access::Fetch, hart.mode)?;
+        // Instructions are fetched from memory only, not from devices.
+        let page = bus.ram_page(to.gpa).ok_or(Access::Fetch.access_fault(pc))?;
+        Ok(page.host.load(to.gpa, Width::Half) as u32)
+    }
+
+    /// The bits of the instruction at `pc`, for `mtval`; zero if they cannot be read any more.
+    fn insn_bits(&self, pc: u64) -> u64 {
+        let read = || -> Result<u32, Trap> {
+            let low = self.fetch_half(pc)?;
+            if insn_len(low) == 2 {
+                return Ok(low);
+            }
+            Ok(low | self.fetch_half(pc.wrapping_add(2))? << 16)
+        };
+        read().map_or(0, u64::from)
+    }
+
+    /// Fetches, decodes and performs the instruction at the program counter without keeping it: it
+    /// crosses pages, or its page is only partly executable.
+    fn step_uncached(&mut self) {
+        let pc = self.core.next_pc;
+        let fetched = self.fetch_half(pc).and_then(|low| match insn_len(low) {
+            2 => Ok(low),
+            _ => Ok(low | self.fetch_half(pc.wrapping_add(2))? << 16),
+        });
+        let word = match fetched {
+            Ok(word) => word,
+            Err(trap) => {
+                self.core.trap = trap;
+                self.take_exception(pc);
+                return;
+            }
+        };
+        let (op, _) = self.code.decode_op(word, pc & PAGE_MASK);
+        self.core.page_va = pc & !PAGE_MASK;
+        self.core.next_pc = pc.wrapping_add(insn_len(word));
+        self.core.hart.retired += 1;
+        let done = (op.body)(&mut self.core, op.args);
+        // `page` does not belong to `page_va`: the next block must look its page up.
+        self.core.page_va = 1;
+        if done.is_err() {
+            self.core.hart.retired -= 1;
+            self.take_exception(pc);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What other threads can do to a running hart: drive its interrupt lines and ask for its attention.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The outside of one hart. Shared between the hart's engine, which polls it at block boundaries, and
+/// everybody who may interrupt the hart. This is also the engines' `Kick` handle.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Something changed since the hart looked last. The only word that is polled.
+    attention: AtomicBool,
+    /// Levels of the interrupt lines that lead into the hart, as bits of the ISA's pending register.
+    lines: AtomicU64,
+    /// The engine shall leave `run`.
+    leave: AtomicBool,
+    asleep: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Signals {
+    /// Drives the interrupt lines in `mask` to `level`.
+    pub fn set_lines(&self, mask: u64, level: bool) {
+        let old = if level {
+            self.lines.fetch_or(mask, Ordering::SeqCst)
+        } else {
+            self.lines.fetch_and(!mask, Ordering::SeqCst)
+        };
+        if (old & mask != mask) == level {
+            self.call_attention();
+        }
+    }
+
+    /// The current levels of the interrupt lines.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.lines.load(Ordering::SeqCst)
+    }
+
+    /// Makes the hart look at its interrupts and deadlines soon, waking it if it is parked.
+    pub fn call_attention(&self) {
+        self.attention.store(true, Ordering::SeqCst);
+        // Taking the lock orders this wake-up after a parking hart's last look at `attention`.
+        drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake.notify_all();
+    }
+
+    /// Makes the engine leave `run` at the next instruction boundary.
+    pub fn kick(&self) {
+        self.leave.store(true, Ordering::SeqCst);
+        self.call_attention();
+    }
+
+    /// Whether something changed since [`take_attention`](Self::take_attention); the poll in the
+    /// engines' hot path.
+    #[inline]
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        self.attention.load(Ordering::Relaxed)
+    }
+
+    /// Acknowledges the request for attention; the caller then looks at everything.
+    pub fn take_attention(&self) {
+        self.attention.swap(false, Ordering::SeqCst);
+    }
+
+    /// Whether the engine shall leave `run`; the request is consumed.
+    #[must_use]
+    pub fn take_kick(&self) -> bool {
+        self.leave.swap(false, Ordering::SeqCst)
+    }
+
+    /// Parks the calling thread until somebody calls for attention, at most for `limit`.
+    pub fn park(&self, limit: Option<Duration>) {
+        let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        while !self.attention.load(Ordering::SeqCst) {
+            match limit {
+                None => guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                Some(limit) => {
+                    drop(self.wake.wait_timeout(guard, limit));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_line_that_changes_calls_attention_once() {
+        let signals = Signals::default();
+        signals.set_lines(0x80, true);
+        assert!(signals.needs_attention());
+        signals.take_attention();
+        signals.set_lines(0x80, true);
+        assert!(!signals.needs_attention(), "the level did not change");
+        signals.set_lines(0x80, false);
+        assert!(signals.needs_attention());
+        assert_eq!(signals.lines(), 0);
+    }
+
+    #[test]
+    fn a_parked_thread_wakes_on_a_kick() {
+        let signals = Arc::new(Signals::default());
+        let parked = Arc::clone(&signals);
+        let thread = std::thread::spawn(move || parked.park(None));
+        signals.kick();
+        thread.join().unwrap();
+        assert!(signals.take_kick());
+        assert!(!signals.take_kick());
+    }
+}

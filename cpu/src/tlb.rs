@@ -1,0 +1,379 @@
+//! The soft TLB: guest virtual page -> host memory.
+//!
+//! One [`Tlb`] holds a table per address space and access class (privilege and whatever else selects
+//! permissions), so that changing either selects another table and flushes nothing. A table grows while
+//! it misses. Nothing here knows an ISA: the key of a table is the caller's.
+//!
+//! A hit is proven by one comparison: the tag of an entry is a page-aligned virtual address, and the
+//! address looked up keeps its low bits below the access size, so that a misaligned access misses.
+#![allow(unsafe_code)] // A hit turns an entry into a host access; see `Tlb::load`.
+
+use crate::bus::{PAGE_MASK, PAGE_SIZE};
+use crate::ram::{Cell, HostPage};
+
+/// A tag no address can match, because tags are compared with page-aligned addresses.
+const NO_TAG: u64 = PAGE_MASK;
+/// Most tables kept; the least recently used goes first.
+const MAX_TABLES: usize = 16;
+const MIN_ENTRIES: usize = 256;
+const MAX_ENTRIES: usize = 8192;
+
+/// Which tables a flush reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TableKey {
+    /// The address space, as the ISA names it (RISC-V: `satp`).
+    pub space: u64,
+    /// What a flush by address space identifier compares (RISC-V: the ASID).
+    pub asid: u16,
+    /// Access class: privilege and permission modifiers.
+    pub class: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    read: u64,
+    write: u64,
+    /// Host address minus guest virtual address.
+    addend: usize,
+    /// Guest physical page.
+    gpa: u64,
+    /// The host page itself, for accesses that are more than a load or a store.
+    host: Option<HostPage>,
+}
+
+const EMPTY: Entry = Entry { read: NO_TAG, write: NO_TAG, addend: 0, gpa: 0, host: None };
+
+#[derive(Debug)]
+struct Table {
+    key: TableKey,
+    entries: Box<[Entry]>,
+    /// Entries that were thrown out by another page since the table last grew or was emptied.
+    conflicts: usize,
+    used: bool,
+    /// Smallest naturally aligned region that holds every mapping larger than a page: base and mask.
+    large: Option<(u64, u64)>,
+    last_use: u64,
+}
+
+impl Table {
+    fn new(key: TableKey) -> Self {
+        Table {
+            key,
+            entries: vec![EMPTY; MIN_ENTRIES].into_boxed_slice(),
+            conflicts: 0,
+            used: false,
+            large: None,
+            last_use: 0,
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.used {
+            self.entries.fill(EMPTY);
+            self.used = false;
+            self.conflicts = 0;
+            self.large = None;
+        }
+    }
+
+    fn flush_page(&mut self, va: u64) {
+        if self.large.is_some_and(|(base, mask)| va & mask == base) {
+            self.flush();
+            return;
+        }
+        let page = va & !PAGE_MASK;
+        let index = self.index(va);
+        let entry = &mut self.entries[index];
+        if entry.read == page || entry.write == page {
+            *entry = EMPTY;
+        }
+    }
+
+    #[inline(always)]
+    fn index(&self, va: u64) -> usize {
+        (va / PAGE_SIZE) as usize & (self.entries.len() - 1)
+    }
+
+    fn grow(&mut self) {
+        let size = self.entries.len() * 4;
+        let old = std::mem::replace(&mut self.entries, vec![EMPTY; size].into_boxed_slice());
+        self.conflicts = 0;
+        for entry in old.iter().filter(|entry| entry.read != NO_TAG || entry.write != NO_TAG) {
+            let va = if entry.read == NO_TAG { entry.write } else { entry.read };
+            let index = self.index(va);
+            self.entries[index] = *entry;
+        }
+    }
+}
+
+/// A translation to be entered.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    /// Virtual address, anywhere in the page.
+    pub va: u64,
+    /// Guest physical address of the page.
+    pub gpa: u64,
+    /// The host page.
+    pub host: HostPage,
+    /// Loads are allowed.
+    pub read: bool,
+    /// Stores are allowed and nobody watches them.
+    pub write: bool,
+    /// Bytes the mapping covers: at least a page, a power of two.
+    pub span: u64,
+}
+
+/// All soft-TLB tables of one hart, one of them current.
+#[derive(Debug)]
+pub struct Tlb {
+    /// The current table, kept here so that a look-up has one indirection less.
+    current: Table,
+    others: Vec<Table>,
+    clock: u64,
+}
+
+impl Tlb {
+    /// Makes an empty TLB whose current table is `key`'s.
+    #[must_use]
+    pub fn new(key: TableKey) -> Self {
+        Tlb { current: Table::new(key), others: Vec::new(), clock: 0 }
+    }
+
+    /// Makes `key`'s table current.
+    #[inline]
+    pub fn select(&mut self, key: TableKey) {
+        if self.current.key != key {
+            self.switch(key);
+        }
+    }
+
+    fn switch(&mut self, key: TableKey) {
+        self.clock += 1;
+        self.current.last_use = self.clock;
+        if let Some(table) = self.others.iter_mut().find(|table| table.key == key) {
+            std::mem::swap(&mut self.current, table);
+        } else if self.others.len() + 1 < MAX_TABLES {
+            let old = std::mem::replace(&mut self.current, Table::new(key));
+            self.others.push(old);
+        } else if let Some(oldest) = self.others.iter_mut().min_by_key(|table| table.last_use) {
+            oldest.flush();
+            oldest.key = key;
+            std::mem::swap(&mut self.current, oldest);
+        }
+    }
+
+    /// Loads from `va` if the current table allows it; misses on any misalignment.
+    #[inline(always)]
+    #[must_use]
+    pub fn load<T: Cell>(&self, va: u64) -> Option<T> {
+        let entry = &self.current.entries[self.current.index(va)];
+        let probe = va & !(PAGE_MASK & !(T::WIDTH.bytes() - 1));
+        if entry.read != probe {
+            return None;
+        }
+        // SAFETY: the tag proves that `va` is aligned and lies in the page whose HostPage made the
+        // addend in `fill`; pages outlive the CPU (HostPage::new).
+        Some(unsafe { T::load(entry.addend.wrapping_add(va as usize)) })
+    }
+
+    /// Stores to `va` if the current table allows it; misses on any misalignment. Whether it hit.
+    #[inline(always)]
+    #[must_use]
+    pub fn store<T: Cell>(&self, va: u64, value: T) -> bool {
+        let entry = &self.current.entries[self.current.index(va)];
+        let probe = va & !(PAGE_MASK & !(T::WIDTH.bytes() - 1));
+        if entry.write != probe {
+            return false;
+        }
+        // SAFETY: as in `load`; the write tag is only set for writable pages.
+        unsafe { value.store(entry.addend.wrapping_add(va as usize)) };
+        true
+    }
+
+    /// The host page and guest physical page of `va`, if the current table allows loads there.
+    #[inline]
+    #[must_use]
+    pub fn readable(&self, va: u64) -> Option<(HostPage, u64)> {
+        let entry = &self.current.entries[self.current.index(va)];
+        (entry.read == va & !PAGE_MASK).then_some((entry.host?, entry.gpa))
+    }
+
+    /// The host page and guest physical page of `va`, if the current table allows stores there.
+    #[inline]
+    #[must_use]
+    pub fn writable(&self, va: u64) -> Option<(HostPage, u64)> {
+        let entry = &self.current.entries[self.current.index(va)];
+        (entry.write == va & !PAGE_MASK).then_some((entry.host?, entry.gpa))
+    }
+
+    /// Enters a translation into the current table.
+    pub fn fill(&mut self, fill: Fill) {
+        let page = fill.va & !PAGE_MASK;
+        let table = &mut self.current;
+        let index = table.index(page);
+        let entry = table.entries[index];
+        let taken = |tag: u64| tag != NO_TAG && tag != page;
+        if taken(entry.read) || taken(entry.write) {
+            table.conflicts += 1;
+            if table.conflicts > table.entries.len() && table.entries.len() < MAX_ENTRIES {
+                table.grow();
+            }
+        }
+        if fill.span > PAGE_SIZE {
+            let mut mask = !(fill.span - 1);
+            let mut base = page & mask;
+            if let Some((old_base, old_mask)) = table.large {
+                mask &= old_mask;
+                while (old_base ^ base) & mask != 0 {
+                    mask <<= 1;
+                }
+                base &= mask;
+            }
+            table.large = Some((base, mask));
+        }
+        table.used = true;
+        let index = table.index(page);
+        table.entries[index] = Entry {
+            read: if fill.read { page } else { NO_TAG },
+            write: if fill.write { page } else { NO_TAG },
+            addend: fill.host.addr().wrapping_sub(page as usize),
+            gpa: fill.gpa & !PAGE_MASK,
+            host: Some(fill.host),
+        };
+    }
+
+    fn tables(&mut self) -> impl Iterator<Item = &mut Table> {
+        std::iter::once(&mut self.current).chain(&mut self.others)
+    }
+
+    /// Drops every translation.
+    pub fn flush(&mut self) {
+        self.tables().for_each(Table::flush);
+    }
+
+    /// Drops the translations of one address space identifier, or of all; of one page, or of all.
+    pub fn flush_matching(&mut self, asid: Option<u16>, va: Option<u64>) {
+        for table in self.tables().filter(|table| asid.is_none_or(|asid| table.key.asid == asid)) {
+            match va {
+                Some(va) => table.flush_page(va),
+                None => table.flush(),
+            }
+        }
+    }
+
+    /// Drops the right to write the guest physical page at `gpa`, in every table.
+    pub fn write_protect(&mut self, gpa: u64) {
+        let gpa = gpa & !PAGE_MASK;
+        for table in self.tables().filter(|table| table.used) {
+            for entry in table.entries.iter_mut().filter(|entry| entry.gpa == gpa) {
+                entry.write = NO_TAG;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ptr::NonNull;
+
+    #[repr(align(4096))]
+    #[expect(dead_code, reason = "read through the host address alone")]
+    struct Page([u8; 4096]);
+
+    fn host_page(bytes: [u8; 4096]) -> HostPage {
+        let page = Box::leak(Box::new(Page(bytes)));
+        // SAFETY: leaked, page-aligned by its type, not referenced otherwise.
+        unsafe { HostPage::new(NonNull::from(page).cast()) }
+    }
+
+    fn key(space: u64, asid: u16) -> TableKey {
+        TableKey { space, asid, class: 0 }
+    }
+
+    fn fill(va: u64, host: HostPage, write: bool, span: u64) -> Fill {
+        Fill { va, gpa: 0x8000_0000, host, read: true, write, span }
+    }
+
+    #[test]
+    fn hits_need_the_right_page_alignment_and_permission() {
+        let mut bytes = [0; 4096];
+        bytes[8] = 0x2a;
+        let host = host_page(bytes);
+        let mut tlb = Tlb::new(key(0, 0));
+        assert_eq!(tlb.load::<u64>(0x5008), None);
+        tlb.fill(fill(0x5123, host, false, 4096));
+        assert_eq!(tlb.load::<u64>(0x5008), Some(0x2a));
+        assert_eq!(tlb.load::<u8>(0x5008), Some(0x2a));
+        assert_eq!(tlb.load::<u32>(0x500a), None, "misaligned accesses miss");
+        assert_eq!(tlb.load::<u64>(0x105008), None, "same index, other page");
+        assert!(!tlb.store(0x5008, 1u8), "read-only");
+        tlb.fill(fill(0x5000, host, true, 4096));
+        assert!(tlb.store(0x5008, 0x1234u16));
+        assert_eq!(tlb.load::<u32>(0x5008), Some(0x1234));
+    }
+
+    #[test]
+    fn tables_survive_a_switch_and_flushes_reach_what_they_name() {
+        let host = host_page([7; 4096]);
+        let mut tlb = Tlb::new(key(1, 1));
+        tlb.fill(fill(0x5000, host, true, 4096));
+        tlb.fill(fill(0x6000, host, true, 4096));
+        tlb.select(key(2, 2));
+        assert_eq!(tlb.load::<u8>(0x5000), None);
+        tlb.fill(fill(0x5000, host, true, 4096));
+        tlb.flush_matching(Some(1), Some(0x5abc));
+        assert_eq!(tlb.load::<u8>(0x5000), Some(7), "another ASID is not touched");
+        tlb.select(key(1, 1));
+        assert_eq!(tlb.load::<u8>(0x5000), None);
+        assert_eq!(tlb.load::<u8>(0x6000), Some(7));
+        tlb.flush();
+        assert_eq!(tlb.load::<u8>(0x6000), None);
+    }
+
+    #[test]
+    fn a_flush_inside_a_large_mapping_drops_all_of_it() {
+        let host = host_page([7; 4096]);
+        let mut tlb = Tlb::new(key(1, 1));
+        tlb.fill(fill(0x20_5000, host, true, 0x20_0000));
+        tlb.fill(fill(0x20_6000, host, true, 0x20_0000));
+        tlb.flush_matching(None, Some(0x40_0000));
+        assert_eq!(tlb.load::<u8>(0x20_5000), Some(7));
+        tlb.flush_matching(None, Some(0x3f_f000));
+        assert_eq!(tlb.load::<u8>(0x20_5000), None);
+        assert_eq!(tlb.load::<u8>(0x20_6000), None);
+    }
+
+    #[test]
+    fn a_table_grows_when_pages_collide_and_old_tables_make_room() {
+        let host = host_page([7; 4096]);
+        let mut tlb = Tlb::new(key(0, 0));
+        for round in 0..4 {
+            for page in 0..1024u64 {
+                tlb.fill(fill(page << 12, host, true, 4096));
+                assert_eq!(tlb.load::<u8>(page << 12), Some(7), "round {round}");
+            }
+        }
+        assert!((0..1024u64).all(|page| tlb.load::<u8>(page << 12) == Some(7)));
+        for space in 1..40 {
+            tlb.select(key(space, 0));
+            assert_eq!(tlb.load::<u8>(0x5000), None, "a recycled table is empty");
+            tlb.fill(fill(0x5000, host, true, 4096));
+        }
+        assert_eq!(tlb.others.len() + 1, MAX_TABLES);
+    }
+
+    #[test]
+    fn write_protection_is_by_physical_page() {
+        let host = host_page([7; 4096]);
+        let mut tlb = Tlb::new(key(0, 0));
+        tlb.fill(fill(0x5000, host, true, 4096));
+        tlb.select(key(1, 0));
+        tlb.fill(fill(0x9000, host, true, 4096));
+        tlb.write_protect(0x8000_0123);
+        assert!(!tlb.store(0x9000, 1u8));
+        tlb.select(key(0, 0));
+        assert!(!tlb.store(0x5000, 1u8));
+        assert_eq!(tlb.load::<u8>(0x5000), Some(7), "reads stay");
+    }
+}
