@@ -8,7 +8,10 @@
 
 use mimic_firmware::fdt::{Chosen, CpuNode, DeviceTree, Mmu, Node, PciHost, ReservedMemory};
 use mimic_firmware::riscv::boot_rom::{BootRomConfig, NextMode, boot_rom};
-use mimic_firmware::riscv::sbi::{FINISHER_PASS, FINISHER_RESET, SbiConfig, sbi};
+use mimic_firmware::riscv::sbi::{
+    FINISHER_PASS, FINISHER_RESET, IMPLEMENTATION_ID, SbiConfig, sbi,
+};
+use mimic_firmware::riscv::sbi_check::{SbiCheckConfig, sbi_check};
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,6 +30,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         next_addr: config.next_addr,
         next_mode: NextMode::Supervisor,
     });
+    let check = |implementation| {
+        sbi_check(&SbiCheckConfig {
+            base: config.next_addr,
+            harts,
+            firmware: config.base,
+            nowhere: 0x1800_0000,
+            timebase: 10_000_000,
+            implementation,
+        })
+    };
+    std::fs::write(folder.join("sbi_check.bin"), check(Some(IMPLEMENTATION_ID)))?;
+    std::fs::write(folder.join("sbi_check_any.bin"), check(None))?;
     std::fs::write(folder.join("boot_rom.bin"), rom)?;
     std::fs::write(folder.join("sbi.bin"), &image.bytes)?;
     std::fs::write(

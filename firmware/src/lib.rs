@@ -6,6 +6,7 @@
 //!
 //! * [`riscv::boot_rom`]: the reset vector at 0x1000 of the `virt` board;
 //! * [`riscv::sbi`]: the Supervisor Binary Interface, RISC-V M-mode firmware;
+//! * [`riscv::sbi_check`]: an S-mode guest that checks an SBI implementation;
 //! * [`fdt`]: the device tree, made from the board's placement list.
 
 pub mod fdt;

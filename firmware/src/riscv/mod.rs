@@ -8,6 +8,7 @@
 
 pub mod boot_rom;
 pub mod sbi;
+pub mod sbi_check;
 
 use dynasmrt::VecAssembler;
 use dynasmrt::riscv::RiscvRelocation;
@@ -28,6 +29,8 @@ pub(crate) use rv;
 pub(crate) mod privileged {
     /// Return from a trap taken to M-mode.
     pub(crate) const MRET: u32 = 0x3020_0073;
+    /// Return from a trap taken to S-mode.
+    pub(crate) const SRET: u32 = 0x1020_0073;
     /// Wait for an interrupt that is enabled in `mie`.
     pub(crate) const WFI: u32 = 0x1050_0073;
     /// `sfence.vma x0, x0`: every address, every address space.
