@@ -25,7 +25,7 @@
 //! A file in `rv64/` with `pub(super) fn define(s: &mut Suite)`, and a row in `rv64/mod.rs`.
 
 // Macro output of dynasm converts register numbers that already have the type.
-#![allow(clippy::useless_conversion)]
+#![allow(clippy::useless_conversion, clippy::unnecessary_cast)]
 // Tables of operations read best as formulas.
 #![allow(clippy::redundant_closure_for_method_calls)]
 #![allow(dead_code, reason = "the framework is ahead of the ROMs written so far")]

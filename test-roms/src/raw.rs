@@ -88,3 +88,9 @@ pub(crate) const fn branch(funct3: u32, rs1: u8, rs2: u8, distance: i32) -> u32 
         | (d >> 11 & 1) << 7
         | 0x63
 }
+
+/// A CSR instruction: funct3 1 `csrrw`, 2 `csrrs`, 3 `csrrc`, 5..7 their immediate forms with
+/// `source` as the immediate.
+pub(crate) const fn csr(funct3: u32, rd: u8, csr: u32, source: u8) -> u32 {
+    I { imm: csr, rs1: source, funct3, rd, opcode: SYSTEM }.word()
+}

@@ -483,6 +483,11 @@ impl Suite {
         self.traps_in(mode, name, 2, Some(u64::from(word)), |_| (), |s| s.word(word));
     }
 
+    /// One case: the 32-bit word is an illegal instruction in `mode`; `mtval` is not looked at.
+    pub(crate) fn refused_in(&mut self, mode: Mode, name: &str, word: u32) {
+        self.traps_in(mode, name, 2, None, |_| (), |s| s.word(word));
+    }
+
     // ---- tables of operands ----
 
     /// Cases for `rd = f(rs1, rs2)`: every row with four register assignments in a loop, and the

@@ -9,7 +9,7 @@ use mimic_test_roms::{Kind, Oracle, Rom, roms};
 
 const SPIKE_ISA: &str = "--isa=rv64gc_zicclsm_zba_zbb_zbc_zbs_zcb_zicond_zicbom_zicboz_zicbop_zawrs\
     _zfa_zfhmin_svinval_svnapot_svpbmt_sstc_zicntr_zihpm_svadu";
-const QEMU_CPU: &str = "rv64,zba=on,zbb=on,zbc=on,zbs=on,zcb=on,zicond=on,zicbom=on,zicboz=on,\
+const QEMU_CPU: &str = "rv64,h=off,zba=on,zbb=on,zbc=on,zbs=on,zcb=on,zicond=on,zicbom=on,zicboz=on,\
     zicbop=on,zawrs=on,zfa=on,zfhmin=on,svinval=on,svnapot=on,svpbmt=on,sstc=on,svadu=on,sv57=on,\
     zicntr=on,zihpm=on,pmp=on";
 

@@ -1,9 +1,12 @@
 //! The manifest of the RV64 guests.
 
 mod a;
+mod bench;
 mod i;
 mod m;
 mod operands;
+mod traps;
+mod zicsr;
 
 use crate::Oracle::{Qemu, Spike};
 use crate::suite::Suite;
@@ -24,6 +27,18 @@ const fn checks(
     Rom { name, title, kind, harts: 1, expected, insns_estimate, verified, define }
 }
 
+/// A benchmark for one hart.
+const fn bench(
+    name: &'static str,
+    title: &'static str,
+    insns_estimate: u64,
+    checksum: u64,
+    define: fn(&mut Suite),
+) -> Rom {
+    let (kind, expected) = (Kind::Benchmark, Expected::Checksum(checksum));
+    Rom { name, title, kind, harts: 1, expected, insns_estimate, verified: BOTH, define }
+}
+
 /// All RV64 ROMs.
 #[rustfmt::skip] // one row per ROM
 pub(crate) static ROMS: &[Rom] = &[
@@ -31,4 +46,14 @@ pub(crate) static ROMS: &[Rom] = &[
     checks("rv64/m", "M: multiplication and division", 300_000, BOTH, m::define),
     checks("rv64/a", "A: AMOs, LR/SC", 1_500_000, BOTH, a::define),
     checks("rv64/a-misaligned", "A: misaligned atomics trap", 10_000, &[Spike], a::define_misaligned),
+    checks("rv64/zicsr", "CSR instructions, access rules, WARL fields, views", 50_000, BOTH, zicsr::define),
+    checks("rv64/traps", "exceptions, delegation, returns, TVM, TW, TSR", 50_000, BOTH, traps::define),
+    checks("rv64/traps-strict", "mtval of privileged instructions, Svinval in U-mode, read-only bits", 2_000, &[Spike], traps::define_strict),
+    bench("rv64/bench-int", "shifts, adds, logic, branches, loads, stores", bench::INT_INSNS, bench::INT_SUM, bench::int),
+    bench("rv64/bench-branchy", "Collatz sequences below 400,000", bench::BRANCHY_INSNS, bench::BRANCHY_SUM, bench::branchy),
+    bench("rv64/bench-mem", "sieve of Eratosthenes over 4 MB", bench::MEM_INSNS, bench::MEM_SUM, bench::mem),
+    bench("rv64/bench-fp", "64 x 64 matrices of doubles", bench::FP_INSNS, bench::FP_SUM, bench::fp),
+    bench("rv64/bench-call", "recursive Fibonacci", bench::CALL_INSNS, bench::CALL_SUM, bench::call),
+    bench("rv64/bench-trap", "ecall from U-mode and mret", bench::TRAP_INSNS, bench::TRAP_SUM, bench::trap),
+    bench("rv64/bench-csr", "CSR swaps, sets and reads", bench::CSR_INSNS, bench::CSR_SUM, bench::csr),
 ];
