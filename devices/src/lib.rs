@@ -24,3 +24,4 @@ pub mod plic;
 pub mod power;
 pub mod serial;
 pub mod uart16550;
+pub mod virtio;

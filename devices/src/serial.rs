@@ -77,6 +77,10 @@ impl fmt::Debug for SerialInput {
 }
 
 impl InputQueue {
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).bytes.is_empty()
+    }
+
     /// Takes up to `bytes.len()` bytes and returns how many.
     pub(crate) fn take(&self, bytes: &mut [u8]) -> usize {
         let (taken, room) = {
