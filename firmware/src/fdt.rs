@@ -179,7 +179,7 @@ pub struct PciHost {
     pub io: (u64, u64),
     /// 32-bit memory, same address on both sides: (base, size).
     pub mmio32: (u64, u64),
-    /// 64-bit prefetchable memory, same address on both sides: (base, size).
+    /// 64-bit memory, same address on both sides: (base, size).
     pub mmio64: (u64, u64),
     /// The PLIC sources of INTA..INTD of device 0; device d, pin p has source `(d + p) % 4`.
     pub irqs: [u32; 4],
@@ -294,10 +294,11 @@ impl Node {
 
     /// PCIe host bridge (pci/host-generic-pci.yaml; IEEE 1275 PCI bus binding for the cells).
     pub fn pci_host(pci: &PciHost) -> Self {
-        // phys.hi: space code in bits 25:24, prefetchable bit 30.
+        // phys.hi: space code in bits 25:24. QEMU does not call the 64-bit window prefetchable,
+        // so that every 64-bit BAR may go there.
         const IO: u32 = 1 << 24;
         const MEMORY32: u32 = 2 << 24;
-        const MEMORY64_PREFETCHABLE: u32 = 3 << 24 | 1 << 30;
+        const MEMORY64: u32 = 3 << 24;
         // phys.hi of a device's configuration space: device number in bits 15:11.
         const DEVICE_SHIFT: u32 = 11;
         let halves = |v: u64| [(v >> 32) as u32, v as u32];
@@ -305,7 +306,7 @@ impl Node {
         for (space, bus_address, (base, size)) in [
             (IO, 0, pci.io),
             (MEMORY32, pci.mmio32.0, pci.mmio32),
-            (MEMORY64_PREFETCHABLE, pci.mmio64.0, pci.mmio64),
+            (MEMORY64, pci.mmio64.0, pci.mmio64),
         ] {
             ranges.push(space);
             ranges.extend([bus_address, base, size].into_iter().flat_map(halves));

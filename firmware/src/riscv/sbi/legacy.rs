@@ -47,8 +47,9 @@ pub(super) fn emit(asm: &mut Asm) {
         ; j ->legacy_return
         ; clear_ipi:
         ; li.12 t0, csr::SSI
-        ; csrc mip, t0
-        ; j >zero
+        ; csrrc a0, mip, t0
+        ; and a0, a0, t0 // positive if one was pending
+        ; j ->legacy_return
         ; send_ipi:
         ; jal ra, ->load_mask
         ; jal ra, ->send_soft
@@ -56,7 +57,8 @@ pub(super) fn emit(asm: &mut Asm) {
         ; li.12 a0, 0
         ; j ->legacy_return
 
-        // s2, s3 = the harts of the mask at virtual address a0; all harts if that is 0. The load
+        // s2, s3 = the harts of the mask at virtual address a0; all harts if that is 0. The mask's
+        // first 64 bits alone: who has more harts has the newer extensions. The load
         // is made with the caller's rights and translation; its fault is the caller's.
         ; ->load_mask:
         ; li.12 s3, -1

@@ -157,3 +157,47 @@ pub fn sbi(config: &SbiConfig) -> Result<SbiImage, SbiError> {
     assert!(bytes.len() as u64 <= CODE_SIZE, "CODE_SIZE is too small for the code");
     Ok(SbiImage { bytes, entry: config.base, reserved })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every branch reaches and the code fits, whatever the number of harts.
+    #[test]
+    fn assembles_for_every_size() {
+        for harts in [1, 2, 47, 48, 49, 64, 65, MAX_HARTS] {
+            let config = SbiConfig { harts, ..SbiConfig::default() };
+            let image = sbi(&config).unwrap();
+            assert_eq!(image.entry, config.base);
+            assert_eq!(image.bytes.len() as u64, CODE_SIZE);
+            assert!(image.reserved.is_power_of_two());
+            assert!(image.reserved >= CODE_SIZE + u64::from(harts) * HART_AREA as u64);
+        }
+    }
+
+    #[test]
+    fn reserves_no_more_than_a_power_of_two() {
+        assert_eq!(reserved_size(1), 0x1_0000);
+        assert_eq!(reserved_size(48), 0x1_0000, "16 KiB of code, 48 areas of 1 KiB");
+        assert_eq!(reserved_size(49), 0x2_0000);
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_serve() {
+        let with = |harts, base| sbi(&SbiConfig { harts, base, ..SbiConfig::default() });
+        assert_eq!(with(0, 0x8000_0000), Err(SbiError::Harts(0)));
+        assert_eq!(with(4096, 0x8000_0000), Err(SbiError::Harts(4096)));
+        let alignment = SbiError::Alignment { base: 0x8000_8000, reserved: 0x1_0000 };
+        assert_eq!(with(1, 0x8000_8000), Err(alignment));
+        assert!(with(1, 0x9fff_0000).is_ok(), "any aligned place will do");
+    }
+
+    /// NAPOT by hand (Privileged Architecture, table "NAPOT range encoding"): 64 KiB at
+    /// 0x8000_0000 is 0x2000_0000 with 13 ones below a zero.
+    #[test]
+    fn pmp_covers_the_reserved_region() {
+        let bytes = sbi(&SbiConfig::default()).unwrap().bytes;
+        let napot = 0x2000_1fff_u64.to_le_bytes();
+        assert!(bytes.chunks_exact(8).any(|word| word == napot));
+    }
+}

@@ -7,9 +7,10 @@
 //!
 //! Nothing here knows our own implementation but [`SbiCheckConfig::implementation`], so the same
 //! guest runs on OpenSBI, which is how the expectations themselves are tested
-//! (`tests/qemu.rs`). OpenSBI 1.6 differs in two points where the specification's text decides:
-//! it ignores harts of a mask that do not exist (the specification: invalid parameter), and it
-//! answers "failed" to a console buffer whose upper address is not 0 (invalid parameter).
+//! (`tests/qemu.rs`). OpenSBI 1.6 differs in three points where the specification's text decides:
+//! it ignores harts of a mask that do not exist (the specification: invalid parameter), it
+//! answers "failed" to a console buffer whose upper address is not 0 (invalid parameter), and
+//! its legacy clear_ipi does not say whether an interrupt was pending.
 //!
 //! It wants harts without the hypervisor extension, with Zicntr's `time` readable in S-mode, and
 //! memory that firmware denies to S-mode.

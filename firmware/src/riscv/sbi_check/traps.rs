@@ -107,6 +107,8 @@ impl Check<'_> {
         self.expect_s0("legacy send_ipi", 0);
         self.interrupt("legacy send_ipi", SSI);
         self.call(3, 0, &[]);
+        rv!(self.asm ; sgtz s0, a0);
+        self.expect_s0("legacy clear_ipi: one was pending", 1);
         self.expect_not_pending("legacy clear_ipi", SSI);
     }
 
