@@ -300,18 +300,14 @@ impl VirtioCore {
         if self.legacy {
             self.features &= self.device_features();
         }
-        self.apply_ring_features();
+        let has = |bit| self.features & bit != 0;
+        let (indirect, event_idx) = (has(F_INDIRECT_DESC), has(F_EVENT_IDX));
+        self.queues.iter_mut().for_each(|queue| queue.set_features(indirect, event_idx));
         self.device.activate(self.features);
         // Buffers that the driver added while it got ready came without a notification.
         for queue in 0..self.queues.len() as u16 {
             self.notify(queue.into());
         }
-    }
-
-    fn apply_ring_features(&mut self) {
-        let has = |bit| self.features & bit != 0;
-        let (indirect, event_idx) = (has(F_INDIRECT_DESC), has(F_EVENT_IDX));
-        self.queues.iter_mut().for_each(|queue| queue.set_features(indirect, event_idx));
     }
 
     /// Counts changes of the configuration space.
@@ -435,7 +431,6 @@ impl VirtioCore {
         self.features = features;
         self.generation = generation;
         self.broken = broken;
-        self.apply_ring_features();
         Ok(())
     }
 }
