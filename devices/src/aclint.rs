@@ -64,11 +64,13 @@ impl Mtime {
     /// if it is already; [`NEVER`] if it lies beyond the range of guest time or is 2^64 - 1, which
     /// software uses to mean never.
     pub fn deadline(&self, ticks: u64) -> u64 {
-        let base = self.clock.now() / NS_PER_TICK;
-        let ahead = ticks.saturating_sub(self.ticks());
         if ticks == u64::MAX {
             return NEVER;
         }
+        // One look at the clock: two could be a tick apart and lead to an early deadline.
+        let base = self.clock.now() / NS_PER_TICK;
+        let now = base.wrapping_add(self.shared.offset.load(Ordering::Acquire));
+        let ahead = ticks.saturating_sub(now);
         base.checked_add(ahead).and_then(|tick| tick.checked_mul(NS_PER_TICK)).unwrap_or(NEVER)
     }
 

@@ -43,7 +43,8 @@ bitflags::bitflags! {
 /// Hears of writes to watched pages.
 pub trait WriteObserver: Send + Sync {
     /// `len` bytes at `gpa`, all in one page, were written; `bits` are the page's. Called after
-    /// the bytes changed, on the thread that wrote them, possibly with a device's lock held.
+    /// the bytes changed, on the thread that wrote them, possibly with a device's lock held: it may
+    /// not wait for vCPUs, one of which may be waiting for that device.
     fn written(&self, gpa: u64, len: u64, bits: WatchBits);
 }
 
