@@ -11,7 +11,12 @@ use std::time::{Duration, Instant};
 
 /// Harts as ours are: no hypervisor extension.
 const CPU: &str = "rv64,h=false";
+/// The guest's timer is M-mode's.
 const CPU_WITHOUT_SSTC: &str = "rv64,h=false,sstc=false";
+/// `rdtime` traps.
+const CPU_WITHOUT_ZICNTR: &str = "rv64,h=false,zicntr=false";
+/// Neither `menvcfg` nor `mcountinhibit`.
+const OLD_CPU: &str = "rv64,h=false,priv_spec=v1.10.0";
 
 fn check(harts: u32, implementation: Option<u32>) -> Vec<u8> {
     let config = SbiConfig::default();
@@ -69,7 +74,9 @@ fn qemu(test: &str, cpu: &str, harts: u32, bios: Option<&[u8]>, kernel: &[u8]) -
 #[test]
 #[ignore = "needs qemu-system-riscv64"]
 fn our_sbi_passes_every_check() {
-    for (harts, cpu) in [(1, CPU), (2, CPU), (4, CPU), (2, CPU_WITHOUT_SSTC)] {
+    for (harts, cpu) in
+        [(1, CPU), (2, CPU), (4, CPU), (2, CPU_WITHOUT_SSTC), (2, CPU_WITHOUT_ZICNTR), (2, OLD_CPU)]
+    {
         let bios = firmware(&SbiConfig { harts, ..SbiConfig::default() });
         let kernel = check(harts, Some(IMPLEMENTATION_ID));
         let (status, output) = qemu("ours", cpu, harts, Some(&bios), &kernel);

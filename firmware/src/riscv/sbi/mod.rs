@@ -119,6 +119,9 @@ pub enum SbiError {
         /// The size it must be a multiple of.
         reserved: u64,
     },
+    /// Nothing can be entered at 0, at an odd address, or inside the firmware.
+    #[error("the firmware cannot hand over to {0:#x}: 0, odd, or inside the firmware")]
+    NextAddress(u64),
 }
 
 /// Bytes that the firmware for `harts` harts reserves: a power of two, 64 KiB at least.
@@ -134,6 +137,13 @@ pub fn sbi(config: &SbiConfig) -> Result<SbiImage, SbiError> {
     let reserved = reserved_size(config.harts);
     if !config.base.is_multiple_of(reserved) {
         return Err(SbiError::Alignment { base: config.base, reserved });
+    }
+    let own = config.base..config.base + reserved;
+    if config.next_addr == 0
+        || !config.next_addr.is_multiple_of(2)
+        || own.contains(&config.next_addr)
+    {
+        return Err(SbiError::NextAddress(config.next_addr));
     }
 
     let mut asm = Asm::new(config.base as usize);
@@ -166,7 +176,7 @@ mod tests {
     #[test]
     fn assembles_for_every_size() {
         for harts in [1, 2, 47, 48, 49, 64, 65, MAX_HARTS] {
-            let config = SbiConfig { harts, ..SbiConfig::default() };
+            let config = SbiConfig { harts, next_addr: 0x9000_0000, ..SbiConfig::default() };
             let image = sbi(&config).unwrap();
             assert_eq!(image.entry, config.base);
             assert_eq!(image.bytes.len() as u64, CODE_SIZE);
@@ -189,6 +199,10 @@ mod tests {
         assert_eq!(with(4096, 0x8000_0000), Err(SbiError::Harts(4096)));
         let alignment = SbiError::Alignment { base: 0x8000_8000, reserved: 0x1_0000 };
         assert_eq!(with(1, 0x8000_8000), Err(alignment));
+        for next_addr in [0, 0x8000_0000, 0x8000_fffe, 0x8020_0001] {
+            let config = SbiConfig { next_addr, ..SbiConfig::default() };
+            assert_eq!(sbi(&config), Err(SbiError::NextAddress(next_addr)));
+        }
         assert!(with(1, 0x9fff_0000).is_ok(), "any aligned place will do");
     }
 

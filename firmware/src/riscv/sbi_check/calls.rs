@@ -143,6 +143,10 @@ impl Check<'_> {
         );
         if let Some(id) = self.config.implementation {
             rows.push(row("implementation id", BASE, 1, &[], 0, Value(u64::from(id))));
+            // OpenSBI takes the fault for its own and stops.
+            let nowhere = [1, self.config.nowhere, 0];
+            rows.push(row("console_write: nowhere", DBCN, 0, &nowhere, INVALID_PARAM, Any));
+            rows.push(row("console_write: wraps round", DBCN, 0, &[9, !0, 0], INVALID_PARAM, Any));
         }
         rows
     }

@@ -36,7 +36,8 @@ pub struct SbiCheckConfig {
     pub nowhere: u64,
     /// `mtime`'s frequency in Hz.
     pub timebase: u64,
-    /// The implementation id to expect, if it matters.
+    /// The implementation id to expect, if it matters; also asks for what only an implementation
+    /// survives which expects the worst of its guest.
     pub implementation: Option<u32>,
 }
 
