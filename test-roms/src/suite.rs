@@ -332,6 +332,18 @@ impl Suite {
         self.bytes(8, &bytes)
     }
 
+    /// A doubleword placed earlier.
+    pub(crate) fn peek(&self, addr: u64) -> u64 {
+        let at = (addr - TABLES) as usize;
+        self.data[at..].first_chunk().map_or(0, |b| u64::from_le_bytes(*b))
+    }
+
+    /// Changes a doubleword placed earlier.
+    pub(crate) fn poke(&mut self, addr: u64, value: u64) {
+        let at = (addr - TABLES) as usize;
+        self.data[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
     // ---- cases ----
 
     /// Starts `count` cases under one name; loads the first number into `gp`.
@@ -408,6 +420,12 @@ impl Suite {
         body(self);
         rv!(self; ecall; =>back);
         self.check_record(record::MCAUSE, 8 + mode as u64);
+    }
+
+    /// Withdraws [`Self::arm`] after code that was allowed to trap and did not.
+    pub(crate) fn disarm(&mut self) {
+        self.li(T6, RECORD);
+        rv!(self; sd zero, [t6, record::RESUME]);
     }
 
     /// Fails the case unless the field of the trap record holds `want`.

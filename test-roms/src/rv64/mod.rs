@@ -3,8 +3,12 @@
 mod a;
 mod bench;
 mod i;
+mod interrupts;
 mod m;
 mod operands;
+mod page;
+mod paging;
+mod pmp;
 mod traps;
 mod zicsr;
 
@@ -49,6 +53,11 @@ pub(crate) static ROMS: &[Rom] = &[
     checks("rv64/zicsr", "CSR instructions, access rules, WARL fields, views", 50_000, BOTH, zicsr::define),
     checks("rv64/traps", "exceptions, delegation, returns, TVM, TW, TSR", 50_000, BOTH, traps::define),
     checks("rv64/traps-strict", "mtval of privileged instructions, Svinval in U-mode, read-only bits", 2_000, &[Spike], traps::define_strict),
+    checks("rv64/paging", "Sv39, Sv48, Sv57, Svade, Svadu, Svnapot, Svpbmt, Svinval, fences, ASIDs", 600_000, BOTH, paging::define),
+    checks("rv64/paging-strict", "reserved memory type of Svpbmt, tables where no memory is", 2_000, &[Spike], paging::define_strict),
+    checks("rv64/pmp", "PMP modes, priority, partial matches, M-mode, locks", 50_000, BOTH, pmp::define),
+    checks("rv64/interrupts", "CLINT, Sstc, delegation, priority, vectors, wfi", 50_000, BOTH, interrupts::define),
+    checks("rv64/interrupts-strict", "priority where it is not the number", 20_000, &[Spike], interrupts::define_strict),
     bench("rv64/bench-int", "shifts, adds, logic, branches, loads, stores", bench::INT_INSNS, bench::INT_SUM, bench::int),
     bench("rv64/bench-branchy", "Collatz sequences below 400,000", bench::BRANCHY_INSNS, bench::BRANCHY_SUM, bench::branchy),
     bench("rv64/bench-mem", "sieve of Eratosthenes over 4 MB", bench::MEM_INSNS, bench::MEM_SUM, bench::mem),
