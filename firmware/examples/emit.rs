@@ -2,9 +2,13 @@
 //!
 //! `cargo run -p mimic-firmware --example emit -- FOLDER HARTS MEMORY_MIB ISA`
 //!
-//! gives `boot_rom.bin`, `sbi.bin` and `virt.dtb`:
+//! gives `boot_rom.bin`, `sbi.bin`, `virt.dtb`, and the SBI's check for ours (`sbi_check.bin`) and
+//! for any implementation (`sbi_check_any.bin`). HARTS must be what the machine has; ISA is the
+//! harts' ISA string, `rv64imafdc_zicsr_...`.
 //!
 //! `qemu-system-riscv64 -M virt -m MEMORY_MIB -smp HARTS -bios sbi.bin -dtb virt.dtb -kernel KERNEL`
+//!
+//! `-dtb` matters: QEMU's own tree does not reserve the firmware's memory.
 
 use mimic_firmware::fdt::{Chosen, CpuNode, DeviceTree, Mmu, Node, PciHost, ReservedMemory};
 use mimic_firmware::riscv::boot_rom::{BootRomConfig, NextMode, boot_rom};
