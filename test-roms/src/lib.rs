@@ -30,6 +30,7 @@
 #![allow(clippy::redundant_closure_for_method_calls)]
 #![allow(dead_code, reason = "the framework is ahead of the ROMs written so far")]
 
+pub mod demo;
 mod elf;
 mod raw;
 mod rv64;
