@@ -428,6 +428,15 @@ impl Suite {
         rv!(self; sd zero, [t6, record::RESUME]);
     }
 
+    /// [`Self::in_mode`], or just the body for M-mode.
+    pub(crate) fn in_mode_or_machine(&mut self, mode: Mode, body: impl FnOnce(&mut Self)) {
+        if mode == Mode::M {
+            body(self);
+        } else {
+            self.in_mode(mode, body);
+        }
+    }
+
     /// Fails the case unless the field of the trap record holds `want`.
     pub(crate) fn check_record(&mut self, field: i32, want: u64) {
         self.li(T6, RECORD);

@@ -2,6 +2,9 @@
 
 mod a;
 mod bench;
+mod c;
+mod cbo;
+mod counters;
 mod i;
 mod interrupts;
 mod m;
@@ -9,7 +12,9 @@ mod operands;
 mod page;
 mod paging;
 mod pmp;
+mod smc;
 mod traps;
+mod zb;
 mod zicsr;
 
 use crate::Oracle::{Qemu, Spike};
@@ -50,6 +55,18 @@ pub(crate) static ROMS: &[Rom] = &[
     checks("rv64/m", "M: multiplication and division", 300_000, BOTH, m::define),
     checks("rv64/a", "A: AMOs, LR/SC", 1_500_000, BOTH, a::define),
     checks("rv64/a-misaligned", "A: misaligned atomics trap", 10_000, &[Spike], a::define_misaligned),
+    checks("rv64/c", "C: every compressed form, floating-point ones too", 30_000, BOTH, c::define),
+    checks("rv64/zcb", "Zcb: more compressed forms", 5_000, BOTH, c::zcb),
+    checks("rv64/zba", "Zba: address generation", 100_000, BOTH, zb::zba),
+    checks("rv64/zbb", "Zbb: basic bit manipulation", 200_000, BOTH, zb::zbb),
+    checks("rv64/zbc", "Zbc: carry-less multiplication", 100_000, BOTH, zb::zbc),
+    checks("rv64/zbs", "Zbs: single bits", 100_000, BOTH, zb::zbs),
+    checks("rv64/zicond", "Zicond: conditional zero", 100_000, BOTH, zb::zicond),
+    checks("rv64/zicbo", "Zicbom, Zicboz, Zicbop, Zawrs: gates, effects, faults", 20_000, BOTH, cbo::define),
+    checks("rv64/zicbo-strict", "mtval of block operations that are not enabled", 5_000, &[Spike], cbo::define_strict),
+    checks("rv64/zifencei", "self-modifying code", 10_000, BOTH, smc::define),
+    checks("rv64/zicntr", "Zicntr, Zihpm: gates, mcountinhibit", 10_000, BOTH, counters::define),
+    checks("rv64/minstret", "exact minstret, also over traps, loops and writes", 2_000, &[Spike], counters::define_exact),
     checks("rv64/zicsr", "CSR instructions, access rules, WARL fields, views", 50_000, BOTH, zicsr::define),
     checks("rv64/traps", "exceptions, delegation, returns, TVM, TW, TSR", 50_000, BOTH, traps::define),
     checks("rv64/traps-strict", "mtval of privileged instructions, Svinval in U-mode, read-only bits", 2_000, &[Spike], traps::define_strict),
