@@ -1,3 +1,343 @@
 //! The machine: guest memory, bus, devices and harts put together, and the threads that run them.
+//!
+//! One thread per hart runs its engine; one event loop owns timers and console input; devices work on
+//! the thread that touches them. [`control::Control`] is what they share: how the run ends, the
+//! safepoint, the pause.
 
+mod build;
+mod bus;
+mod control;
+mod event_loop;
+mod htif;
+mod payload;
 pub mod spec;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mimic_cpu::run::{Budget, Exit};
+use mimic_cpu::signals::Signals;
+use mimic_devices::bus::AddressSpace;
+use mimic_devices::clock::{Clock, TimerQueue};
+use mimic_devices::memory::{GuestMemory, WriteObserver};
+use mimic_devices::serial::SerialOutput;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::engine::Engine;
+use crate::loader::Symbols;
+use control::{Control, Sample};
+use event_loop::{ConsoleInput, EventLoop, Parts};
+use spec::{End, HartView, Limits, MachineSpec, Report, Stats};
+
+/// What is done with bytes typed for the guest.
+pub type OnBytes = Box<dyn FnMut(&[u8], &MachineHandle) + Send>;
+/// What is done when the input ends.
+pub type OnEof = Box<dyn FnMut(&MachineHandle) + Send>;
+
+/// Where the console's input comes from.
+pub struct InputSource {
+    /// Read by the event loop whenever it has something.
+    pub fd: OwnedFd,
+    /// Called on the event loop's thread with what was read.
+    pub on_bytes: OnBytes,
+    /// Called once when the input has ended.
+    pub on_eof: OnEof,
+}
+
+/// The machine's console.
+pub struct ConsoleIo {
+    /// Takes what the guest prints.
+    pub output: Box<dyn SerialOutput>,
+    /// Gives what the user types.
+    pub input: Option<InputSource>,
+}
+
+/// Why a machine cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The image needs more RAM.
+    #[error(
+        "{what} needs {needed} MiB of memory, the machine has {given} MiB: try --mem {needed}M"
+    )]
+    TooLittleMemory {
+        /// What does not fit.
+        what: String,
+        /// MiB needed.
+        needed: u64,
+        /// MiB given.
+        given: u64,
+    },
+    /// The size of RAM is no multiple of a page, or absurd.
+    #[error("--mem {0} bytes is not a size of RAM: give a multiple of 4K, such as 512M or 2G")]
+    MemorySize(u64),
+    /// The board has not so many harts.
+    #[error("--cpus {given}: this board has 1 to {max} here")]
+    Cpus {
+        /// Asked for.
+        given: usize,
+        /// Most that can be given.
+        max: usize,
+    },
+    /// The image cannot be placed on this board.
+    #[error("{0}")]
+    Placement(String),
+    /// The host failed.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+/// A machine that is ready to run.
+pub struct Machine {
+    harts: Vec<(Box<dyn Engine>, Arc<Signals>)>,
+    shared: Arc<Shared>,
+    timers: TimerQueue,
+    console: Arc<ConsoleInput>,
+    input: Option<InputSource>,
+    limits: Limits,
+    signature: Option<SignatureDump>,
+    /// Observers of memory, which memory itself does not keep alive.
+    _observers: Vec<Arc<dyn WriteObserver>>,
+}
+
+/// What the user's handle and the machine both need.
+struct Shared {
+    control: Arc<Control>,
+    clock: Clock,
+    memory: Arc<GuestMemory>,
+    space: Arc<AddressSpace>,
+    symbols: Symbols,
+    started: Instant,
+    cpu_at_start: Duration,
+}
+
+struct SignatureDump {
+    path: std::path::PathBuf,
+    granularity: usize,
+    range: (u64, u64),
+}
+
+/// CPU time that this process has used.
+fn process_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+impl Shared {
+    /// Adds up what the harts left.
+    fn stats(&self, samples: &[Option<Sample>]) -> Stats {
+        let mut total = Stats {
+            cpu_time: process_cpu_time().saturating_sub(self.cpu_at_start),
+            wall_time: self.started.elapsed(),
+            ..Stats::default()
+        };
+        for sample in samples.iter().flatten() {
+            let Stats {
+                insns,
+                tlb_misses,
+                blocks_decoded,
+                device_accesses,
+                cpu_time: _,
+                wall_time: _,
+            } = sample.stats;
+            total.insns += insns;
+            total.tlb_misses += tlb_misses;
+            total.blocks_decoded += blocks_decoded;
+            total.device_accesses += device_accesses;
+        }
+        total
+    }
+}
+
+/// The outside of a machine, usable from any thread but the harts' own.
+#[derive(Clone)]
+pub struct MachineHandle {
+    shared: Arc<Shared>,
+    console: Arc<ConsoleInput>,
+}
+
+impl MachineHandle {
+    /// Types `bytes` on the console. What the guest cannot take yet is kept; the number of bytes that it
+    /// took at once is returned.
+    pub fn input(&self, bytes: &[u8]) -> usize {
+        self.console.push(bytes)
+    }
+
+    /// Ends the run at the user's wish.
+    pub fn quit(&self) {
+        self.shared.control.end(End::Quit);
+    }
+
+    /// Stops the harts and the guest's time.
+    pub fn pause(&self) {
+        if self.shared.control.set_paused(true) {
+            self.shared.clock.stop();
+        }
+    }
+
+    /// Lets the harts and the guest's time go on.
+    pub fn resume(&self) {
+        if self.shared.control.is_paused() {
+            self.shared.clock.resume();
+            self.shared.control.set_paused(false);
+            self.shared.control.wake_event_loop();
+        }
+    }
+
+    /// Whether the machine is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.shared.control.is_paused()
+    }
+
+    /// Counters up to now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.control.stop_world(|samples| self.shared.stats(samples))
+    }
+
+    /// Where the harts are.
+    #[must_use]
+    pub fn harts(&self) -> Vec<HartView> {
+        self.shared
+            .control
+            .stop_world(|samples| samples.iter().flatten().map(|sample| sample.view).collect())
+    }
+
+    /// The name of the place `pc` in the image, if it has symbols there.
+    #[must_use]
+    pub fn symbolize(&self, pc: u64) -> Option<String> {
+        self.shared.symbols.describe(pc)
+    }
+}
+
+impl Machine {
+    /// Builds the machine that `spec` describes.
+    ///
+    /// # Errors
+    /// [`MachineError`] says what to change.
+    pub fn new(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, MachineError> {
+        build::build(spec, io)
+    }
+
+    /// The machine's outside.
+    #[must_use]
+    pub fn handle(&self) -> MachineHandle {
+        MachineHandle { shared: Arc::clone(&self.shared), console: Arc::clone(&self.console) }
+    }
+
+    /// Runs until the guest, the user or a limit ends it.
+    pub fn run(self) -> Report {
+        let handle = self.handle();
+        let Machine { harts, shared, timers, console, input, limits, signature, _observers } = self;
+        let control = Arc::clone(&shared.control);
+        let parts = Parts {
+            control: Arc::clone(&control),
+            clock: shared.clock.clone(),
+            timers,
+            console,
+            input,
+            limit: limits.time,
+            handle,
+        };
+        let threads = match EventLoop::new(parts) {
+            Ok(event_loop) => start(event_loop, harts, &control, limits.insns),
+            Err(error) => {
+                control.end(End::Host(format!("the event loop cannot start: {error}")));
+                Vec::new()
+            }
+        };
+        for thread in threads {
+            if thread.join().is_err() {
+                control.end(End::Host("a thread of the emulator panicked".into()));
+            }
+        }
+        let mut end = control.take_end().unwrap_or(End::Quit);
+        if let Some(dump) = signature
+            && let Err(error) = dump.write(&shared.memory)
+        {
+            end = End::Host(format!("{}: {error}", dump.path.display()));
+        }
+        Report {
+            end,
+            stats: shared.stats(&control.samples()),
+            unmapped: shared.space.unmapped().map(|unmapped| (unmapped.count, unmapped.first)),
+        }
+    }
+}
+
+impl SignatureDump {
+    /// One hexadecimal word a line, lowest address first.
+    fn write(&self, memory: &GuestMemory) -> io::Result<()> {
+        let (begin, end) = self.range;
+        let mut bytes = vec![0; usize::try_from(end - begin).unwrap_or(0)];
+        memory.read_into(begin, &mut bytes).map_err(io::Error::other)?;
+        let mut text = String::with_capacity(bytes.len() * 3);
+        for word in bytes.chunks(self.granularity) {
+            text.extend(word.iter().rev().map(|byte| format!("{byte:02x}")));
+            text.push('\n');
+        }
+        std::fs::write(&self.path, text)
+    }
+}
+
+/// Starts the event loop's thread and one thread per hart.
+fn start(
+    event_loop: EventLoop,
+    harts: Vec<(Box<dyn Engine>, Arc<Signals>)>,
+    control: &Arc<Control>,
+    insn_limit: Option<u64>,
+) -> Vec<JoinHandle<()>> {
+    let mut threads = Vec::new();
+    let mut spawn = |name: String, body: Box<dyn FnOnce() + Send>| match std::thread::Builder::new()
+        .name(name)
+        .spawn(body)
+    {
+        Ok(thread) => threads.push(thread),
+        Err(error) => control.end(End::Host(format!("a thread cannot start: {error}"))),
+    };
+    spawn("events".into(), Box::new(move || event_loop.run()));
+    for (index, (engine, signals)) in harts.into_iter().enumerate() {
+        let control = Arc::clone(control);
+        let body = move || run_hart(index, engine, &signals, &control, insn_limit);
+        spawn(format!("hart {index}"), Box::new(body));
+    }
+    threads
+}
+
+/// The life of a hart's thread.
+fn run_hart(
+    index: usize,
+    mut engine: Box<dyn Engine>,
+    signals: &Signals,
+    control: &Control,
+    insn_limit: Option<u64>,
+) {
+    while !control.ended() {
+        control.safepoint(index, || sample(&*engine));
+        let insns = insn_limit.map(|limit| limit.saturating_sub(engine.retired()));
+        if insns == Some(0) {
+            control.end(End::InsnLimit);
+            break;
+        }
+        match engine.run(Budget { insns }) {
+            Exit::Budget => {}
+            Exit::Halted => signals.park(None),
+            Exit::Dead(why) => control.end(End::Died(why)),
+        }
+    }
+    control.leave(index, sample(&*engine));
+}
+
+fn sample(engine: &dyn Engine) -> Sample {
+    let mut stats = Stats::default();
+    engine.count(&mut stats);
+    Sample { view: engine.view(), stats }
+}

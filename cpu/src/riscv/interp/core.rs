@@ -22,6 +22,9 @@ use super::{alu, fpu};
 #[derive(Clone, Copy, Debug)]
 pub struct Stop;
 
+/// [`Core::page_va`] when no page is current: no page has this address.
+pub(super) const NO_PAGE: u64 = 1;
+
 /// Offset of the f registers in [`Core::regs`].
 const F: usize = 64;
 
@@ -53,8 +56,6 @@ pub struct Core {
     pub(super) poll: bool,
     /// STIP, as of the last look at the clock.
     timer_pending: bool,
-    /// `stimecmp` for which a deadline has been set.
-    armed: u64,
     pub(super) rounding: Rounding,
     pub(super) bus: Arc<dyn CpuBus>,
     pub(super) signals: Arc<Signals>,
@@ -89,7 +90,7 @@ impl Core {
         let key = data_key(&hart);
         let mut core = Core {
             regs: [0; 256],
-            page_va: 1, // no page: differs from every page address
+            page_va: NO_PAGE,
             next_pc: hart.pc,
             hart,
             tlb: Tlb::new(key),
@@ -97,7 +98,6 @@ impl Core {
             requests: Requests::default(),
             poll: true,
             timer_pending: false,
-            armed: u64::MAX,
             rounding: Rounding::NearestEven,
             bus,
             signals,
@@ -131,8 +131,7 @@ impl Core {
         }
         if self.moment().time() >= self.hart.stimecmp {
             self.timer_pending = true;
-        } else if self.armed != self.hart.stimecmp {
-            self.armed = self.hart.stimecmp;
+        } else {
             let ns = self.hart.stimecmp.saturating_mul(NS_PER_TICK);
             self.bus.set_deadline(self.hart.hartid as usize, ns);
         }
@@ -171,7 +170,7 @@ impl Core {
     /// current page.
     pub(super) fn translation_changed(&mut self) {
         self.tlb.select(data_key(&self.hart));
-        self.page_va = 1;
+        self.page_va = NO_PAGE;
     }
 
     /// Drops every cached translation.

@@ -17,7 +17,7 @@ use crate::run::{Budget, Exit};
 use crate::signals::Signals;
 
 use self::code::{Block, CodeCache, FetchTlb};
-use self::core::{Core, Requests};
+use self::core::{Core, NO_PAGE, Requests};
 use super::decode::insn_len;
 use super::hart::{Hart, Mode};
 use super::mmu::Access;
@@ -80,10 +80,10 @@ impl Interp {
         self.core.export()
     }
 
-    /// Program counter and mode, cheaply.
+    /// Program counter, mode, and whether the hart waits for an interrupt.
     #[must_use]
-    pub fn position(&self) -> (u64, Mode) {
-        (self.core.next_pc, self.core.hart.mode)
+    pub fn position(&self) -> (u64, Mode, bool) {
+        (self.core.next_pc, self.core.hart.mode, self.core.hart.waiting)
     }
 
     /// Instructions retired since the hart was made.
@@ -165,7 +165,7 @@ impl Interp {
                 Some(va) => self.fetch.flush_page(va),
                 None => self.fetch.flush(),
             }
-            self.core.page_va = 1;
+            self.core.page_va = NO_PAGE;
         }
         if requests.fence_i {
             self.drop_stale_code();
@@ -185,7 +185,7 @@ impl Interp {
         self.code_log = len;
         if known {
             self.fetch.flush();
-            self.core.page_va = 1;
+            self.core.page_va = NO_PAGE;
         }
     }
 
@@ -199,13 +199,10 @@ impl Interp {
     #[inline(always)]
     fn run_block(&mut self, limit: u64) {
         let pc = self.core.next_pc;
-        let mut offset = pc.wrapping_sub(self.core.page_va);
-        if offset >= PAGE_SIZE {
-            if !self.enter_page(pc) {
-                return;
-            }
-            offset = pc & PAGE_MASK;
+        if pc & !PAGE_MASK != self.core.page_va && !self.enter_page(pc) {
+            return;
         }
+        let offset = pc & PAGE_MASK;
         let Some(block) = self.code.block(self.page, offset) else {
             self.decode(offset);
             return;
@@ -278,7 +275,7 @@ impl Interp {
         if self.code.is_full() {
             self.code.clear();
             self.fetch.flush();
-            self.core.page_va = 1;
+            self.core.page_va = NO_PAGE;
             return;
         }
         let gpa = self.code.gpa(self.page);
@@ -375,7 +372,7 @@ impl Interp {
         self.core.hart.retired += 1;
         let done = (op.body)(&mut self.core, op.args);
         // `page` does not belong to `page_va`: the next block must look its page up.
-        self.core.page_va = 1;
+        self.core.page_va = NO_PAGE;
         if done.is_err() {
             self.core.hart.retired -= 1;
             self.take_exception(pc);

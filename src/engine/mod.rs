@@ -1,0 +1,66 @@
+//! Engines: what makes a machine's harts go. Every engine runs the same canonical state, so a hart can
+//! leave one and enter another.
+
+use std::sync::Arc;
+
+use mimic_cpu::bus::CpuBus;
+use mimic_cpu::riscv::hart::Hart;
+use mimic_cpu::riscv::interp::Interp;
+use mimic_cpu::run::{Budget, Exit};
+use mimic_cpu::signals::Signals;
+
+use crate::machine::spec::{EngineKind, HartView, Stats};
+
+/// An engine with one hart loaded. The `Kick` handle of every engine is the hart's [`Signals`].
+pub trait Engine: Send {
+    /// Runs the hart until the budget is used up, it waits, it is beyond help, or it is kicked.
+    fn run(&mut self, budget: Budget) -> Exit;
+    /// The hart's canonical state.
+    fn store(&self) -> Hart;
+    /// Instructions the hart has retired.
+    fn retired(&self) -> u64;
+    /// Where the hart is.
+    fn view(&self) -> HartView;
+    /// Adds this engine's counters to `stats`.
+    fn count(&self, stats: &mut Stats);
+}
+
+/// Attaches an engine of the given kind to a machine and loads `hart` into it.
+#[must_use]
+pub fn attach(
+    kind: EngineKind,
+    hart: Hart,
+    bus: Arc<dyn CpuBus>,
+    signals: Arc<Signals>,
+) -> Box<dyn Engine> {
+    match kind {
+        EngineKind::Interp => Box::new(Interp::new(hart, bus, signals)),
+    }
+}
+
+impl Engine for Interp {
+    fn run(&mut self, budget: Budget) -> Exit {
+        Interp::run(self, budget)
+    }
+
+    fn store(&self) -> Hart {
+        self.hart()
+    }
+
+    fn retired(&self) -> u64 {
+        Interp::retired(self)
+    }
+
+    fn view(&self) -> HartView {
+        let (pc, mode, waiting) = self.position();
+        HartView { pc, mode: mode.name(), waiting }
+    }
+
+    fn count(&self, stats: &mut Stats) {
+        let counters = self.counters();
+        stats.insns += Interp::retired(self);
+        stats.tlb_misses += counters.tlb_misses + counters.fetch_misses;
+        stats.blocks_decoded += counters.blocks_decoded;
+        stats.device_accesses += counters.device_accesses;
+    }
+}

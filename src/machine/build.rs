@@ -1,0 +1,249 @@
+//! Building a machine: memory, devices by the board's placement list, harts.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use mimic_cpu::bus::CpuBus;
+use mimic_cpu::riscv::csr::fields::irq;
+use mimic_cpu::riscv::hart::Hart;
+use mimic_cpu::signals::Signals;
+use mimic_devices::aclint::{Aclint, HartLines, Mtime};
+use mimic_devices::bus::{AddressSpace, SharedDevice};
+use mimic_devices::clock::{Clock, TimerQueue};
+use mimic_devices::finisher::Finisher;
+use mimic_devices::goldfish_rtc::GoldfishRtc;
+use mimic_devices::irq::{IrqLine, IrqSink};
+use mimic_devices::memory::{GuestMemory, PAGE_SIZE, RegionSpec};
+use mimic_devices::plic::{self, Plic};
+use mimic_devices::power::PowerSink;
+use mimic_devices::serial::{SerialInput, SerialOutput};
+use mimic_devices::uart16550::{self, Uart16550};
+
+use crate::board::virt::{self, Part, Placement};
+use crate::engine;
+
+use super::bus::{CodeLog, MachineBus};
+use super::control::Control;
+use super::event_loop::ConsoleInput;
+use super::htif::Htif;
+use super::spec::MachineSpec;
+use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, payload, process_cpu_time};
+
+/// Most RAM: what the map leaves above [`virt::RAM_BASE`] in 44 bits of physical address.
+const MAX_MEMORY: u64 = 1 << 43;
+/// Harts that can be asked for until remote fences exist between them.
+const MAX_CPUS: usize = 1;
+
+/// Interrupt lines of one hart, as an IRQ sink: the input number is the bit of `mip`.
+struct HartPins(Arc<Signals>);
+
+impl IrqSink for HartPins {
+    fn set_level(&self, input: u32, level: bool) {
+        self.0.set_lines(1 << input, level);
+    }
+}
+
+/// The console's output, shared by those who print: the UART and HTIF.
+#[derive(Clone)]
+struct SharedOutput(Arc<Mutex<Box<dyn SerialOutput>>>);
+
+impl SerialOutput for SharedOutput {
+    fn write(&mut self, bytes: &[u8]) {
+        mimic_devices::bus::lock(&self.0).write(bytes);
+    }
+}
+
+/// What the devices of a board are made from.
+struct Wiring {
+    clock: Clock,
+    timers: TimerQueue,
+    mtime: Mtime,
+    pins: Vec<Arc<dyn IrqSink>>,
+    plic: Arc<Mutex<Plic>>,
+    control: Arc<Control>,
+    output: SharedOutput,
+    wall_base: u64,
+}
+
+impl Wiring {
+    fn line(&self, place: &Placement) -> IrqLine {
+        place
+            .irq
+            .map_or_else(IrqLine::unconnected, |irq| IrqLine::new(plic::inputs(&self.plic), irq))
+    }
+
+    fn pin(&self, hart: usize, bit: u64) -> IrqLine {
+        IrqLine::new(Arc::clone(&self.pins[hart]), bit.trailing_zeros())
+    }
+
+    /// Makes the device of a placement; the serial port's input as well.
+    fn device(&self, place: &Placement) -> (Option<SharedDevice>, Option<SerialInput>) {
+        let line = self.line(place);
+        let device: SharedDevice = match place.part {
+            Part::BootRom | Part::Virtio(_) => return (None, None),
+            Part::Finisher => {
+                let power: Arc<dyn PowerSink> = Arc::<Control>::clone(&self.control);
+                Arc::new(Mutex::new(Finisher::new(power)))
+            }
+            Part::Rtc => GoldfishRtc::new(self.clock.clone(), &self.timers, line, self.wall_base),
+            Part::Aclint => {
+                let lines = (0..self.pins.len())
+                    .map(|hart| HartLines {
+                        msip: self.pin(hart, irq::MSI),
+                        mtip: self.pin(hart, irq::MTI),
+                    })
+                    .collect();
+                Aclint::new(self.mtime.clone(), &self.timers, lines)
+            }
+            Part::Plic => Arc::<Mutex<Plic>>::clone(&self.plic),
+            Part::Uart => {
+                let config = uart16550::Config {
+                    clock_hz: u64::from(virt::UART_CLOCK),
+                    ..uart16550::Config::default()
+                };
+                let output = Box::new(self.output.clone());
+                let (uart, input) =
+                    Uart16550::new(config, self.clock.clone(), &self.timers, line, output);
+                return (Some(uart), Some(input));
+            }
+        };
+        (Some(device), None)
+    }
+}
+
+fn host(what: &'static str) -> impl FnOnce(std::io::Error) -> MachineError {
+    move |source| MachineError::Host { what, source }
+}
+
+fn entropy() -> Result<[u8; 32], MachineError> {
+    let mut seed = [0; 32];
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| host("the host's random numbers")(error.into()))?;
+    Ok(seed)
+}
+
+pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, MachineError> {
+    if spec.cpus == 0 || spec.cpus > MAX_CPUS {
+        return Err(MachineError::Cpus { given: spec.cpus, max: MAX_CPUS });
+    }
+    if spec.memory == 0 || !spec.memory.is_multiple_of(PAGE_SIZE) || spec.memory > MAX_MEMORY {
+        return Err(MachineError::MemorySize(spec.memory));
+    }
+    let layout = payload::lay_out(&spec, entropy()?)?;
+
+    let regions = [
+        RegionSpec::rom(virt::BOOT_ROM.base, virt::BOOT_ROM.size),
+        RegionSpec::ram(virt::RAM_BASE, spec.memory),
+    ];
+    let memory = GuestMemory::new(&regions)
+        .map_err(|error| host("guest memory")(std::io::Error::other(error)))?;
+    let memory = Arc::new(memory);
+    let place = |addr, bytes: &[u8]| {
+        memory.fill(addr, bytes).map_err(|error| {
+            MachineError::Placement(format!("the image cannot be placed: {error}"))
+        })
+    };
+    for piece in &layout.pieces {
+        place(piece.addr, &piece.bytes)?;
+    }
+    place(virt::BOOT_ROM.base, &layout.boot_rom)?;
+
+    let signals: Vec<Arc<Signals>> = (0..spec.cpus).map(|_| Arc::default()).collect();
+    let control = Arc::new(Control::new(signals.clone(), layout.own_firmware));
+    let clock = Clock::real();
+    let timers = TimerQueue::new();
+    let mtime = Mtime::new(clock.clone());
+    let pins: Vec<Arc<dyn IrqSink>> = signals
+        .iter()
+        .map(|signals| Arc::new(HartPins(Arc::clone(signals))) as Arc<dyn IrqSink>)
+        .collect();
+    // Contexts: M and S of hart 0, M and S of hart 1, ...
+    let contexts = pins
+        .iter()
+        .flat_map(|pin| {
+            [irq::MEI, irq::SEI].map(|bit| IrqLine::new(Arc::clone(pin), bit.trailing_zeros()))
+        })
+        .collect();
+    let wall_base =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let wiring = Wiring {
+        clock: clock.clone(),
+        timers: timers.clone(),
+        mtime: mtime.clone(),
+        pins,
+        plic: Arc::new(Mutex::new(Plic::new(virt::PLIC_SOURCES + 1, contexts))),
+        control: Arc::clone(&control),
+        output: SharedOutput(Arc::new(Mutex::new(io.output))),
+        wall_base,
+    };
+    let space = Arc::new(AddressSpace::new());
+    let mut serial = None;
+    for place in &virt::PLACEMENTS {
+        let (device, input) = wiring.device(place);
+        if let Some(device) = device {
+            space
+                .map(place.base, place.size, device)
+                .map_err(|error| MachineError::Placement(error.to_string()))?;
+        }
+        serial = serial.or(input);
+    }
+    let Some(serial) = serial else {
+        return Err(MachineError::Placement("the board has no serial port".into()));
+    };
+
+    let hart_timers = signals
+        .iter()
+        .map(|signals| {
+            let signals = Arc::clone(signals);
+            timers.register(Arc::new(move |_| signals.call_attention()))
+        })
+        .collect();
+    let moved = signals.clone();
+    mtime.on_change(move || moved.iter().for_each(|signals| signals.call_attention()));
+    let code = CodeLog::new(&memory);
+    let mut observers: Vec<Arc<dyn mimic_devices::memory::WriteObserver>> = vec![code.clone()];
+    if let Some(tohost) = spec.image.tohost {
+        let output = Box::new(wiring.output.clone());
+        let control = Arc::clone(&control);
+        observers.push(Htif::watch(&memory, tohost, spec.image.fromhost, control, output));
+    }
+    let bus: Arc<dyn CpuBus> = Arc::new(MachineBus {
+        memory: Arc::clone(&memory),
+        space: Arc::clone(&space),
+        mtime,
+        hart_timers,
+        code,
+    });
+    let harts = signals
+        .into_iter()
+        .enumerate()
+        .map(|(id, signals)| {
+            let hart = Hart::new(id as u64, virt::BOOT_ROM.base);
+            (engine::attach(spec.engine, hart, Arc::clone(&bus), Arc::clone(&signals)), signals)
+        })
+        .collect();
+
+    let signature = spec.signature.zip(spec.image.signature);
+    Ok(Machine {
+        harts,
+        shared: Arc::new(Shared {
+            control,
+            clock,
+            memory,
+            space,
+            symbols: spec.image.symbols,
+            started: Instant::now(),
+            cpu_at_start: process_cpu_time(),
+        }),
+        timers,
+        console: Arc::new(ConsoleInput::new(serial)),
+        input: io.input,
+        limits: spec.limits,
+        signature: signature.map(|((path, granularity), range)| SignatureDump {
+            path,
+            granularity,
+            range,
+        }),
+        _observers: observers,
+    })
+}
