@@ -90,7 +90,8 @@ pub fn image() -> Vec<u8> {
     demo.trap_handler();
     let text = demo.ops.finalize().expect("every label is defined and in reach");
     assert!(text.len() as u64 <= STRINGS - TEXT && demo.strings.len() as u64 <= VARS - STRINGS);
-    let segment = |addr, bytes: Vec<u8>, mem_size: u64, flags| Segment { addr, bytes, mem_size, flags };
+    let segment =
+        |addr, bytes: Vec<u8>, mem_size: u64, flags| Segment { addr, bytes, mem_size, flags };
     let (text_size, strings_size) = (text.len() as u64, demo.strings.len() as u64);
     let segments = [
         segment(TEXT, text, text_size, 5),
@@ -189,7 +190,9 @@ impl Demo {
     }
 
     fn introduction(&mut self) {
-        self.print("\nMimic's demo: a RISC-V computer without an operating system.\n\n  ISA        RV64");
+        self.print(
+            "\nMimic's demo: a RISC-V computer without an operating system.\n\n  ISA        RV64",
+        );
         let (next, absent) = (self.label(), self.label());
         let putc = self.routines.putc;
         rv!(self
@@ -368,7 +371,10 @@ impl Demo {
     }
 
     fn speed(&mut self) {
-        self.print(&format!("\nSpeed: {} million instructions in ", ROUNDS * INSNS_PER_ROUND / 1_000_000));
+        self.print(&format!(
+            "\nSpeed: {} million instructions in ",
+            ROUNDS * INSNS_PER_ROUND / 1_000_000
+        ));
         self.li(T2, ROUNDS);
         let round = self.label();
         rv!(self
@@ -401,8 +407,7 @@ impl Demo {
     fn keys(&mut self) {
         const PATIENCE_MS: u64 = 5000;
         self.print("\nKeys: each arrives as an interrupt. Press some; q (or 5 s without one) ends the demo.\n");
-        for (addr, value) in
-            [(PLIC_PRIORITY_UART, 1), (PLIC_ENABLE, 1 << 10), (PLIC_THRESHOLD, 0)]
+        for (addr, value) in [(PLIC_PRIORITY_UART, 1), (PLIC_ENABLE, 1 << 10), (PLIC_THRESHOLD, 0)]
         {
             self.li(T0, addr);
             self.li(T1, value);

@@ -5,6 +5,8 @@ mod bench;
 mod c;
 mod cbo;
 mod counters;
+mod float;
+mod fp;
 mod i;
 mod interrupts;
 mod m;
@@ -55,6 +57,10 @@ pub(crate) static ROMS: &[Rom] = &[
     checks("rv64/m", "M: multiplication and division", 300_000, BOTH, m::define),
     checks("rv64/a", "A: AMOs, LR/SC", 1_500_000, BOTH, a::define),
     checks("rv64/a-misaligned", "A: misaligned atomics trap", 10_000, &[Spike], a::define_misaligned),
+    checks("rv64/f", "F: every instruction, rounding mode and flag; fcsr; mstatus.FS", 2_000_000, BOTH, fp::f),
+    checks("rv64/d", "D: every instruction, rounding mode and flag", 2_000_000, BOTH, fp::d),
+    checks("rv64/zfa", "Zfa: constants, rounding, quiet comparisons, modular conversion", 500_000, BOTH, fp::zfa),
+    checks("rv64/zfhmin", "Zfhmin: half precision conversions, moves, loads, stores", 500_000, BOTH, fp::zfhmin),
     checks("rv64/c", "C: every compressed form, floating-point ones too", 30_000, BOTH, c::define),
     checks("rv64/zcb", "Zcb: more compressed forms", 5_000, BOTH, c::zcb),
     checks("rv64/zba", "Zba: address generation", 100_000, BOTH, zb::zba),
