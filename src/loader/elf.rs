@@ -16,6 +16,8 @@ const EM_X86_64: u16 = 62;
 const EM_RISCV: u16 = 243;
 
 /// Longest symbol name kept, in bytes; mangled names of real programs stay below it.
+/// Bytes of all symbol names together.
+const MAX_NAMES: usize = 64 << 20;
 const MAX_NAME: usize = 1024;
 
 /// Parses bytes that begin with the ELF magic.
@@ -156,8 +158,8 @@ fn symbols(bytes: &[u8], header: &Header, ctx: Ctx) -> Symbols {
         let table = sections.iter().find(|s| s.sh_type == SHT_SYMTAB)?;
         let names = sections.get(table.sh_link as usize)?;
         let names = bytes.get(names.file_range()?)?;
-        // Linkers merge names that end alike; beyond that, repeated names only serve to fill memory.
-        let mut allowance = names.len().saturating_mul(4);
+        // Many symbols may share one name, which a hostile file could use to fill memory.
+        let mut allowance = MAX_NAMES;
         let range = table.file_range()?;
         let count = bytes.get(range.clone())?.len() / goblin::elf::sym::sym64::SIZEOF_SYM;
         let table = Symtab::parse(bytes, range.start, count, ctx).ok()?;
