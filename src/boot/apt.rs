@@ -224,6 +224,11 @@ pub fn installed(program: &str) -> bool {
     })
 }
 
+/// The file with Debian's archive keys on this host.
+pub fn keyring() -> Option<&'static str> {
+    KEYRINGS.iter().copied().find(|path| Path::new(path).exists())
+}
+
 /// The Debian mirror that the host's own apt uses.
 fn configured_mirror() -> Result<String, BootError> {
     let output = Command::new("apt-get")

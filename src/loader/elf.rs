@@ -16,9 +16,9 @@ const EM_X86_64: u16 = 62;
 const EM_RISCV: u16 = 243;
 
 /// Longest symbol name kept, in bytes; mangled names of real programs stay below it.
+const MAX_NAME: usize = 1024;
 /// Bytes of all symbol names together.
 const MAX_NAMES: usize = 64 << 20;
-const MAX_NAME: usize = 1024;
 
 /// Parses bytes that begin with the ELF magic.
 ///

@@ -1,0 +1,135 @@
+//! `mimic doctor`: what this host offers, and what is missing for which command.
+
+use std::io::IsTerminal;
+
+use super::{Failure, print};
+use crate::boot::{Cache, apt};
+
+pub(super) fn execute() -> Result<u8, Failure> {
+    let rows = [
+        ("host", host()),
+        ("cores", cores()),
+        ("memory", memory()),
+        ("CPU features", cpu_features()),
+        ("/dev/kvm", kvm()),
+        ("fetching guests", fetching()),
+        ("cache", cache()),
+        ("terminal", terminal()),
+    ];
+    let text: Vec<String> =
+        rows.iter().map(|(name, value)| format!("{name:<16} {value}")).collect();
+    print(&text.join("\n"))
+}
+
+fn host() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{}, {} {}, Linux {}",
+        name.map_or("unknown system", |name| name.trim_matches('"')),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+        kernel.trim()
+    )
+}
+
+fn cores() -> String {
+    std::thread::available_parallelism().map_or_else(|error| error.to_string(), |n| n.to_string())
+}
+
+fn memory() -> String {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches(':').split_whitespace().next()?.parse().ok()
+    };
+    match (field("MemTotal"), field("MemAvailable")) {
+        (Some(total), Some(available)) => {
+            format!("{} MiB, {} MiB available", total >> 10, available >> 10)
+        }
+        _ => "unknown".into(),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> String {
+    let features = [
+        ("bmi2", std::arch::is_x86_feature_detected!("bmi2")),
+        ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("f16c", std::arch::is_x86_feature_detected!("f16c")),
+        ("pclmulqdq", std::arch::is_x86_feature_detected!("pclmulqdq")),
+        ("cmpxchg16b", std::arch::is_x86_feature_detected!("cmpxchg16b")),
+    ];
+    let names = |there: bool| -> Vec<&str> {
+        features.iter().filter(|(_, found)| *found == there).map(|(name, _)| *name).collect()
+    };
+    let missing = names(false);
+    let missing = if missing.is_empty() {
+        String::new()
+    } else {
+        format!(" (missing: {})", missing.join(" "))
+    };
+    format!("{}{missing}", names(true).join(" "))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_features() -> String {
+    "none of use: only the interpreter runs on this host".into()
+}
+
+fn kvm() -> String {
+    match std::fs::File::options().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => "there, and may be used (no engine uses it yet)".into(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            "not there (no engine uses it yet)".into()
+        }
+        Err(error) => format!("there, but: {error} (no engine uses it yet)"),
+    }
+}
+
+fn fetching() -> String {
+    let missing: Vec<&str> = ["apt-get", "dpkg-deb", "tar"]
+        .into_iter()
+        .filter(|program| !apt::installed(program))
+        .collect();
+    if !missing.is_empty() {
+        return format!(
+            "{} missing: give files by hand with `mimic boot NAME --from DIR`",
+            missing.join(", ")
+        );
+    }
+    match apt::keyring() {
+        Some(keyring) => format!("apt-get and dpkg-deb are there, keys in {keyring}"),
+        None => "Debian's archive keys are missing (package debian-archive-keyring)".into(),
+    }
+}
+
+fn cache() -> String {
+    match Cache::of_user() {
+        Ok(cache) => {
+            let ready: Vec<&str> = crate::boot::GUESTS
+                .iter()
+                .filter(|guest| !guest.embedded() && guest.ready(&cache))
+                .map(|guest| guest.name)
+                .collect();
+            let ready =
+                if ready.is_empty() { "no guests yet".to_owned() } else { ready.join(", ") };
+            format!("{}: {ready}", cache.root().display())
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+fn terminal() -> String {
+    let kind = |is: bool| if is { "terminal" } else { "no terminal" };
+    let size = crossterm::terminal::size().map(|(w, h)| format!(", {w}x{h}")).unwrap_or_default();
+    format!(
+        "stdin {}, stdout {}, stderr {}, TERM={}{size}",
+        kind(std::io::stdin().is_terminal()),
+        kind(std::io::stdout().is_terminal()),
+        kind(std::io::stderr().is_terminal()),
+        std::env::var("TERM").unwrap_or_default()
+    )
+}

@@ -1,0 +1,150 @@
+//! `mimic run`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::options::{Guest, MachineArgs, RunningArgs};
+use super::{Failure, values};
+use crate::loader::{self, ImageKind, LoadError, LoadOptions};
+use crate::machine::MachineError;
+use crate::machine::spec::{End, Report};
+use crate::report::{self, JsonReport};
+use crate::terminal::session::{self, SessionError};
+use crate::terminal::tty;
+
+/// Memory unless told otherwise.
+const DEFAULT_MEMORY: u64 = 512 << 20;
+
+#[derive(Args, Debug)]
+pub(super) struct RunArgs {
+    /// ELF file, Linux Image or (with --load-addr) flat binary
+    #[arg(value_name = "IMAGE", required_unless_present = "kernel")]
+    image: Option<PathBuf>,
+    /// Linux Image (the same as IMAGE)
+    #[arg(long, value_name = "FILE", conflicts_with = "image")]
+    kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(long, visible_alias = "cmdline", value_name = "TEXT", allow_hyphen_values = true)]
+    append: Option<String>,
+    /// Take IMAGE as raw RV64 code for this address
+    #[arg(long, value_name = "ADDRESS", value_parser = values::address)]
+    load_addr: Option<u64>,
+    /// Write the memory between begin_signature and end_signature, in hex
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
+    /// Bytes on a line of the signature
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = granularity)]
+    signature_granularity: usize,
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    running: RunningArgs,
+}
+
+/// A power of two up to 16.
+pub(super) fn granularity(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes @ (1 | 2 | 4 | 8 | 16)) => Ok(bytes),
+        _ => Err(format!("`{text}` is none of 1, 2, 4, 8, 16")),
+    }
+}
+
+pub(super) fn execute(args: &RunArgs) -> Result<u8, Failure> {
+    let path = args
+        .kernel
+        .as_ref()
+        .or(args.image.as_ref())
+        .ok_or_else(|| Failure::usage("no image is given"))?;
+    let options = LoadOptions { load_addr: args.load_addr };
+    let image = loader::load_file(path, &options).map_err(load_failure)?;
+    if args.signature.is_some() && image.signature.is_none() {
+        return Err(Failure::usage(format!(
+            "{}: --signature needs the symbols begin_signature and end_signature, which are not there",
+            path.display()
+        )));
+    }
+    let linux = image.kind == ImageKind::LinuxImage;
+    if !linux && (args.initrd.is_some() || args.append.is_some()) {
+        log::warn!(
+            "an initrd and a command line are described in the device tree; bare programs rarely look there"
+        );
+    }
+    let guest = Guest {
+        image,
+        initrd: args.initrd.as_deref().map(initrd).transpose()?,
+        cmdline: args
+            .append
+            .clone()
+            .unwrap_or_else(|| if linux { "console=ttyS0".into() } else { String::new() }),
+        signature: args.signature.clone().map(|path| (path, args.signature_granularity)),
+    };
+    start(&args.machine, &args.running, &guest, DEFAULT_MEMORY)
+}
+
+/// Runs a guest to its end and reports.
+pub(super) fn start(
+    machine: &MachineArgs,
+    running: &RunningArgs,
+    guest: &Guest,
+    default_memory: u64,
+) -> Result<u8, Failure> {
+    machine.check(guest, default_memory)?;
+    let spec = || machine.spec(guest, running.limits(), default_memory);
+    let result = session::run(spec, &running.session(&guest.image));
+    tty::restore();
+    let report = result.map_err(|error| match error {
+        SessionError::Machine(MachineError::Host { .. }) | SessionError::Host { .. } => {
+            Failure::host(error)
+        }
+        SessionError::Machine(_) => Failure::usage(error),
+    })?;
+    finish(&report, running, guest)
+}
+
+/// Says how a run ended, the cause last.
+fn finish(report: &Report, running: &RunningArgs, guest: &Guest) -> Result<u8, Failure> {
+    if let Some(line) = report::unmapped(report) {
+        tty::say(&format!("mimic: {line}"));
+    }
+    if running.stats {
+        tty::say(&format!("mimic: counters\n{}", report::statistics(&report.stats)));
+    }
+    let status = report::status(&report.end);
+    if let Some(path) = &running.report {
+        write_report(path, report)?;
+    }
+    let mut cause = report::cause(&report.end);
+    if let (End::Died(_), ImageKind::Elf) = (&report.end, guest.image.kind) {
+        cause.push_str("; if it expects an SBI below it, try --firmware builtin");
+    }
+    tty::say(&format!("mimic: {cause}"));
+    Ok(status)
+}
+
+fn write_report(path: &Path, report: &Report) -> Result<(), Failure> {
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::host(format!("{}: {error}", path.display()));
+    let mut text =
+        serde_json::to_string_pretty(&JsonReport::from(report)).map_err(|e| failed(&e))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(|e| failed(&e))
+}
+
+fn initrd(path: &Path) -> Result<Vec<u8>, Failure> {
+    loader::read_file(path).map_err(|source| {
+        Failure::usage(LoadError::InFile { path: path.to_path_buf(), source: Box::new(source) })
+    })
+}
+
+fn load_failure(error: LoadError) -> Failure {
+    match &error {
+        LoadError::InFile { source, .. } if matches!(**source, LoadError::Io(_)) => {
+            Failure::host(error)
+        }
+        _ => Failure::usage(error),
+    }
+}

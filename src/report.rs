@@ -1,0 +1,217 @@
+//! What the user is told when a run ends: the exit status, the last line on stderr, and JSON.
+//!
+//! The statuses 121 to 126 are Mimic's own; a guest's failure never looks like them.
+
+use serde::Serialize;
+
+use crate::machine::spec::{End, Report, Stats};
+
+/// The guest died.
+pub const STATUS_DIED: u8 = 121;
+/// The guest reported that its system failed.
+pub const STATUS_PANICKED: u8 = 122;
+/// A limit was reached.
+pub const STATUS_LIMIT: u8 = 124;
+/// The host failed.
+pub const STATUS_HOST: u8 = 125;
+/// The command line is wrong, or what it names.
+pub const STATUS_USAGE: u8 = 126;
+
+/// The exit status of a run.
+pub fn status(end: &End) -> u8 {
+    match end {
+        End::PowerOff | End::Reset | End::Pass | End::Quit => 0,
+        // An exit status has 8 bits, and a failure never becomes 0 or one of Mimic's own statuses.
+        End::Fail(code) => u8::try_from(*code)
+            .ok()
+            .filter(|c| *c != 0 && !(STATUS_DIED..=STATUS_USAGE).contains(c))
+            .unwrap_or(1),
+        End::Died(_) => STATUS_DIED,
+        End::Panicked => STATUS_PANICKED,
+        End::InsnLimit | End::TimeLimit => STATUS_LIMIT,
+        End::Host(_) => STATUS_HOST,
+    }
+}
+
+/// A short name of the end, for tables and JSON.
+pub fn kind(end: &End) -> &'static str {
+    match end {
+        End::PowerOff => "poweroff",
+        End::Reset => "reset",
+        End::Pass => "pass",
+        End::Fail(_) => "fail",
+        End::Panicked => "panic",
+        End::Died(_) => "died",
+        End::InsnLimit => "insn-limit",
+        End::TimeLimit => "time-limit",
+        End::Quit => "quit",
+        End::Host(_) => "host-error",
+    }
+}
+
+/// Why the run ended, in a sentence.
+pub fn cause(end: &End) -> String {
+    match end {
+        End::PowerOff => "the guest powered off".into(),
+        End::Reset => "the guest asked for a reset".into(),
+        End::Pass => "the guest reported success".into(),
+        End::Fail(code) => format!("the guest reported failure {code}"),
+        End::Panicked => "the guest reported that its system failed".into(),
+        End::Died(why) => format!("the guest died: {why}"),
+        End::InsnLimit => "the instruction limit was reached (--max-insns)".into(),
+        End::TimeLimit => "the time limit was reached (--timeout)".into(),
+        End::Quit => "quit by the user".into(),
+        End::Host(why) => why.clone(),
+    }
+}
+
+/// Million instructions a second of CPU time; 0 when no time has passed.
+pub fn mips(stats: &Stats) -> f64 {
+    let seconds = stats.cpu_time.as_secs_f64();
+    if seconds > 0.0 { stats.insns as f64 / seconds / 1e6 } else { 0.0 }
+}
+
+/// Counters on one line.
+pub fn summary(stats: &Stats) -> String {
+    format!(
+        "{} instructions, {:.1} MIPS, {:.2} s of CPU time, {:.2} s elapsed",
+        grouped(stats.insns),
+        mips(stats),
+        stats.cpu_time.as_secs_f64(),
+        stats.wall_time.as_secs_f64()
+    )
+}
+
+/// All counters, as `--stats` prints them.
+pub fn statistics(stats: &Stats) -> String {
+    let Stats { insns, cpu_time, wall_time, tlb_misses, blocks_decoded, device_accesses } = *stats;
+    let rows = [
+        ("instructions", grouped(insns)),
+        ("MIPS", format!("{:.1}", mips(stats))),
+        ("CPU time", format!("{:.3} s", cpu_time.as_secs_f64())),
+        ("elapsed", format!("{:.3} s", wall_time.as_secs_f64())),
+        ("TLB misses", grouped(tlb_misses)),
+        ("blocks decoded", grouped(blocks_decoded)),
+        ("device accesses", grouped(device_accesses)),
+    ];
+    rows.map(|(name, value)| format!("  {name:<16}{value:>18}")).join("\n")
+}
+
+/// One summary line about accesses where nothing is.
+pub fn unmapped(report: &Report) -> Option<String> {
+    let (count, first) = report.unmapped?;
+    let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    Some(format!("the guest accessed addresses where nothing is {times}, first {first:#x}"))
+}
+
+/// A run as `--report FILE` writes it.
+#[derive(Serialize)]
+pub struct JsonReport {
+    /// [`kind`] of the end.
+    pub end: &'static str,
+    /// [`cause`] of the end.
+    pub cause: String,
+    /// The guest's failure code, when it reported one.
+    pub code: Option<u64>,
+    /// Mimic's exit status.
+    pub status: u8,
+    /// Counters.
+    pub stats: JsonStats,
+    /// Accesses where nothing is.
+    pub unmapped_accesses: u64,
+    /// The first of their addresses.
+    pub first_unmapped: Option<String>,
+}
+
+/// [`Stats`], in JSON's terms.
+#[derive(Serialize)]
+pub struct JsonStats {
+    /// Instructions retired.
+    pub instructions: u64,
+    /// Million instructions a second of CPU time.
+    pub mips: f64,
+    /// Seconds of CPU time.
+    pub cpu_seconds: f64,
+    /// Seconds elapsed.
+    pub wall_seconds: f64,
+    /// TLB misses.
+    pub tlb_misses: u64,
+    /// Blocks decoded.
+    pub blocks_decoded: u64,
+    /// Accesses served by devices.
+    pub device_accesses: u64,
+}
+
+impl From<&Stats> for JsonStats {
+    fn from(stats: &Stats) -> Self {
+        let Stats { insns, cpu_time, wall_time, tlb_misses, blocks_decoded, device_accesses } =
+            *stats;
+        JsonStats {
+            instructions: insns,
+            mips: mips(stats),
+            cpu_seconds: cpu_time.as_secs_f64(),
+            wall_seconds: wall_time.as_secs_f64(),
+            tlb_misses,
+            blocks_decoded,
+            device_accesses,
+        }
+    }
+}
+
+impl From<&Report> for JsonReport {
+    fn from(report: &Report) -> Self {
+        let code = match report.end {
+            End::Fail(code) => Some(code),
+            _ => None,
+        };
+        JsonReport {
+            end: kind(&report.end),
+            cause: cause(&report.end),
+            code,
+            status: status(&report.end),
+            stats: (&report.stats).into(),
+            unmapped_accesses: report.unmapped.map_or(0, |(count, _)| count),
+            first_unmapped: report.unmapped.map(|(_, first)| format!("{first:#x}")),
+        }
+    }
+}
+
+/// Digits in groups of three.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_never_status_zero_nor_one_of_ours() {
+        assert_eq!(status(&End::Fail(3)), 3);
+        assert_eq!(status(&End::Fail(255)), 255);
+        for code in [0, 121, 126, 256, 0x1_0000] {
+            assert_eq!(status(&End::Fail(code)), 1, "{code}");
+        }
+        assert_eq!(status(&End::PowerOff), 0);
+        assert_eq!(status(&End::Died(String::new())), 121);
+        assert_eq!(status(&End::Panicked), 122);
+        assert_eq!(status(&End::InsnLimit), 124);
+        assert_eq!(status(&End::Host(String::new())), 125);
+    }
+
+    #[test]
+    fn digits_are_grouped() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(123), "123");
+        assert_eq!(grouped(1234), "1 234");
+        assert_eq!(grouped(830_000_000), "830 000 000");
+    }
+}

@@ -1,0 +1,200 @@
+//! One run of a machine with the user's terminal around it.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::keys::{Command, EscapeKey, Event, Keys, help};
+use super::output::{Output, Sink};
+use super::signals::{SignalWatch, end_by};
+use super::silence::SilenceWatch;
+use super::tty::{self, RawMode};
+use crate::machine::spec::{End, HartView, MachineSpec, Report};
+use crate::machine::{ConsoleIo, InputSource, Machine, MachineError, MachineHandle};
+
+/// How the user wants the terminal to be.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// The escape key.
+    pub escape: EscapeKey,
+    /// How long a guest may print nothing before the user is told; `None`: for ever.
+    pub silence: Option<Duration>,
+    /// What to try when a guest prints nothing.
+    pub advice: &'static str,
+    /// Start again when the guest asks for a reset.
+    pub reboot: bool,
+}
+
+/// Why a run could not be started or watched to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The machine cannot be built.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The host failed.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+/// The handle of the machine that runs now, for those who outlive a reset.
+type Current = Arc<Mutex<Option<MachineHandle>>>;
+
+/// Runs machines made by `spec` on stdin and stdout until one ends for good. `spec` is asked again
+/// after a reset.
+///
+/// # Errors
+/// [`SessionError`]; the terminal is restored in any case.
+pub fn run(
+    spec: impl Fn() -> MachineSpec,
+    options: &SessionOptions,
+) -> Result<Report, SessionError> {
+    let host = |what| move |source| SessionError::Host { what, source };
+    let current: Current = Arc::default();
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(host("stdout"))?;
+    let output = Output::new(stdout, {
+        let current = Arc::clone(&current);
+        move || {
+            if let Some(machine) = &*current.lock().unwrap_or_else(PoisonError::into_inner) {
+                machine.quit();
+            }
+        }
+    })
+    .map_err(host("the console"))?;
+    let typed = io::stdin().is_terminal();
+    let mut raw = None;
+    let mut resets = 0u32;
+    let (report, signals) = loop {
+        let keys = Keys::new(if typed { options.escape } else { no_escape() });
+        let input = input(keys, options.escape, typed, output.sink());
+        let machine = Machine::new(spec(), ConsoleIo { output: Box::new(output.sink()), input })?;
+        let handle = machine.handle();
+        *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        if typed && raw.is_none() {
+            banner(options.escape);
+            raw = Some(RawMode::enter().map_err(host("the terminal"))?);
+        }
+        let signals = SignalWatch::start(handle.clone(), output.sink()).map_err(host("signals"))?;
+        let _silence = options
+            .silence
+            .map(|patience| SilenceWatch::start(handle, output.sink(), patience, options.advice))
+            .transpose()
+            .map_err(host("a thread"))?;
+        let report = machine.run();
+        let again = report.end == End::Reset && options.reboot && signals.received().is_none();
+        if !again {
+            break (report, signals);
+        }
+        resets += 1;
+        output.sink().settle(Duration::from_secs(1));
+        tty::say(&format!(
+            "mimic: the guest asked for a reset; starting it again (reset {resets})"
+        ));
+    };
+    // Signals are served as long as the reader may make us wait.
+    let written = output.finish();
+    drop(raw);
+    if let Some(signal) = signals.received() {
+        end_by(signal);
+    }
+    match written {
+        Ok(()) => Ok(report),
+        Err(error) => Ok(Report { end: End::Host(lost_reader(&error)), ..report }),
+    }
+}
+
+/// A hart's mode, program counter and symbol, as text.
+pub fn place(handle: &MachineHandle, hart: &HartView) -> String {
+    let symbol = handle.symbolize(hart.pc).map(|name| format!(" ({name})")).unwrap_or_default();
+    let waiting = if hart.waiting { ", waiting for an interrupt" } else { "" };
+    format!("{}-mode at {:#x}{symbol}{waiting}", hart.mode, hart.pc)
+}
+
+fn lost_reader(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => {
+            "the reader of stdout has gone, so the guest was stopped".into()
+        }
+        io::ErrorKind::StorageFull => {
+            "the disk that stdout is written to is full; some output is lost".into()
+        }
+        _ => format!("stdout cannot be written ({error}); some output is lost"),
+    }
+}
+
+fn no_escape() -> EscapeKey {
+    "none".parse().unwrap_or_default()
+}
+
+fn banner(escape: EscapeKey) {
+    if escape.exists() {
+        tty::say(&format!("mimic: {escape} x quits, {escape} h lists the other keys"));
+    } else {
+        tty::say("mimic: there is no escape key; end it with a signal from another terminal");
+    }
+}
+
+/// Reads stdin for the guest. Bytes of a pipe are the guest's alone, and so is what follows its end:
+/// the guest goes on without input.
+fn input(mut keys: Keys, escape: EscapeKey, typed: bool, sink: Sink) -> Option<InputSource> {
+    // A closed stdin is like an empty one.
+    let fd = io::stdin().as_fd().try_clone_to_owned().ok()?;
+    Some(InputSource {
+        fd,
+        on_bytes: Box::new(move |bytes, machine| {
+            for event in keys.feed(bytes) {
+                match event {
+                    Event::Input(bytes) => {
+                        machine.input(&bytes);
+                    }
+                    Event::Command(command) => obey(command, escape, &sink, machine),
+                }
+            }
+        }),
+        on_eof: Box::new(move |machine| {
+            // The terminal is gone.
+            if typed {
+                machine.quit();
+            }
+        }),
+    })
+}
+
+fn obey(command: Command, escape: EscapeKey, sink: &Sink, machine: &MachineHandle) {
+    match command {
+        Command::Quit => {
+            sink.release();
+            machine.quit();
+        }
+        Command::Help => tty::say(&help(escape)),
+        Command::Info => tty::say(&info(machine)),
+        Command::Pause if machine.is_paused() => {
+            machine.resume();
+            tty::say("mimic: going on");
+        }
+        Command::Pause => {
+            machine.pause();
+            tty::say(&format!("mimic: paused; {escape} p goes on"));
+        }
+        Command::Unknown(byte) => tty::say(&format!(
+            "mimic: {escape} {} means nothing; {escape} h lists the keys",
+            byte.escape_ascii()
+        )),
+    }
+}
+
+fn info(machine: &MachineHandle) -> String {
+    let mut text = format!("mimic: {}", crate::report::summary(&machine.stats()));
+    if machine.is_paused() {
+        text.push_str(", paused");
+    }
+    for (number, hart) in machine.harts().into_iter().enumerate() {
+        text.push_str(&format!("\n  hart {number}: {}", place(machine, &hart)));
+    }
+    text
+}
