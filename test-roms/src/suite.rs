@@ -46,11 +46,17 @@ pub(crate) mod record {
     pub(crate) const SEPC: i32 = 72;
     pub(crate) const STVAL: i32 = 80;
     pub(crate) const SSTATUS: i32 = 88;
+    /// Where parked harts go.
+    pub(crate) const RELEASE: i32 = 128;
 }
 const TABLES: u64 = DATA + 0x200;
 
 /// SiFive test finisher of the `virt` board.
 const FINISHER: u64 = 0x10_0000;
+/// The CLINT's `msip` of hart 0.
+const MSIP: u64 = 0x0200_0000;
+/// Harts of a guest for several.
+pub(crate) const HARTS: u64 = 4;
 /// `a7` of the `ecall` that reports a failure.
 pub(crate) const FAIL_CALL: i32 = 0x7a1;
 
@@ -67,7 +73,7 @@ macro_rules! rv {
         use dynasmrt::{DynasmApi as _, DynasmLabelApi as _};
         dynasmrt::dynasm!($s.ops
             ; .arch riscv64
-            ; .feature i,m,a,f,d,c,zicsr,zifencei,zicntr,zba,zbb,zbc,zbs,zcb,zicond,zicbom,zicboz,zicbop,zawrs,zfa,zfhmin
+            ; .feature i,m,a,f,d,c,zicsr,zifencei,zicntr,zba,zbb,zbc,zbs,zcb,zicond,zicbom,zicboz,zicbop,zawrs,zfa,zfhmin,zihintpause
             ; $($t)*)
     }};
 }
@@ -183,8 +189,29 @@ impl Suite {
         self.reset_environment();
         let go = self.label();
         rv!(self; j =>go; =>park);
+        // Other harts sleep until a software interrupt finds an address to go to.
+        self.li(T6, RECORD);
+        rv!(self; csrw mscratch, t6; la t5, =>m_handler; csrw mtvec, t5; csrwi mie, 8; sleep:);
         self.word(raw::WFI);
-        rv!(self; j =>park; =>go);
+        rv!(self
+            ; csrr t5, mip
+            ; andi t5, t5, 8
+            ; beqz t5, <sleep
+            ; ld t5, [t6, record::RELEASE]
+            ; beqz t5, <sleep
+            ; jr t5
+            ; =>go
+        );
+    }
+
+    /// Sends the other harts to a label, in M-mode, their `msip` set.
+    pub(crate) fn release(&mut self, to: DynamicLabel) {
+        self.li(T6, RECORD);
+        rv!(self; la t5, =>to; sd t5, [t6, record::RELEASE]; fence);
+        for hart in 1..HARTS {
+            self.li(T5, MSIP + 4 * hart);
+            rv!(self; li.12 t6, 1; sw t6, [t5]);
+        }
     }
 
     /// Puts the machine state that cases change back to what every case may expect: M-mode traps
