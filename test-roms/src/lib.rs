@@ -53,7 +53,7 @@ pub enum Kind {
 /// A simulator that is not ours, on which a ROM passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Oracle {
-    /// The RISC-V ISA simulator, version 1.1.1-dev.
+    /// The RISC-V ISA simulator, version 1.1.1-dev (commit 55b4658d).
     Spike,
     /// `qemu-system-riscv64 -M virt`, version 10.0.2.
     Qemu,

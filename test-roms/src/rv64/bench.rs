@@ -94,7 +94,7 @@ pub(super) fn branchy(s: &mut Suite) {
 /// Bytes of the sieve, and how often it is run.
 const SIEVE: u64 = 4_000_000;
 const SIEVE_ROUNDS: u64 = 4;
-/// Primes below [`SIEVE`] (OEIS A006880 gives the count at powers of ten; the test counts again).
+/// Primes below [`SIEVE`], counted again by the test.
 pub(super) const MEM_SUM: u64 = 283_146;
 /// Instructions of [`mem`], as `minstret` counts them on Spike.
 pub(super) const MEM_INSNS: u64 = 192_775_667;
