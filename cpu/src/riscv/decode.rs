@@ -19,8 +19,8 @@ struct Candidate {
 }
 
 /// Decoder of 32-bit and compressed instructions, with the rows for one [`Sem`].
-pub struct Decoder<S: Sem + 'static> {
-    rows: Vec<&'static Row<S>>,
+pub struct Decoder<S: Sem> {
+    rows: Vec<Row<S>>,
     /// Rows by opcode (bits 6:2) and funct3 (bits 14:12).
     buckets: Vec<Vec<Candidate>>,
     /// Compressed rows by quadrant (bits 1:0) and funct3 (bits 15:13).
@@ -68,7 +68,7 @@ impl<S: Sem> Default for Decoder<S> {
 impl<S: Sem> Decoder<S> {
     /// The rows that [`Insn::row`] indexes.
     #[must_use]
-    pub fn rows(&self) -> &[&'static Row<S>] {
+    pub fn rows(&self) -> &[Row<S>] {
         &self.rows
     }
 

@@ -6,7 +6,7 @@
 //! itself (register numbers, immediates) are plain data and may be used freely.
 
 use super::csr::CsrOp;
-use super::insn::At;
+use super::insn::{At, Instruction};
 use crate::bus::Width;
 
 /// Integer operations on two 64-bit values.
@@ -170,6 +170,11 @@ pub trait Sem: Sized {
     type V: Copy;
     /// The instruction did not complete.
     type Stop;
+    /// What is kept per instruction to perform it.
+    type Handler: Copy;
+
+    /// Makes the handler of an instruction.
+    fn handler<I: Instruction<Self>>() -> Self::Handler;
 
     /// A constant.
     fn imm(&mut self, value: i64) -> Self::V;

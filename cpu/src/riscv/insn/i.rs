@@ -97,12 +97,12 @@ table! {
         s.jump(target);
         s.set_x(i.rd(), link);
     };
-    beq  B ends ["....... ..... ..... 000 ..... 1100011"] branch(s, i, Bin::Eq, true);
-    bne  B ends ["....... ..... ..... 001 ..... 1100011"] branch(s, i, Bin::Eq, false);
-    blt  B ends ["....... ..... ..... 100 ..... 1100011"] branch(s, i, Bin::Slt, true);
-    bge  B ends ["....... ..... ..... 101 ..... 1100011"] branch(s, i, Bin::Slt, false);
-    bltu B ends ["....... ..... ..... 110 ..... 1100011"] branch(s, i, Bin::Sltu, true);
-    bgeu B ends ["....... ..... ..... 111 ..... 1100011"] branch(s, i, Bin::Sltu, false);
+    beq  B branch ["....... ..... ..... 000 ..... 1100011"] branch(s, i, Bin::Eq, true);
+    bne  B branch ["....... ..... ..... 001 ..... 1100011"] branch(s, i, Bin::Eq, false);
+    blt  B branch ["....... ..... ..... 100 ..... 1100011"] branch(s, i, Bin::Slt, true);
+    bge  B branch ["....... ..... ..... 101 ..... 1100011"] branch(s, i, Bin::Slt, false);
+    bltu B branch ["....... ..... ..... 110 ..... 1100011"] branch(s, i, Bin::Sltu, true);
+    bgeu B branch ["....... ..... ..... 111 ..... 1100011"] branch(s, i, Bin::Sltu, false);
 
     lb  I ["............ ..... 000 ..... 0000011"] load(s, i, Byte, Some(Un::SextB))?;
     lh  I ["............ ..... 001 ..... 0000011"] load(s, i, Half, Some(Un::SextH))?;

@@ -251,8 +251,29 @@ impl Pattern {
     }
 }
 
-/// What performs an instruction.
-pub type Body<S> = fn(&mut S, Args) -> Result<(), <S as Sem>::Stop>;
+/// What an instruction means: its body, as a type, so that each [`Sem`] can build its own code around it.
+pub trait Instruction<S: Sem> {
+    /// How the instruction may end.
+    const FLOW: Flow;
+
+    /// Performs the instruction.
+    ///
+    /// # Errors
+    /// [`Sem::Stop`] if it did not complete.
+    fn perform(s: &mut S, args: Args) -> Result<(), S::Stop>;
+}
+
+/// Where execution goes after an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// To the next instruction, unless it traps.
+    Next,
+    /// To the next instruction or, by [`Sem::branch`], elsewhere.
+    Branch,
+    /// Nothing after this instruction belongs to the same block: it jumps, or changes how the next one
+    /// is fetched, counted or interrupted.
+    End,
+}
 
 /// A row of an instruction table.
 pub struct Row<S: Sem> {
@@ -262,50 +283,54 @@ pub struct Row<S: Sem> {
     pub format: Format,
     /// Encoding.
     pub pattern: Pattern,
-    /// Nothing after this instruction belongs to the same block: it may jump, or change how the next
-    /// one is fetched, counted or interrupted.
-    pub ends_block: bool,
-    /// Semantics.
-    pub body: Body<S>,
+    /// Where execution goes afterwards.
+    pub flow: Flow,
+    /// What `S` made of the body.
+    pub handler: S::Handler,
 }
 
 /// Makes a table: `table! { name, s, i; rows }`. In a body `s` is the [`Sem`] and `i` the operands; it
 /// is an expression of type `()` and may use `?` on what [`Sem`] returns.
 macro_rules! table {
     ($(#[$doc:meta])* $table:ident, $s:ident, $i:ident;
-     $($name:ident $format:ident $($end:ident)? [$pattern:literal] $body:expr;)*) => {
+     $($name:ident $format:ident $($flow:ident)? [$pattern:literal] $body:expr;)*) => {
+        $(
+            #[expect(non_camel_case_types, reason = "named after its mnemonic")]
+            enum $name {}
+            impl<S: $crate::riscv::sem::Sem> $crate::riscv::insn::Instruction<S> for $name {
+                const FLOW: $crate::riscv::insn::Flow =
+                    $crate::riscv::insn::table!(@flow $($flow)?);
+
+                #[inline(always)]
+                #[allow(clippy::unit_arg, unused_variables, reason = "bodies are expressions")]
+                fn perform($s: &mut S, args: $crate::riscv::insn::Args) -> Result<(), S::Stop> {
+                    let $i = $crate::riscv::insn::$format(args);
+                    Ok($body)
+                }
+            }
+        )*
+
         $(#[$doc])*
         #[must_use]
-        pub const fn $table<S: $crate::riscv::sem::Sem>() -> &'static [$crate::riscv::insn::Row<S>] {
-            const {
-                &[$($crate::riscv::insn::Row {
-                    name: stringify!($name),
-                    format: $crate::riscv::insn::Format::$format,
-                    pattern: $crate::riscv::insn::Pattern::parse($pattern),
-                    ends_block: $crate::riscv::insn::table!(@end $($end)?),
-                    body: {
-                        #[allow(unused_variables, clippy::unit_arg, clippy::needless_question_mark)]
-                        fn $name<S: $crate::riscv::sem::Sem>(
-                            $s: &mut S,
-                            args: $crate::riscv::insn::Args,
-                        ) -> Result<(), S::Stop> {
-                            let $i = $crate::riscv::insn::$format(args);
-                            Ok($body)
-                        }
-                        $name::<S>
-                    },
-                }),*]
-            }
+        pub fn $table<S: $crate::riscv::sem::Sem>() -> Vec<$crate::riscv::insn::Row<S>> {
+            vec![$($crate::riscv::insn::Row {
+                name: stringify!($name),
+                format: $crate::riscv::insn::Format::$format,
+                pattern: const { $crate::riscv::insn::Pattern::parse($pattern) },
+                flow: <$name as $crate::riscv::insn::Instruction<S>>::FLOW,
+                handler: S::handler::<$name>(),
+            }),*]
         }
     };
-    (@end) => { false };
-    (@end ends) => { true };
+    (@flow) => { $crate::riscv::insn::Flow::Next };
+    (@flow ends) => { $crate::riscv::insn::Flow::End };
+    (@flow branch) => { $crate::riscv::insn::Flow::Branch };
 }
 pub(crate) use table;
 
 /// All tables of 32-bit instructions.
 #[must_use]
-pub fn tables<S: Sem>() -> Vec<&'static Row<S>> {
+pub fn tables<S: Sem>() -> Vec<Row<S>> {
     [
         i::rows(),
         m::rows(),

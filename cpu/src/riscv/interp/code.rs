@@ -6,16 +6,20 @@ use crate::bus::{PAGE_MASK, PAGE_SIZE, Width};
 use crate::ram::HostPage;
 use crate::riscv::decode::{Decoder, insn_len};
 use crate::riscv::hart::Mode;
-use crate::riscv::insn::{Args, At, Body, Format};
+use crate::riscv::insn::{Args, At, Flow, Format, Instruction};
+use crate::riscv::sem::Sem;
 
 use super::core::Core;
 
 /// A decoded instruction, ready to be performed.
 #[derive(Clone, Copy)]
 pub(super) struct Op {
-    pub(super) body: Body<Core>,
+    pub(super) handler: Handler,
     pub(super) args: Args,
 }
+
+/// Performs the first of some ops and those after it; see [`super::core`].
+pub(super) type Handler = fn(&mut Core, &[Op]) -> usize;
 
 /// Longest block, in instructions.
 const MAX_BLOCK: usize = 64;
@@ -56,22 +60,32 @@ impl Block {
 struct CodePage {
     gpa: u64,
     host: HostPage,
-    /// Block that starts at each even offset.
-    slots: Box<[Block; 2048]>,
 }
+
+/// Even offsets in a page.
+const SLOTS: usize = PAGE_SIZE as usize / 2;
 
 /// All decoded code of a hart.
 pub(super) struct CodeCache {
     decoder: Decoder<Core>,
     ops: Vec<Op>,
     pages: Vec<CodePage>,
+    /// The block that starts at each even offset of each page.
+    slots: Vec<Block>,
     by_gpa: HashMap<u64, u32>,
     free: Vec<u32>,
     pub(super) blocks_decoded: u64,
 }
 
-fn illegal_body(core: &mut Core, _: Args) -> Result<(), super::core::Stop> {
-    Err(crate::riscv::sem::Sem::illegal(core))
+/// What is performed where there is no instruction.
+enum Undefined {}
+
+impl<S: Sem> Instruction<S> for Undefined {
+    const FLOW: Flow = Flow::End;
+
+    fn perform(s: &mut S, _: Args) -> Result<(), S::Stop> {
+        Err(s.illegal())
+    }
 }
 
 impl CodeCache {
@@ -80,6 +94,7 @@ impl CodeCache {
             decoder: Decoder::default(),
             ops: Vec::new(),
             pages: Vec::new(),
+            slots: Vec::new(),
             by_gpa: HashMap::new(),
             free: Vec::new(),
             blocks_decoded: 0,
@@ -94,7 +109,7 @@ impl CodeCache {
     /// Enters the page at `gpa` and returns its index.
     pub(super) fn insert(&mut self, gpa: u64, host: HostPage) -> u32 {
         let gpa = gpa & !PAGE_MASK;
-        let page = CodePage { gpa, host, slots: Box::new([Block::NONE; 2048]) };
+        let page = CodePage { gpa, host };
         let index = match self.free.pop() {
             Some(index) => {
                 self.pages[index as usize] = page;
@@ -102,6 +117,7 @@ impl CodeCache {
             }
             None => {
                 self.pages.push(page);
+                self.slots.resize(self.pages.len() * SLOTS, Block::NONE);
                 self.pages.len() as u32 - 1
             }
         };
@@ -112,7 +128,8 @@ impl CodeCache {
     /// Forgets the page at `gpa`. Whether it was known: fetch TLB entries may lead to it.
     pub(super) fn remove(&mut self, gpa: u64) -> bool {
         let Some(index) = self.by_gpa.remove(&(gpa & !PAGE_MASK)) else { return false };
-        self.pages[index as usize].slots.fill(Block::NONE);
+        let first = Self::slot(index, 0);
+        self.slots[first..first + SLOTS].fill(Block::NONE);
         self.free.push(index);
         true
     }
@@ -121,6 +138,7 @@ impl CodeCache {
     pub(super) fn clear(&mut self) {
         self.ops.clear();
         self.pages.clear();
+        self.slots.clear();
         self.by_gpa.clear();
         self.free.clear();
     }
@@ -130,10 +148,15 @@ impl CodeCache {
         self.ops.len() > MAX_OPS
     }
 
+    #[inline(always)]
+    fn slot(page: u32, offset: u64) -> usize {
+        page as usize * SLOTS + offset as usize / 2
+    }
+
     /// The block at `offset` in page `page`, if it has been decoded.
     #[inline(always)]
     pub(super) fn block(&self, page: u32, offset: u64) -> Option<Block> {
-        let block = self.pages[page as usize].slots[(offset >> 1) as usize & 2047];
+        let block = self.slots[Self::slot(page, offset)];
         (block != Block::NONE).then_some(block)
     }
 
@@ -170,7 +193,7 @@ impl CodeCache {
         }
         let len = self.ops.len() - start;
         let block = if len == 0 { Block::CROSSING } else { Block::new(start, len, at - offset) };
-        self.pages[page as usize].slots[(offset >> 1) as usize & 2047] = block;
+        self.slots[Self::slot(page, offset)] = block;
         self.blocks_decoded += 1;
         block
     }
@@ -179,12 +202,15 @@ impl CodeCache {
     pub(super) fn decode_op(&self, word: u32, offset: u64) -> (Op, bool) {
         match self.decoder.decode(word, offset) {
             Some(insn) => {
-                let row = self.decoder.rows()[usize::from(insn.row)];
-                (Op { body: row.body, args: insn.args }, row.ends_block)
+                let row = &self.decoder.rows()[usize::from(insn.row)];
+                (Op { handler: row.handler, args: insn.args }, row.flow == Flow::End)
             }
             None => {
                 let at = At::new(offset, insn_len(word));
-                (Op { body: illegal_body, args: Format::R.operands(0, at) }, true)
+                (
+                    Op { handler: Core::handler::<Undefined>(), args: Format::R.operands(0, at) },
+                    true,
+                )
             }
         }
     }

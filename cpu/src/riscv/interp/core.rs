@@ -7,7 +7,7 @@ use crate::ram::{Cell, HostPage};
 use crate::riscv::csr::fields::{envcfg, irq, mstatus};
 use crate::riscv::csr::{CsrOp, Effects, Outside};
 use crate::riscv::hart::{Hart, Mode, Reservation};
-use crate::riscv::insn::At;
+use crate::riscv::insn::{At, Flow, Instruction};
 use crate::riscv::mmu::Access;
 use crate::riscv::sem::{Amo, Bin, Cbo, Fmt, Fp1, Fp2, Sem, Un};
 use crate::riscv::trap::{Cause, Trap};
@@ -16,11 +16,12 @@ use crate::signals::Signals;
 use crate::softfloat::{Flags, Rounding};
 use crate::tlb::{Fill, TableKey, Tlb};
 
+use super::code::{Handler, Op};
 use super::{alu, fpu};
 
 /// The instruction ended early; [`Core::trap`] says why.
 #[derive(Clone, Copy, Debug)]
-pub struct Stop;
+pub(super) struct Stop;
 
 /// [`Core::page_va`] when no page is current: no page has this address.
 pub(super) const NO_PAGE: u64 = 1;
@@ -38,7 +39,7 @@ pub(super) struct Requests {
 }
 
 /// State of the interpreter while it runs.
-pub struct Core {
+pub(super) struct Core {
     /// x registers from 0 on, the sink, and f registers from [`F`] on; as many as a `u8` can index, so
     /// that no look-up needs a check.
     regs: [u64; 256],
@@ -49,6 +50,10 @@ pub struct Core {
     /// Everything else; its x, f and pc are stale meanwhile.
     pub(super) hart: Hart,
     tlb: Tlb,
+    /// The last branch was taken.
+    jumped: bool,
+    /// An instruction ended by [`Stop`].
+    pub(super) stopped: bool,
     /// Why the last [`Stop`] happened.
     pub(super) trap: Trap,
     pub(super) requests: Requests,
@@ -94,6 +99,8 @@ impl Core {
             next_pc: hart.pc,
             hart,
             tlb: Tlb::new(key),
+            jumped: false,
+            stopped: false,
             trap: Trap { cause: Cause::IllegalInstruction, tval: 0 },
             requests: Requests::default(),
             poll: true,
@@ -392,9 +399,34 @@ fn data_key(hart: &Hart) -> TableKey {
     }
 }
 
+/// Performs the first of `ops` and, by a tail call, those after it. Returns how many of `ops` have not been
+/// completed: zero at the end of the block; after a taken branch, those behind it; after a [`Stop`]
+/// (which sets [`Core::stopped`]), the instruction itself and those behind it.
+fn perform<I: Instruction<Core>>(core: &mut Core, ops: &[Op]) -> usize {
+    let [op, rest @ ..] = ops else { return 0 };
+    if I::FLOW == Flow::Branch {
+        core.jumped = false;
+    }
+    if I::perform(core, op.args).is_err() {
+        core.stopped = true;
+        return ops.len();
+    }
+    match (I::FLOW, rest) {
+        (Flow::End, _) => rest.len(),
+        (Flow::Branch, _) if core.jumped => rest.len(),
+        (_, [next, ..]) => (next.handler)(core, rest),
+        (_, []) => 0,
+    }
+}
+
 impl Sem for Core {
     type V = u64;
     type Stop = Stop;
+    type Handler = Handler;
+
+    fn handler<I: Instruction<Self>>() -> Handler {
+        perform::<I>
+    }
 
     #[inline(always)]
     fn imm(&mut self, value: i64) -> u64 {
@@ -437,6 +469,7 @@ impl Sem for Core {
     fn branch(&mut self, cond: u64, at: At, offset: i64) {
         if cond != 0 {
             self.next_pc = self.pc(at, offset);
+            self.jumped = true;
         }
     }
 

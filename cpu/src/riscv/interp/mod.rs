@@ -7,7 +7,7 @@
 
 mod alu;
 mod code;
-pub mod core;
+mod core;
 mod fpu;
 
 use std::sync::Arc;
@@ -221,20 +221,19 @@ impl Interp {
             }
         }
         self.core.hart.retired += ops.len() as u64;
-        for (index, op) in ops.iter().enumerate() {
-            if (op.body)(&mut self.core, op.args).is_err() {
-                let unretired = (ops.len() - index) as u64;
-                let pc = self.core.page_va + op.args.at().offset();
-                self.core.hart.retired -= unretired;
-                self.take_exception(pc);
-                return;
-            }
+        let Some(first) = ops.first() else { return };
+        let undone = (first.handler)(&mut self.core, ops);
+        self.core.hart.retired -= undone as u64;
+        if self.core.stopped {
+            let pc = self.core.page_va + ops[ops.len() - undone].args.at().offset();
+            self.take_exception(pc);
         }
     }
 
     /// Takes the exception in `core.trap`, raised by the instruction at `pc`.
     #[cold]
     fn take_exception(&mut self, pc: u64) {
+        self.core.stopped = false;
         let mut trap = self.core.trap;
         if trap.cause == Cause::IllegalInstruction {
             trap.tval = self.insn_bits(pc);
@@ -370,11 +369,11 @@ impl Interp {
         self.core.page_va = pc & !PAGE_MASK;
         self.core.next_pc = pc.wrapping_add(insn_len(word));
         self.core.hart.retired += 1;
-        let done = (op.body)(&mut self.core, op.args);
+        let undone = (op.handler)(&mut self.core, &[op]);
         // `page` does not belong to `page_va`: the next block must look its page up.
         self.core.page_va = NO_PAGE;
-        if done.is_err() {
-            self.core.hart.retired -= 1;
+        if self.core.stopped {
+            self.core.hart.retired -= undone as u64;
             self.take_exception(pc);
         }
     }
