@@ -2,6 +2,10 @@
 
 pub mod board;
 pub mod boot;
+pub mod cli;
 pub mod engine;
+pub mod harness;
 pub mod loader;
 pub mod machine;
+pub mod report;
+pub mod terminal;
