@@ -35,6 +35,11 @@ pub enum Part {
     Virtio(u32),
 }
 
+/// The virtio slot that holds the entropy device.
+pub const ENTROPY_SLOT: u32 = 0;
+/// The virtio slot that holds the console.
+pub const CONSOLE_SLOT: u32 = 1;
+
 /// A part, its addresses and its interrupt.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement {
@@ -94,7 +99,9 @@ impl Placement {
             Part::Aclint => "ACLINT".into(),
             Part::Plic => "PLIC".into(),
             Part::Uart => "UART 16550A".into(),
-            Part::Virtio(slot) => format!("virtio-mmio slot {slot}"),
+            Part::Virtio(ENTROPY_SLOT) => "virtio-mmio: entropy".into(),
+            Part::Virtio(CONSOLE_SLOT) => "virtio-mmio: console".into(),
+            Part::Virtio(slot) => format!("virtio-mmio slot {slot}, empty"),
         }
     }
 

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, values};
 use crate::loader::{ImageKind, LoadedImage};
-use crate::machine::spec::{BoardKind, EngineKind, Firmware, Limits, MachineSpec};
+use crate::machine::spec::{BoardKind, ConsoleKind, EngineKind, Firmware, Limits, MachineSpec};
 use crate::terminal::keys::EscapeKey;
 use crate::terminal::session::SessionOptions;
 
@@ -39,6 +39,15 @@ pub(super) enum FirmwareOption {
     Builtin,
 }
 
+/// Consoles, by their names on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum ConsoleOption {
+    /// The serial port, ttyS0
+    Uart,
+    /// The virtio console, hvc0
+    Virtio,
+}
+
 #[derive(Args, Debug)]
 pub(super) struct MachineArgs {
     /// Memory, like 512M or 2G
@@ -56,6 +65,9 @@ pub(super) struct MachineArgs {
     /// M-mode firmware; kernels get the built-in one, ELF and flat files none
     #[arg(long, value_enum)]
     pub(super) firmware: Option<FirmwareOption>,
+    /// Which device of the guest the keyboard types into; both print
+    #[arg(long, value_enum, default_value = "uart")]
+    pub(super) console: ConsoleOption,
 }
 
 #[derive(Args, Debug)]
@@ -159,6 +171,10 @@ impl MachineArgs {
             image: guest.image.clone(),
             initrd: guest.initrd.clone(),
             cmdline: guest.cmdline.clone(),
+            console: match self.console {
+                ConsoleOption::Uart => ConsoleKind::Uart,
+                ConsoleOption::Virtio => ConsoleKind::Virtio,
+            },
             limits,
             signature: guest.signature.clone(),
         }

@@ -18,7 +18,9 @@ pub use export::{json, junit};
 pub use table::table;
 
 use crate::loader::{self, LoadOptions};
-use crate::machine::spec::{BoardKind, End, EngineKind, Firmware, Limits, MachineSpec, Stats};
+use crate::machine::spec::{
+    BoardKind, ConsoleKind, End, EngineKind, Firmware, Limits, MachineSpec, Stats,
+};
 use crate::machine::{ConsoleIo, Machine};
 
 /// Console bytes kept of each guest, the last ones.
@@ -181,6 +183,7 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         image,
         initrd: None,
         cmdline: String::new(),
+        console: ConsoleKind::Uart,
         limits: settings.limits,
         signature,
     };

@@ -18,6 +18,10 @@ use mimic_devices::plic::{self, Plic};
 use mimic_devices::power::PowerSink;
 use mimic_devices::serial::{SerialInput, SerialOutput};
 use mimic_devices::uart16550::{self, Uart16550};
+use mimic_devices::virtio::VirtioDevice;
+use mimic_devices::virtio::console::Console;
+use mimic_devices::virtio::entropy::{Entropy, EntropySource};
+use mimic_devices::virtio::mmio::{Interface, VirtioMmio};
 
 use crate::board::virt::{self, Part, Placement};
 use crate::engine;
@@ -26,7 +30,7 @@ use super::bus::{CodeLog, MachineBus};
 use super::control::Control;
 use super::event_loop::ConsoleInput;
 use super::htif::Htif;
-use super::spec::MachineSpec;
+use super::spec::{ConsoleKind, MachineSpec};
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, payload, process_cpu_time};
 
 /// Most RAM: what the map leaves above [`virt::RAM_BASE`] in 44 bits of physical address.
@@ -62,8 +66,12 @@ struct Wiring {
     plic: Arc<Mutex<Plic>>,
     control: Arc<Control>,
     output: SharedOutput,
+    memory: Arc<GuestMemory>,
     wall_base: u64,
 }
+
+/// A device of the board, and its console input if it has one.
+type Made = (Option<SharedDevice>, Option<(ConsoleKind, SerialInput)>);
 
 impl Wiring {
     fn line(&self, place: &Placement) -> IrqLine {
@@ -76,11 +84,26 @@ impl Wiring {
         IrqLine::new(Arc::clone(&self.pins[hart]), bit.trailing_zeros())
     }
 
-    /// Makes the device of a placement; the serial port's input as well.
-    fn device(&self, place: &Placement) -> (Option<SharedDevice>, Option<SerialInput>) {
+    fn virtio(&self, device: impl VirtioDevice + 'static, line: IrqLine) -> SharedDevice {
+        VirtioMmio::new(Interface::Modern, Box::new(device), Arc::clone(&self.memory), line)
+    }
+
+    /// Makes the device of a placement.
+    fn device(&self, place: &Placement) -> Made {
         let line = self.line(place);
         let device: SharedDevice = match place.part {
-            Part::BootRom | Part::Virtio(_) => return (None, None),
+            Part::BootRom => return (None, None),
+            Part::Virtio(virt::ENTROPY_SLOT) => {
+                self.virtio(Entropy::new(EntropySource::Host), line)
+            }
+            Part::Virtio(virt::CONSOLE_SLOT) => {
+                let (console, handle) = Console::new(Box::new(self.output.clone()), None);
+                return (
+                    Some(self.virtio(console, line)),
+                    Some((ConsoleKind::Virtio, handle.input)),
+                );
+            }
+            Part::Virtio(_) => VirtioMmio::empty(Interface::Modern),
             Part::Finisher => {
                 let power: Arc<dyn PowerSink> = Arc::<Control>::clone(&self.control);
                 Arc::new(Mutex::new(Finisher::new(power)))
@@ -104,7 +127,7 @@ impl Wiring {
                 let output = Box::new(self.output.clone());
                 let (uart, input) =
                     Uart16550::new(config, self.clock.clone(), &self.timers, line, output);
-                return (Some(uart), Some(input));
+                return (Some(uart), Some((ConsoleKind::Uart, input)));
             }
         };
         (Some(device), None)
@@ -171,9 +194,10 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
         timers: timers.clone(),
         mtime: mtime.clone(),
         pins,
-        plic: Arc::new(Mutex::new(Plic::new(virt::PLIC_SOURCES + 1, contexts))),
+        plic: Arc::new(Mutex::new(Plic::new(virt::PLIC_SOURCES, contexts))),
         control: Arc::clone(&control),
         output: SharedOutput(Arc::new(Mutex::new(io.output))),
+        memory: Arc::clone(&memory),
         wall_base,
     };
     let space = Arc::new(AddressSpace::new());
@@ -185,10 +209,10 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
                 .map(place.base, place.size, device)
                 .map_err(|error| MachineError::Placement(error.to_string()))?;
         }
-        serial = serial.or(input);
+        serial = serial.or(input.filter(|(kind, _)| *kind == spec.console));
     }
-    let Some(serial) = serial else {
-        return Err(MachineError::Placement("the board has no serial port".into()));
+    let Some((_, serial)) = serial else {
+        return Err(MachineError::Placement("the board has no such console".into()));
     };
 
     let hart_timers = signals

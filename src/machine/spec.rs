@@ -30,6 +30,16 @@ pub enum Firmware {
     Builtin,
 }
 
+/// Which device of the guest the keyboard types into. Both may print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConsoleKind {
+    /// The 16550A serial port (`ttyS0`).
+    #[default]
+    Uart,
+    /// The virtio console (`hvc0`).
+    Virtio,
+}
+
 /// When to stop a guest that does not stop by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
@@ -57,6 +67,8 @@ pub struct MachineSpec {
     pub initrd: Option<Vec<u8>>,
     /// Kernel command line.
     pub cmdline: String,
+    /// Where console input goes.
+    pub console: ConsoleKind,
     /// Limits.
     pub limits: Limits,
     /// Where to write the signature region when the guest ends, and its granularity in bytes.
