@@ -65,9 +65,9 @@ pub fn cause(end: &End) -> String {
     }
 }
 
-/// Million instructions a second of CPU time; 0 when no time has passed.
+/// Million instructions a second of the harts' CPU time; 0 when no time has passed.
 pub fn mips(stats: &Stats) -> f64 {
-    let seconds = stats.cpu_time.as_secs_f64();
+    let seconds = stats.hart_time.as_secs_f64();
     if seconds > 0.0 { stats.insns as f64 / seconds / 1e6 } else { 0.0 }
 }
 
@@ -84,11 +84,20 @@ pub fn summary(stats: &Stats) -> String {
 
 /// All counters, as `--stats` prints them.
 pub fn statistics(stats: &Stats) -> String {
-    let Stats { insns, cpu_time, wall_time, tlb_misses, blocks_decoded, device_accesses } = *stats;
+    let Stats {
+        insns,
+        cpu_time,
+        hart_time,
+        wall_time,
+        tlb_misses,
+        blocks_decoded,
+        device_accesses,
+    } = *stats;
     let rows = [
         ("instructions", grouped(insns)),
         ("MIPS", format!("{:.1}", mips(stats))),
         ("CPU time", format!("{:.3} s", cpu_time.as_secs_f64())),
+        ("  of the harts", format!("{:.3} s", hart_time.as_secs_f64())),
         ("elapsed", format!("{:.3} s", wall_time.as_secs_f64())),
         ("TLB misses", grouped(tlb_misses)),
         ("blocks decoded", grouped(blocks_decoded)),
@@ -128,10 +137,12 @@ pub struct JsonReport {
 pub struct JsonStats {
     /// Instructions retired.
     pub instructions: u64,
-    /// Million instructions a second of CPU time.
+    /// Million instructions a second of the harts' CPU time.
     pub mips: f64,
-    /// Seconds of CPU time.
+    /// Seconds of CPU time of the process.
     pub cpu_seconds: f64,
+    /// Seconds of CPU time of the harts.
+    pub hart_seconds: f64,
     /// Seconds elapsed.
     pub wall_seconds: f64,
     /// TLB misses.
@@ -144,12 +155,20 @@ pub struct JsonStats {
 
 impl From<&Stats> for JsonStats {
     fn from(stats: &Stats) -> Self {
-        let Stats { insns, cpu_time, wall_time, tlb_misses, blocks_decoded, device_accesses } =
-            *stats;
+        let Stats {
+            insns,
+            cpu_time,
+            hart_time,
+            wall_time,
+            tlb_misses,
+            blocks_decoded,
+            device_accesses,
+        } = *stats;
         JsonStats {
             instructions: insns,
             mips: mips(stats),
             cpu_seconds: cpu_time.as_secs_f64(),
+            hart_seconds: hart_time.as_secs_f64(),
             wall_seconds: wall_time.as_secs_f64(),
             tlb_misses,
             blocks_decoded,

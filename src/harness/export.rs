@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::Outcome;
 use super::table::word;
 use crate::machine::spec::End;
-use crate::report::JsonStats;
 
 /// JUnit XML.
 ///
@@ -63,7 +62,8 @@ struct JsonOutcome<'a> {
     reason: Option<String>,
     case: Option<u64>,
     elapsed_seconds: f64,
-    stats: JsonStats,
+    instructions: u64,
+    mips: f64,
     console: String,
 }
 
@@ -85,7 +85,8 @@ pub fn json(outcomes: &[Outcome], elapsed: Duration) -> serde_json::Result<Strin
                 _ => None,
             },
             elapsed_seconds: outcome.elapsed.as_secs_f64(),
-            stats: (&outcome.stats).into(),
+            instructions: outcome.stats.insns,
+            mips: crate::report::mips(&outcome.stats),
             console: String::from_utf8_lossy(&outcome.console).into_owned(),
         })
         .collect();

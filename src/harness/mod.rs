@@ -176,7 +176,10 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
     };
     let spec = MachineSpec {
         board: BoardKind::Virt,
-        cpus: 1,
+        cpus: match &case.source {
+            Source::File(_) => 1,
+            Source::Rom(rom) => rom.harts as usize,
+        },
         memory: settings.memory,
         engine: settings.engine,
         firmware: Firmware::Auto,

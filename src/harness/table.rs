@@ -36,7 +36,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
             word(outcome).to_owned(),
             case,
             report::grouped(outcome.stats.insns),
-            format!("{:.1}", report::mips(&outcome.stats)),
+            format!("{:.1}", crate::report::mips(&outcome.stats)),
             format!("{:.2} s", outcome.elapsed.as_secs_f64()),
         ]);
     }

@@ -126,7 +126,11 @@ struct SignatureDump {
 
 /// CPU time that this process has used.
 fn process_cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    cpu_time(ClockId::ProcessCPUTime)
+}
+
+fn cpu_time(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
@@ -141,6 +145,7 @@ impl Shared {
         for sample in samples.iter().flatten() {
             let Stats {
                 insns,
+                hart_time,
                 tlb_misses,
                 blocks_decoded,
                 device_accesses,
@@ -148,6 +153,7 @@ impl Shared {
                 wall_time: _,
             } = sample.stats;
             total.insns += insns;
+            total.hart_time += hart_time;
             total.tlb_misses += tlb_misses;
             total.blocks_decoded += blocks_decoded;
             total.device_accesses += device_accesses;
@@ -336,8 +342,9 @@ fn run_hart(
     control.leave(index, sample(&*engine));
 }
 
+/// What the calling thread's hart leaves for others.
 fn sample(engine: &dyn Engine) -> Sample {
-    let mut stats = Stats::default();
+    let mut stats = Stats { hart_time: cpu_time(ClockId::ThreadCPUTime), ..Stats::default() };
     engine.count(&mut stats);
     Sample { view: engine.view(), stats }
 }

@@ -107,6 +107,9 @@ pub struct Stats {
     pub insns: u64,
     /// CPU time of this process since the machine was started.
     pub cpu_time: Duration,
+    /// CPU time of the harts' threads: what their instructions cost, without other machines in the
+    /// same process.
+    pub hart_time: Duration,
     /// Wall time since the machine was started.
     pub wall_time: Duration,
     /// Soft-TLB misses that walked a page table or looked up the bus.
