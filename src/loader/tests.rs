@@ -276,3 +276,14 @@ fn a_missing_file_suggests_a_similar_one() {
     let error = load_file(folder.path(), &LoadOptions::default()).unwrap_err();
     assert!(error.to_string().contains("a folder"), "{error}");
 }
+
+#[test]
+fn the_fuzzers_corpus_is_replayed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/fuzz/corpus/loader");
+    let entries: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(entries.len() > 10, "the corpus is missing");
+    for path in entries {
+        fuzz::fuzz(&std::fs::read(path).unwrap());
+    }
+}
