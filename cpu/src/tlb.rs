@@ -17,6 +17,7 @@ const NO_TAG: u64 = PAGE_MASK;
 const MAX_TABLES: usize = 16;
 const MIN_ENTRIES: usize = 256;
 const MAX_ENTRIES: usize = 8192;
+const MAX_FILLED: usize = 128;
 
 /// Which tables a flush reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +50,9 @@ struct Table {
     entries: Box<[Entry]>,
     /// Entries that were thrown out by another page since the table last grew or was emptied.
     conflicts: usize,
-    used: bool,
+    /// Indices of the entries filled since the table was emptied, up to [`MAX_FILLED`] of them: a flush of a
+    /// table that was hardly used must not cost its whole size.
+    filled: Vec<u32>,
     /// Smallest naturally aligned region that holds every mapping larger than a page: base and mask.
     large: Option<(u64, u64)>,
     last_use: u64,
@@ -61,19 +64,31 @@ impl Table {
             key,
             entries: vec![EMPTY; MIN_ENTRIES].into_boxed_slice(),
             conflicts: 0,
-            used: false,
+            filled: Vec::with_capacity(MAX_FILLED),
             large: None,
             last_use: 0,
         }
     }
 
     fn flush(&mut self) {
-        if self.used {
+        if self.filled.len() < MAX_FILLED {
+            for &index in &self.filled {
+                self.entries[index as usize] = EMPTY;
+            }
+        } else {
             self.entries.fill(EMPTY);
-            self.used = false;
-            self.conflicts = 0;
-            self.large = None;
         }
+        self.filled.clear();
+        self.conflicts = 0;
+        self.large = None;
+    }
+
+    fn set(&mut self, va: u64, entry: Entry) {
+        let index = self.index(va);
+        if self.filled.len() < MAX_FILLED {
+            self.filled.push(index as u32);
+        }
+        self.entries[index] = entry;
     }
 
     fn flush_page(&mut self, va: u64) {
@@ -98,10 +113,10 @@ impl Table {
         let size = self.entries.len() * 4;
         let old = std::mem::replace(&mut self.entries, vec![EMPTY; size].into_boxed_slice());
         self.conflicts = 0;
+        self.filled.clear();
         for entry in old.iter().filter(|entry| entry.read != NO_TAG || entry.write != NO_TAG) {
             let va = if entry.read == NO_TAG { entry.write } else { entry.read };
-            let index = self.index(va);
-            self.entries[index] = *entry;
+            self.set(va, *entry);
         }
     }
 }
@@ -231,15 +246,14 @@ impl Tlb {
             }
             table.large = Some((base, mask));
         }
-        table.used = true;
-        let index = table.index(page);
-        table.entries[index] = Entry {
+        let entry = Entry {
             read: if fill.read { page } else { NO_TAG },
             write: if fill.write { page } else { NO_TAG },
             addend: fill.host.addr().wrapping_sub(page as usize),
             gpa: fill.gpa & !PAGE_MASK,
             host: Some(fill.host),
         };
+        table.set(page, entry);
     }
 
     fn tables(&mut self) -> impl Iterator<Item = &mut Table> {
@@ -264,7 +278,7 @@ impl Tlb {
     /// Drops the right to write the guest physical page at `gpa`, in every table.
     pub fn write_protect(&mut self, gpa: u64) {
         let gpa = gpa & !PAGE_MASK;
-        for table in self.tables().filter(|table| table.used) {
+        for table in self.tables().filter(|table| !table.filled.is_empty()) {
             for entry in table.entries.iter_mut().filter(|entry| entry.gpa == gpa) {
                 entry.write = NO_TAG;
             }
