@@ -1,11 +1,13 @@
 //! The user's terminal: the guest's serial port on stdin and stdout, and Mimic's own words on stderr.
 //!
 //! Bytes flow one way each: stdin -> `keys` (the escape key and its commands) -> guest, and
-//! guest -> `output` (a writer thread) -> stdout. `tty` is the only place that changes the
-//! terminal's modes, `signals` what asks for their restoration from outside, `silence` the one who
+//! guest -> `output` (a writer thread) -> stdout. `modes` follows what the guest does to the terminal;
+//! `tty` is the only place that changes its modes, `signals` what asks for their restoration from
+//! outside, `silence` the one who
 //! notices a guest that says nothing.
 
 pub mod keys;
+mod modes;
 pub mod output;
 pub mod session;
 mod signals;

@@ -4,23 +4,19 @@
 //! return, error, panic hook, signal thread) calls [`restore`], and the first call does it.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use super::modes::Modes;
 
 /// The terminal is in raw mode.
 static RAW: AtomicBool = AtomicBool::new(false);
-/// The guest sent control sequences to a terminal: its attributes may have to be reset.
-static CONTROLLED: AtomicBool = AtomicBool::new(false);
+/// What the guest did to a terminal on stdout.
+static MODES: Mutex<Modes> = Mutex::new(Modes::new());
 
-/// The guest's last byte on a terminal did not end a line.
-static MID_LINE: AtomicBool = AtomicBool::new(false);
-
-/// What a guest can leave behind, undone in terms of ECMA-48 and xterm's control sequences: charset,
-/// keypad and cursor keys, scroll region (with the cursor kept), alternate screen, mouse reports,
-/// bracketed paste, attributes, line wrap, cursor.
-const RESET: &[u8] =
-    b"\x1b(B\x0f\x1b>\x1b[?1l\x1b7\x1b[r\x1b8\x1b7\x1b[?1049l\x1b[?1000;1002;1003;1006l\
-\x1b[?2004l\x1b[4l\x1b[0m\x1b[?7h\x1b[?25h";
+fn modes() -> MutexGuard<'static, Modes> {
+    MODES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Raw mode for as long as this lives. Without a terminal on stdin it does nothing.
 pub struct RawMode(());
@@ -48,9 +44,10 @@ impl Drop for RawMode {
 
 /// Gives the terminal back as it was found. Any number of calls from any thread.
 pub fn restore() {
-    if CONTROLLED.swap(false, Ordering::SeqCst) && std::io::stdout().is_terminal() {
+    let undo = modes().undo();
+    if !undo.is_empty() && std::io::stdout().is_terminal() {
         // Nothing can be done about a terminal that is gone.
-        let _ = rustix::io::write(rustix::stdio::stdout(), RESET);
+        let _ = rustix::io::write(rustix::stdio::stdout(), undo.as_bytes());
     }
     if RAW.swap(false, Ordering::SeqCst) {
         let _ = crossterm::terminal::disable_raw_mode();
@@ -74,18 +71,12 @@ pub fn is_raw() -> bool {
 
 /// Takes note of what the guest sends to the terminal.
 pub(super) fn note_output(bytes: &[u8]) {
-    let control = |byte: &u8| matches!(byte, 0x0e | 0x1b | 0x80..=0x9f);
-    if !CONTROLLED.load(Ordering::Relaxed) && bytes.iter().any(control) {
-        CONTROLLED.store(true, Ordering::SeqCst);
-    }
-    if let Some(last) = bytes.last() {
-        MID_LINE.store(*last != b'\n', Ordering::Relaxed);
-    }
+    modes().feed(bytes);
 }
 
 /// Says something to the user on stderr, on lines of its own, whatever mode the terminal is in.
 pub fn say(text: &str) {
-    let mid_line = MID_LINE.swap(false, Ordering::Relaxed) && std::io::stdout().is_terminal();
+    let mid_line = modes().take_mid_line() && std::io::stdout().is_terminal();
     let text = format!("{}{text}\n", if mid_line { "\n" } else { "" });
     let line = if is_raw() { text.replace('\n', "\r\n") } else { text };
     // Nobody is left to be told that stderr is closed.
