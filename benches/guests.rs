@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench guests`
 
+#[path = "support/cpu_time.rs"]
 mod cpu_time;
 
 use std::io::{Read, Write};

@@ -3,6 +3,7 @@
 //! `cargo bench --bench hart`
 #![allow(unsafe_code)] // The TLB is filled with a page of this program's own.
 
+#[path = "support/cpu_time.rs"]
 mod cpu_time;
 /// Rows without handlers: decoding alone.
 #[path = "../cpu/tests/common/names.rs"]
