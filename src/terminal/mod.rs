@@ -2,9 +2,8 @@
 //!
 //! Bytes flow one way each: stdin -> `keys` (the escape key and its commands) -> guest, and
 //! guest -> `output` (a writer thread) -> stdout. `modes` follows what the guest does to the terminal;
-//! `tty` is the only place that changes its modes, `signals` what asks for their restoration from
-//! outside, `silence` the one who
-//! notices a guest that says nothing.
+//! `tty` is the only place that changes and restores its modes, `signals` asks for their restoration
+//! from outside, `silence` notices a guest that says nothing; `session` puts them around a machine.
 
 pub mod keys;
 mod modes;
