@@ -1,0 +1,94 @@
+//! Our own guests on every engine: the conformance and benchmark ROMs, whose expectations hold on Spike and
+//! QEMU (see their manifest), and the guest that checks the SBI from below.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mimic::board::virt;
+use mimic::harness::{self, Settings};
+use mimic::loader::{self, LoadOptions};
+use mimic::machine::spec::{
+    BoardKind, ConsoleKind, End, EngineKind, Firmware, Limits, MachineSpec,
+};
+use mimic::machine::{ConsoleIo, Machine};
+use mimic_cpu::riscv::TIMEBASE_HZ;
+use mimic_devices::serial::SerialOutput;
+use mimic_firmware::riscv::sbi;
+use mimic_firmware::riscv::sbi_check::{SbiCheckConfig, sbi_check};
+
+const ENGINES: [EngineKind; 1] = [EngineKind::Interp];
+
+/// A guest that hangs ends here, not the test run.
+const PATIENCE: Limits =
+    Limits { insns: Some(5_000_000_000), time: Some(Duration::from_secs(300)) };
+
+#[test]
+fn roms_pass_on_every_engine() {
+    for engine in ENGINES {
+        let settings = Settings {
+            memory: 128 << 20,
+            engine,
+            limits: PATIENCE,
+            signatures: None,
+            jobs: std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let outcomes = harness::run(&harness::builtin(), &settings, &|_| {});
+        assert!(outcomes.len() > 30, "the ROMs are found");
+        let failed: Vec<String> = outcomes
+            .iter()
+            .filter(|outcome| !outcome.passed())
+            .map(|outcome| format!("{}: {}", outcome.name, outcome.reason()))
+            .collect();
+        assert!(failed.is_empty(), "on {engine:?}:\n{}", failed.join("\n"));
+    }
+}
+
+#[derive(Clone, Default)]
+struct Capture(Arc<Mutex<Vec<u8>>>);
+
+impl SerialOutput for Capture {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
+}
+
+/// Runs a flat S-mode guest on the built-in firmware; how it ended, and what it printed.
+fn run_on_firmware(guest: &[u8], base: u64, engine: EngineKind) -> (End, String) {
+    let options = LoadOptions { load_addr: Some(base) };
+    let spec = MachineSpec {
+        board: BoardKind::Virt,
+        cpus: 1,
+        memory: 64 << 20,
+        engine,
+        firmware: Firmware::Builtin,
+        image: loader::parse(guest, &options).unwrap(),
+        initrd: None,
+        cmdline: String::new(),
+        console: ConsoleKind::Uart,
+        limits: PATIENCE,
+        signature: None,
+    };
+    let console = Capture::default();
+    let io = ConsoleIo { output: Box::new(console.clone()), input: None };
+    let report = Machine::new(spec, io).unwrap().run();
+    let text = String::from_utf8_lossy(&console.0.lock().unwrap()).into_owned();
+    (report.end, text)
+}
+
+#[test]
+fn the_sbi_does_what_its_specification_says() {
+    for engine in ENGINES {
+        let base = virt::RAM_BASE + (2 << 20);
+        let guest = sbi_check(&SbiCheckConfig {
+            base,
+            harts: 1,
+            firmware: virt::RAM_BASE,
+            nowhere: 0x7000_0000,
+            timebase: TIMEBASE_HZ,
+            implementation: Some(u32::try_from(sbi::IMPLEMENTATION_ID).unwrap()),
+        });
+        let (end, text) = run_on_firmware(&guest, base, engine);
+        assert_eq!(end, End::PowerOff, "on {engine:?}: {text}");
+        assert!(text.contains("failed 0"), "on {engine:?}: {text}");
+    }
+}
