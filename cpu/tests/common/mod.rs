@@ -34,6 +34,8 @@ pub(crate) struct TestBus {
     watched: Mutex<BTreeSet<u64>>,
     log: Mutex<Vec<u64>>,
     pub(crate) device: AtomicU64,
+    /// Interrupt lines that the device register drives: what is written to it is what they are.
+    pub(crate) drives: Mutex<Option<Arc<Signals>>>,
     /// The last deadline asked for.
     pub(crate) deadline: AtomicU64,
 }
@@ -48,6 +50,7 @@ impl TestBus {
             watched: Mutex::default(),
             log: Mutex::default(),
             device: AtomicU64::new(0),
+            drives: Mutex::default(),
             deadline: AtomicU64::new(u64::MAX),
         })
     }
@@ -116,7 +119,12 @@ impl CpuBus for TestBus {
         if gpa != DEVICE {
             return Err(BusFault);
         }
-        self.device.store(width.zero_extend(value), Ordering::SeqCst);
+        let value = width.zero_extend(value);
+        self.device.store(value, Ordering::SeqCst);
+        if let Some(signals) = &*self.drives.lock().unwrap() {
+            signals.set_lines(value, true);
+            signals.set_lines(!value, false);
+        }
         Ok(())
     }
 
