@@ -10,6 +10,10 @@
 //! byte is 0, so stores to ordinary pages cost nothing; a store to a watched page takes the slow
 //! path and is reported with [`GuestMemory::written`]. Writes through this module (DMA) report
 //! themselves.
+//!
+//! A region can be hidden from CPUs ([`GuestMemory::set_visible`]), so that flash memory in a
+//! command mode is read as the device that it then is. Its bytes stay where they are, and all else
+//! (DMA, loaders, hashes) sees them as before.
 
 mod mapping;
 
@@ -17,7 +21,7 @@ use std::hash::Hasher;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 pub use mapping::GuestInt;
@@ -46,6 +50,15 @@ pub trait WriteObserver: Send + Sync {
     /// the bytes changed, on the thread that wrote them, possibly with a device's lock held: it may
     /// not wait for vCPUs, one of which may be waiting for that device.
     fn written(&self, gpa: u64, len: u64, bits: WatchBits);
+}
+
+/// Hears of regions that CPUs may no longer touch directly.
+pub trait VisibilityObserver: Send + Sync {
+    /// The region `[gpa, gpa + len)` was hidden: every CPU drops what it cached of the region's
+    /// pages. The CPU whose store caused this must do so before its next access, the others at
+    /// their next safepoint. Called on the thread that hid the region, possibly with a device's
+    /// lock held: it may not wait for vCPUs, one of which may be waiting for that device.
+    fn hidden(&self, gpa: u64, len: u64);
 }
 
 /// Whether the guest may write a region.
@@ -139,6 +152,7 @@ pub struct Region {
     spec: RegionSpec,
     mapping: Mapping,
     watch: Box<[AtomicU8]>,
+    visible: AtomicBool,
 }
 
 impl Region {
@@ -172,6 +186,11 @@ impl Region {
         self.mapping.ptr()
     }
 
+    /// Whether CPUs may touch it directly; see [`GuestMemory::set_visible`].
+    pub fn visible(&self) -> bool {
+        self.visible.load(Ordering::SeqCst)
+    }
+
     fn pages(&self) -> u64 {
         self.spec.size / PAGE_SIZE
     }
@@ -183,6 +202,7 @@ pub struct GuestMemory {
     /// Sorted by base.
     regions: Vec<Region>,
     observers: RwLock<Vec<(WatchBits, Weak<dyn WriteObserver>)>>,
+    visibility_observers: RwLock<Vec<Weak<dyn VisibilityObserver>>>,
 }
 
 impl GuestMemory {
@@ -209,10 +229,10 @@ impl GuestMemory {
                 source,
             })?;
             let watch = (0..size / PAGE_SIZE).map(|_| AtomicU8::new(0)).collect();
-            Ok(Region { spec, mapping, watch })
+            Ok(Region { spec, mapping, watch, visible: AtomicBool::new(true) })
         });
         let regions = regions.collect::<Result<_, _>>()?;
-        Ok(Self { regions, observers: RwLock::default() })
+        Ok(Self { regions, ..Self::default() })
     }
 
     /// The regions in ascending order.
@@ -271,10 +291,14 @@ impl GuestMemory {
         self.locate_writable(gpa, len).is_ok()
     }
 
-    /// The host's view of the 4 KiB page that holds `gpa`.
+    /// The host's view of the 4 KiB page that holds `gpa`; `None` where no memory is and where it
+    /// is hidden, so that the access goes to the bus.
     pub fn host_page(&self, gpa: u64) -> Option<HostPage> {
         let gpa = gpa & !(PAGE_SIZE - 1);
         let (region, offset) = self.locate(gpa, PAGE_SIZE).ok()?;
+        if !region.visible() {
+            return None;
+        }
         let bits = region.watch[(offset / PAGE_SIZE) as usize].load(Ordering::SeqCst);
         Some(HostPage {
             ptr: region.mapping.page(offset),
@@ -311,6 +335,32 @@ impl GuestMemory {
         let mut observers = self.observers.write().unwrap_or_else(PoisonError::into_inner);
         observers.retain(|(_, old)| old.strong_count() > 0);
         observers.push((bits, Arc::downgrade(observer)));
+    }
+
+    /// Adds an observer for regions that are hidden. Held weakly, as in [`GuestMemory::observe`].
+    pub fn observe_visibility(&self, observer: &Arc<dyn VisibilityObserver>) {
+        let observers = self.visibility_observers.write();
+        let mut observers = observers.unwrap_or_else(PoisonError::into_inner);
+        observers.retain(|old| old.strong_count() > 0);
+        observers.push(Arc::downgrade(observer));
+    }
+
+    /// Shows to CPUs the region that holds `gpa`, or hides it and tells the observers. Visible is
+    /// the state after [`GuestMemory::new`]. Outside memory nothing happens.
+    pub fn set_visible(&self, gpa: u64, visible: bool) {
+        let Ok((region, _)) = self.locate(gpa, 1) else { return };
+        let was = region.visible.swap(visible, Ordering::SeqCst);
+        if visible || !was {
+            return; // CPUs cache nothing of a hidden region that they would have to drop.
+        }
+        let observers: Vec<_> = {
+            let observers = self.visibility_observers.read();
+            let observers = observers.unwrap_or_else(PoisonError::into_inner);
+            observers.iter().filter_map(Weak::upgrade).collect()
+        };
+        for observer in observers {
+            observer.hidden(region.spec.base, region.spec.size);
+        }
     }
 
     /// Sets bits of the page that holds `gpa`; returns those that it had. Bytes of the page that

@@ -171,3 +171,35 @@ fn page_hashes_follow_the_contents() {
     assert_ne!(zero, hash(RAM));
     assert!(memory.hash_page(0, &mut DefaultHasher::new()).is_err());
 }
+
+#[derive(Default)]
+struct Hidden(Mutex<Vec<(u64, u64)>>);
+
+impl VisibilityObserver for Hidden {
+    fn hidden(&self, gpa: u64, len: u64) {
+        self.0.lock().unwrap().push((gpa, len));
+    }
+}
+
+#[test]
+fn a_hidden_region_has_no_host_page_but_keeps_its_bytes() {
+    let memory = memory();
+    let log = Arc::new(Hidden::default());
+    let observer: Arc<dyn VisibilityObserver> = log.clone();
+    memory.observe_visibility(&observer);
+    memory.set_visible(0x1000, true);
+    assert!(log.0.lock().unwrap().is_empty(), "nothing changed");
+    memory.set_visible(0x1800, false);
+    memory.set_visible(0x1000, false);
+    assert!(memory.host_page(0x1000).is_none() && memory.host_page(RAM).is_some());
+    assert!(!memory.regions()[0].visible() && memory.regions()[1].visible());
+    memory.fill(0x1000, &[9]).unwrap();
+    assert_eq!(memory.load::<u8>(0x1000), Ok(9));
+    memory.set_visible(0x1000, true);
+    assert!(memory.host_page(0x1000).is_some());
+    memory.set_visible(0, false);
+    assert_eq!(*log.0.lock().unwrap(), [(0x1000, 0x1000)]);
+    drop((observer, log));
+    memory.set_visible(0x1000, false);
+    assert!(memory.host_page(0x1000).is_none());
+}
