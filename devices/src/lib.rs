@@ -17,6 +17,7 @@ pub mod aclint;
 pub mod bus;
 pub mod clock;
 pub mod finisher;
+pub mod fw_cfg;
 pub mod goldfish_rtc;
 pub mod irq;
 pub mod memory;
