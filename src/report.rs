@@ -17,9 +17,11 @@ pub const STATUS_HOST: u8 = 125;
 /// The command line is wrong, or what it names.
 pub const STATUS_USAGE: u8 = 126;
 
-/// The exit status of a run.
-pub fn status(end: &End) -> u8 {
+/// The exit status of a run. A guest that has HTIF (`tohost`) reports the number of a failed case, which
+/// is named in words; others report a code, which is their exit status.
+pub fn status(end: &End, htif: bool) -> u8 {
     match end {
+        End::Fail(_) if htif => 1,
         End::PowerOff | End::Reset | End::Pass | End::Quit => 0,
         // An exit status has 8 bits, and a failure never becomes 0 or one of Mimic's own statuses.
         End::Fail(code) => u8::try_from(*code)
@@ -177,8 +179,9 @@ impl From<&Stats> for JsonStats {
     }
 }
 
-impl From<&Report> for JsonReport {
-    fn from(report: &Report) -> Self {
+impl JsonReport {
+    /// Describes a run of a guest with or without HTIF.
+    pub fn new(report: &Report, htif: bool) -> Self {
         let code = match report.end {
             End::Fail(code) => Some(code),
             _ => None,
@@ -187,7 +190,7 @@ impl From<&Report> for JsonReport {
             end: kind(&report.end),
             cause: cause(&report.end),
             code,
-            status: status(&report.end),
+            status: status(&report.end, htif),
             stats: (&report.stats).into(),
             unmapped_accesses: report.unmapped.map_or(0, |(count, _)| count),
             first_unmapped: report.unmapped.map(|(_, first)| format!("{first:#x}")),
@@ -214,16 +217,17 @@ mod tests {
 
     #[test]
     fn a_failure_is_never_status_zero_nor_one_of_ours() {
-        assert_eq!(status(&End::Fail(3)), 3);
-        assert_eq!(status(&End::Fail(255)), 255);
+        assert_eq!(status(&End::Fail(3), false), 3);
+        assert_eq!(status(&End::Fail(255), false), 255);
         for code in [0, 121, 126, 256, 0x1_0000] {
-            assert_eq!(status(&End::Fail(code)), 1, "{code}");
+            assert_eq!(status(&End::Fail(code), false), 1, "{code}");
         }
-        assert_eq!(status(&End::PowerOff), 0);
-        assert_eq!(status(&End::Died(String::new())), 121);
-        assert_eq!(status(&End::Panicked), 122);
-        assert_eq!(status(&End::InsnLimit), 124);
-        assert_eq!(status(&End::Host(String::new())), 125);
+        assert_eq!(status(&End::Fail(3), true), 1, "a case number is no status");
+        assert_eq!(status(&End::PowerOff, false), 0);
+        assert_eq!(status(&End::Died(String::new()), false), 121);
+        assert_eq!(status(&End::Panicked, false), 122);
+        assert_eq!(status(&End::InsnLimit, false), 124);
+        assert_eq!(status(&End::Host(String::new()), false), 125);
     }
 
     #[test]

@@ -113,9 +113,10 @@ fn finish(report: &Report, running: &RunningArgs, guest: &Guest) -> Result<u8, F
     if running.stats {
         tty::say(&format!("mimic: counters\n{}", report::statistics(&report.stats)));
     }
-    let status = report::status(&report.end);
+    let htif = guest.image.tohost.is_some();
+    let status = report::status(&report.end, htif);
     if let Some(path) = &running.report {
-        write_report(path, report)?;
+        write_report(path, &JsonReport::new(report, htif))?;
     }
     let mut cause = report::cause(&report.end);
     if let (End::Died(_), ImageKind::Elf) = (&report.end, guest.image.kind) {
@@ -125,11 +126,10 @@ fn finish(report: &Report, running: &RunningArgs, guest: &Guest) -> Result<u8, F
     Ok(status)
 }
 
-fn write_report(path: &Path, report: &Report) -> Result<(), Failure> {
+fn write_report(path: &Path, report: &JsonReport) -> Result<(), Failure> {
     let failed =
         |error: &dyn std::fmt::Display| Failure::host(format!("{}: {error}", path.display()));
-    let mut text =
-        serde_json::to_string_pretty(&JsonReport::from(report)).map_err(|e| failed(&e))?;
+    let mut text = serde_json::to_string_pretty(report).map_err(|e| failed(&e))?;
     text.push('\n');
     std::fs::write(path, text).map_err(|e| failed(&e))
 }
