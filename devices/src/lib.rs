@@ -21,6 +21,7 @@ pub mod fw_cfg;
 pub mod goldfish_rtc;
 pub mod irq;
 pub mod memory;
+pub mod pflash;
 pub mod plic;
 pub mod power;
 pub mod serial;
