@@ -16,6 +16,7 @@
 pub mod aclint;
 pub mod bus;
 pub mod clock;
+pub mod disk;
 pub mod finisher;
 pub mod fw_cfg;
 pub mod goldfish_rtc;

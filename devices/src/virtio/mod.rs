@@ -9,6 +9,7 @@
 //! A device never sees its transport: it gets its [`Queues`] for the time of a call and, for what
 //! happens outside the guest (a key, a finished disk read), a [`Waker`].
 
+pub mod block;
 pub mod console;
 pub mod entropy;
 pub mod mmio;
