@@ -1,10 +1,13 @@
 //! What a guest cannot see of itself: exact budgets, when interrupts are taken, when stores become code,
 //! and instructions that cross pages. Expected values come from the manuals and from counting.
 
+#[path = "common/asm.rs"]
+mod asm;
 mod common;
 
 use std::sync::Arc;
 
+use asm::assemble;
 use common::{DEVICE, RAM, TestBus, interp, open_hart, run};
 use mimic_cpu::bus::Width::{Double, Half, Word};
 use mimic_cpu::riscv::hart::{Hart, Mode};
@@ -16,20 +19,6 @@ const MTI: u64 = 1 << 7;
 const INTERRUPT: u64 = 1 << 63;
 const MRET: u32 = 0x3020_0073;
 const WFI: u32 = 0x1050_0073;
-
-/// Assembles position-independent code: `assemble!(; addi a0, a0, 1 ; ...)`.
-macro_rules! assemble {
-    ($($code:tt)*) => {{
-        #[allow(unused_imports)]
-        use dynasmrt::{DynasmApi as _, DynasmLabelApi as _};
-        let mut ops = dynasmrt::VecAssembler::<dynasmrt::riscv::RiscvRelocation>::new(0);
-        dynasmrt::dynasm!(ops
-            ; .arch riscv64
-            ; .feature i,m,a,f,d,c,zicsr,zifencei
-            $($code)*);
-        ops.finalize().expect("code that can be placed")
-    }};
-}
 
 /// A loop with branches that are and are not taken, memory accesses and environment calls, which a
 /// handler skips.
