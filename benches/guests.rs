@@ -19,6 +19,8 @@ use cpu_time::{CpuTime, criterion, instructions};
 fn bench_roms(c: &mut Criterion<CpuTime>) {
     let settings = Settings {
         memory: 128 << 20,
+        cpus: 1,
+        deterministic: false,
         engine: EngineKind::Interp,
         limits: Limits::default(),
         signatures: None,

@@ -72,6 +72,16 @@ pub struct RamPage {
     pub access: PageAccess,
 }
 
+/// What is asked of a hart by others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Give up the right to write the page at this guest physical address: somebody reads code from it,
+    /// or watches it for another reason.
+    WriteProtect(u64),
+    /// Forget every translation: a page of memory has become something else.
+    FlushTranslations,
+}
+
 /// All that a CPU knows of the world. Addresses are guest physical, times are nanoseconds of guest
 /// time. Every method may be called from any hart's thread.
 pub trait CpuBus: Send + Sync {
@@ -104,9 +114,19 @@ pub trait CpuBus: Send + Sync {
     /// Pages (guest physical addresses) in the log from entry `from` on.
     fn code_log(&self, from: u64) -> Vec<u64>;
 
-    /// Guest time now, in nanoseconds. `retired` is the calling hart's count of retired
-    /// instructions, from which a deterministic machine derives time.
-    fn now(&self, retired: u64) -> u64;
+    /// Takes what was asked of `hart` since the last call. The hart looks here whenever its attention is
+    /// called, applies the requests before it executes anything else, and then calls
+    /// [`requests_done`](Self::requests_done).
+    fn take_requests(&self, hart: usize) -> Vec<Request>;
+
+    /// Acknowledges the requests that were taken.
+    fn requests_done(&self, hart: usize);
+
+    /// The guest spins: lets others run if harts outnumber the host's cores.
+    fn relax(&self);
+
+    /// Guest time now, in nanoseconds.
+    fn now(&self) -> u64;
 
     /// Asks for `hart`'s attention once guest time reaches `ns`; replaces the earlier request.
     fn set_deadline(&self, hart: usize, ns: u64);

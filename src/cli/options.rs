@@ -14,7 +14,7 @@ use crate::terminal::session::SessionOptions;
 /// A kernel is placed at multiples of this.
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
 /// What a kernel needs beyond its image and what it unpacks; measured with Debian's.
-const KERNEL_HEADROOM: u64 = 24 << 20;
+const KERNEL_HEADROOM: u64 = 44 << 20;
 
 /// Boards, by their names on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -53,7 +53,7 @@ pub(super) struct MachineArgs {
     /// Memory, like 512M or 2G
     #[arg(short, long, value_name = "SIZE", value_parser = values::memory)]
     pub(super) mem: Option<u64>,
-    /// Number of harts
+    /// Number of harts, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) cpus: usize,
     /// What runs the guest's instructions
@@ -65,6 +65,9 @@ pub(super) struct MachineArgs {
     /// M-mode firmware; kernels get the built-in one, ELF and flat files none
     #[arg(long, value_enum)]
     pub(super) firmware: Option<FirmwareOption>,
+    /// Run the same way every time: one thread, time counted in retired instructions
+    #[arg(long)]
+    pub(super) deterministic: bool,
     /// Which device of the guest the keyboard types into; both print
     #[arg(long, value_enum, default_value = "uart")]
     pub(super) console: ConsoleOption,
@@ -159,6 +162,7 @@ impl MachineArgs {
                 Board::Virt => BoardKind::Virt,
             },
             cpus: self.cpus,
+            deterministic: self.deterministic,
             memory: self.mem.unwrap_or(default_memory),
             engine: match self.engine {
                 Engine::Interp => EngineKind::Interp,

@@ -32,6 +32,12 @@ pub(super) struct TestArgs {
     /// Memory of each guest
     #[arg(short, long, value_name = "SIZE", value_parser = values::memory, default_value = "128M")]
     mem: u64,
+    /// Harts of each machine, 1 to 8; the built-in ROMs name their own number
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: usize,
+    /// Run the same way every time: one thread, time counted in retired instructions
+    #[arg(long)]
+    deterministic: bool,
     /// What runs the guests' instructions
     #[arg(long, value_enum, default_value = "interp")]
     engine: Engine,
@@ -53,6 +59,8 @@ pub(super) fn execute(args: &TestArgs) -> Result<u8, Failure> {
     let cases = cases(args)?;
     let settings = Settings {
         memory: args.mem,
+        cpus: args.cpus,
+        deterministic: args.deterministic,
         engine: match args.engine {
             Engine::Interp => EngineKind::Interp,
         },

@@ -18,11 +18,10 @@ pub struct Collected {
     pub problems: Vec<String>,
 }
 
-/// The ROMs that are part of this program, but those for several harts: machines have one for now.
+/// The ROMs that are part of this program.
 pub fn builtin() -> Vec<Case> {
     mimic_test_roms::roms()
         .iter()
-        .filter(|rom| rom.harts == 1)
         .map(|rom| Case { name: rom.name.to_owned(), source: Source::Rom(rom) })
         .collect()
 }

@@ -48,6 +48,10 @@ pub enum Source {
 pub struct Settings {
     /// Bytes of RAM.
     pub memory: u64,
+    /// Harts of machines for files; ROMs name their own number.
+    pub cpus: usize,
+    /// Deterministic runs.
+    pub deterministic: bool,
     /// Engine.
     pub engine: EngineKind,
     /// Limits of each guest.
@@ -177,9 +181,10 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
     let spec = MachineSpec {
         board: BoardKind::Virt,
         cpus: match &case.source {
-            Source::File(_) => 1,
+            Source::File(_) => settings.cpus,
             Source::Rom(rom) => rom.harts as usize,
         },
+        deterministic: settings.deterministic,
         memory: settings.memory,
         engine: settings.engine,
         firmware: Firmware::Auto,

@@ -30,13 +30,17 @@ use super::bus::{CodeLog, MachineBus};
 use super::control::Control;
 use super::event_loop::ConsoleInput;
 use super::htif::Htif;
+use super::rendezvous::Rendezvous;
 use super::spec::{ConsoleKind, MachineSpec};
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, payload, process_cpu_time};
 
 /// Most RAM: what the map leaves above [`virt::RAM_BASE`] in 44 bits of physical address.
 const MAX_MEMORY: u64 = 1 << 43;
-/// Harts that can be asked for until remote fences exist between them.
-const MAX_CPUS: usize = 1;
+/// What a deterministic machine's real-time clock shows at its start: 2026-01-01, in nanoseconds since
+/// 1970.
+const DETERMINISTIC_EPOCH: u64 = 1_767_225_600 * 1_000_000_000;
+/// Seed of what a deterministic machine takes for random.
+const DETERMINISTIC_SEED: u64 = 0x6d69_6d69_6300;
 
 /// Interrupt lines of one hart, as an IRQ sink: the input number is the bit of `mip`.
 struct HartPins(Arc<Signals>);
@@ -67,6 +71,7 @@ struct Wiring {
     control: Arc<Control>,
     output: SharedOutput,
     memory: Arc<GuestMemory>,
+    entropy: EntropySource,
     wall_base: u64,
 }
 
@@ -94,7 +99,7 @@ impl Wiring {
         let device: SharedDevice = match place.part {
             Part::BootRom => return (None, None),
             Part::Virtio(virt::ENTROPY_SLOT) => {
-                self.virtio(Entropy::new(EntropySource::Host), line)
+                self.virtio(Entropy::new(self.entropy.clone()), line)
             }
             Part::Virtio(virt::CONSOLE_SLOT) => {
                 let (console, handle) = Console::new(Box::new(self.output.clone()), None);
@@ -146,13 +151,14 @@ fn entropy() -> Result<[u8; 32], MachineError> {
 }
 
 pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, MachineError> {
-    if spec.cpus == 0 || spec.cpus > MAX_CPUS {
-        return Err(MachineError::Cpus { given: spec.cpus, max: MAX_CPUS });
+    if spec.cpus == 0 || spec.cpus > virt::MAX_HARTS {
+        return Err(MachineError::Cpus { given: spec.cpus, max: virt::MAX_HARTS });
     }
     if spec.memory == 0 || !spec.memory.is_multiple_of(PAGE_SIZE) || spec.memory > MAX_MEMORY {
         return Err(MachineError::MemorySize(spec.memory));
     }
-    let layout = payload::lay_out(&spec, entropy()?)?;
+    let seed = if spec.deterministic { [0x6d; 32] } else { entropy()? };
+    let layout = payload::lay_out(&spec, seed)?;
 
     let regions = [
         RegionSpec::rom(virt::BOOT_ROM.base, virt::BOOT_ROM.size),
@@ -173,7 +179,8 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
 
     let signals: Vec<Arc<Signals>> = (0..spec.cpus).map(|_| Arc::default()).collect();
     let control = Arc::new(Control::new(signals.clone(), layout.own_firmware));
-    let clock = Clock::real();
+    let clock = if spec.deterministic { Clock::deterministic() } else { Clock::real() };
+    let rendezvous = Arc::new(Rendezvous::new(signals.clone()));
     let timers = TimerQueue::new();
     let mtime = Mtime::new(clock.clone());
     let pins: Vec<Arc<dyn IrqSink>> = signals
@@ -187,8 +194,13 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
             [irq::MEI, irq::SEI].map(|bit| IrqLine::new(Arc::clone(pin), bit.trailing_zeros()))
         })
         .collect();
-    let wall_base =
+    let real_time =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let (entropy, wall_base) = if spec.deterministic {
+        (EntropySource::Seeded(DETERMINISTIC_SEED), DETERMINISTIC_EPOCH)
+    } else {
+        (EntropySource::Host, real_time)
+    };
     let wiring = Wiring {
         clock: clock.clone(),
         timers: timers.clone(),
@@ -198,6 +210,7 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
         control: Arc::clone(&control),
         output: SharedOutput(Arc::new(Mutex::new(io.output))),
         memory: Arc::clone(&memory),
+        entropy,
         wall_base,
     };
     let space = Arc::new(AddressSpace::new());
@@ -237,6 +250,8 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
         mtime,
         hart_timers,
         code,
+        rendezvous: Arc::clone(&rendezvous),
+        crowded: std::thread::available_parallelism().map_or(1, usize::from) < spec.cpus,
     });
     let harts = signals
         .into_iter()
@@ -252,6 +267,7 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
         harts,
         shared: Arc::new(Shared {
             control,
+            rendezvous,
             clock,
             memory,
             space,

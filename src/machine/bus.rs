@@ -4,13 +4,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mimic_cpu::bus::{BusFault, CpuBus, PAGE_MASK, PageAccess, RamPage, Width};
+use mimic_cpu::bus::{BusFault, CpuBus, PAGE_MASK, PageAccess, RamPage, Request, Width};
 use mimic_cpu::ram::HostPage;
 use mimic_cpu::riscv::NS_PER_TICK;
 use mimic_devices::aclint::Mtime;
 use mimic_devices::bus::{AddressSpace, Width as DeviceWidth};
 use mimic_devices::clock::Timer;
 use mimic_devices::memory::{GuestMemory, WatchBits, WriteObserver};
+
+use super::rendezvous::Rendezvous;
 
 /// What the harts of a machine see.
 pub(super) struct MachineBus {
@@ -20,6 +22,9 @@ pub(super) struct MachineBus {
     /// One per hart; they call the hart's attention.
     pub(super) hart_timers: Vec<Timer>,
     pub(super) code: Arc<CodeLog>,
+    pub(super) rendezvous: Arc<Rendezvous>,
+    /// There are more harts than host cores.
+    pub(super) crowded: bool,
 }
 
 /// Code pages that were written to, in the order of the writes.
@@ -87,9 +92,9 @@ impl CpuBus for MachineBus {
         self.memory.written(gpa, len);
     }
 
-    fn watch_code(&self, _hart: usize, gpa: u64) {
-        // With several harts the others must drop their write entries here, at a safepoint.
+    fn watch_code(&self, hart: usize, gpa: u64) {
         self.memory.watch(gpa, WatchBits::CODE);
+        self.rendezvous.ask_others(hart, Request::WriteProtect(gpa));
     }
 
     fn code_log_len(&self) -> u64 {
@@ -101,7 +106,23 @@ impl CpuBus for MachineBus {
         pages.get(from as usize..).unwrap_or(&[]).to_vec()
     }
 
-    fn now(&self, _retired: u64) -> u64 {
+    fn take_requests(&self, hart: usize) -> Vec<Request> {
+        self.rendezvous.take(hart)
+    }
+
+    fn requests_done(&self, hart: usize) {
+        self.rendezvous.done(hart);
+    }
+
+    fn relax(&self) {
+        if self.crowded {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn now(&self) -> u64 {
         self.mtime.ticks().saturating_mul(NS_PER_TICK)
     }
 

@@ -9,7 +9,7 @@ use mimic_devices::power::{PowerEvent, PowerSink};
 use super::spec::{End, HartView, Stats};
 
 /// What a hart leaves for others to read when it arrives at a safepoint or ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sample {
     pub(super) view: HartView,
     pub(super) stats: Stats,
@@ -96,19 +96,24 @@ impl Control {
         self.lock().samples.clone()
     }
 
-    /// A hart's safepoint: leaves its sample and stands still while anybody asks for it.
-    pub(super) fn safepoint(&self, hart: usize, sample: impl FnOnce() -> Sample) {
+    /// A safepoint of the harts that the calling thread runs: leaves their samples and stands still while
+    /// anybody asks for it.
+    pub(super) fn safepoint(&self, samples: impl FnOnce() -> Vec<(usize, Sample)>) {
         let mut state = self.lock();
         if state.stops == 0 || state.end.is_some() {
             return;
         }
-        state.samples[hart] = Some(sample());
-        state.arrived += 1;
+        let samples = samples();
+        let count = samples.len();
+        for (hart, sample) in samples {
+            state.samples[hart] = Some(sample);
+        }
+        state.arrived += count;
         self.changed.notify_all();
         while state.stops > 0 && state.end.is_none() {
             state = self.wait(state);
         }
-        state.arrived -= 1;
+        state.arrived -= count;
     }
 
     /// A hart's thread ends.
@@ -116,6 +121,12 @@ impl Control {
         let mut state = self.lock();
         state.samples[hart] = Some(sample);
         state.live -= 1;
+        self.changed.notify_all();
+    }
+
+    /// A hart's thread ends without being able to say where the hart is.
+    pub(super) fn leave_without_sample(&self) {
+        self.lock().live -= 1;
         self.changed.notify_all();
     }
 
@@ -191,13 +202,13 @@ mod tests {
         let hart = Arc::clone(&control);
         let thread = std::thread::spawn(move || {
             while !hart.ended() {
-                hart.safepoint(0, sample);
+                hart.safepoint(|| vec![(0, sample())]);
                 std::thread::yield_now();
             }
             hart.leave(0, sample());
         });
         for _ in 0..100 {
-            let pc = control.stop_world(|samples| samples[0].map(|sample| sample.view.pc));
+            let pc = control.stop_world(|samples| samples[0].as_ref().map(|sample| sample.view.pc));
             assert_eq!(pc, Some(0x1234));
         }
         assert!(control.set_paused(true) && !control.set_paused(true));

@@ -17,6 +17,9 @@ use super::control::Control;
 use super::spec::End;
 use super::{InputSource, MachineHandle};
 
+/// Bytes typed ahead that are kept for a guest which takes none.
+const MAX_TYPED: usize = 1 << 20;
+
 const WAKE: Token = Token(0);
 const INPUT: Token = Token(1);
 
@@ -104,7 +107,10 @@ impl EventLoop {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(8);
         while !self.control.ended() {
-            self.timers.fire_due(self.clock.now());
+            // In a deterministic run guest time is made by the harts, and so are its deadlines.
+            if !self.clock.is_deterministic() {
+                self.timers.fire_due(self.clock.now());
+            }
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.control.end(End::TimeLimit);
                 break;
@@ -126,7 +132,7 @@ impl EventLoop {
         let timer = self
             .timers
             .next_deadline()
-            .filter(|_| !self.control.is_paused())
+            .filter(|_| !self.control.is_paused() && !self.clock.is_deterministic())
             // Round up: waking early would only spin.
             .map(|deadline| Duration::from_nanos(deadline.saturating_sub(now)));
         let limit =
@@ -139,19 +145,23 @@ impl EventLoop {
     /// Moves input along as far as the guest takes it. Whether it is stalled by the guest.
     fn serve_input(&mut self) -> bool {
         loop {
-            if self.console.drain() > 0 {
+            let backlog = self.console.drain();
+            let Some(source) = &mut self.input else { return backlog > 0 };
+            // Somebody at a terminal must reach the escape key even when the guest takes nothing; a pipe
+            // is left to wait.
+            let limit = if source.interactive { MAX_TYPED } else { 0 };
+            if backlog > limit {
                 return true;
             }
-            let Some(source) = &mut self.input else { return false };
             if !ready(source.fd.as_fd()) {
-                return false;
+                return backlog > 0;
             }
             let mut bytes = [0; 1024];
             match rustix::io::read(&source.fd, &mut bytes) {
                 Ok(0) => {
                     (source.on_eof)(&self.handle);
                     self.close_input();
-                    return false;
+                    return backlog > 0;
                 }
                 Ok(len) => (source.on_bytes)(&bytes[..len], &self.handle),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return false,
@@ -159,7 +169,7 @@ impl EventLoop {
                     log::warn!(target: "console", "reading the console's input failed: {error}");
                     (source.on_eof)(&self.handle);
                     self.close_input();
-                    return false;
+                    return backlog > 0;
                 }
             }
         }

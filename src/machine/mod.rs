@@ -8,8 +8,10 @@ mod build;
 mod bus;
 mod control;
 mod event_loop;
+mod harts;
 mod htif;
 mod payload;
+mod rendezvous;
 pub mod spec;
 
 use std::io;
@@ -18,18 +20,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mimic_cpu::run::{Budget, Exit};
-use mimic_cpu::signals::Signals;
 use mimic_devices::bus::AddressSpace;
 use mimic_devices::clock::{Clock, TimerQueue};
 use mimic_devices::memory::{GuestMemory, WriteObserver};
 use mimic_devices::serial::SerialOutput;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::engine::Engine;
 use crate::loader::Symbols;
 use control::{Control, Sample};
 use event_loop::{ConsoleInput, EventLoop, Parts};
+use harts::{Allowance, Deterministic, Loaded, run_hart};
+use rendezvous::Rendezvous;
 use spec::{End, HartView, Limits, MachineSpec, Report, Stats};
 
 /// What is done with bytes typed for the guest.
@@ -41,6 +42,8 @@ pub type OnEof = Box<dyn FnMut(&MachineHandle) + Send>;
 pub struct InputSource {
     /// Read by the event loop whenever it has something.
     pub fd: OwnedFd,
+    /// Somebody types: keep reading even when the guest does not.
+    pub interactive: bool,
     /// Called on the event loop's thread with what was read.
     pub on_bytes: OnBytes,
     /// Called once when the input has ended.
@@ -96,7 +99,7 @@ pub enum MachineError {
 
 /// A machine that is ready to run.
 pub struct Machine {
-    harts: Vec<(Box<dyn Engine>, Arc<Signals>)>,
+    harts: Vec<Loaded>,
     shared: Arc<Shared>,
     timers: TimerQueue,
     console: Arc<ConsoleInput>,
@@ -110,6 +113,7 @@ pub struct Machine {
 /// What the user's handle and the machine both need.
 struct Shared {
     control: Arc<Control>,
+    rendezvous: Arc<Rendezvous>,
     clock: Clock,
     memory: Arc<GuestMemory>,
     space: Arc<AddressSpace>,
@@ -247,14 +251,14 @@ impl Machine {
         let parts = Parts {
             control: Arc::clone(&control),
             clock: shared.clock.clone(),
-            timers,
+            timers: timers.clone(),
             console,
             input,
             limit: limits.time,
             handle,
         };
         let threads = match EventLoop::new(parts) {
-            Ok(event_loop) => start(event_loop, harts, &control, limits.insns),
+            Ok(event_loop) => start(event_loop, harts, &shared, timers, limits.insns),
             Err(error) => {
                 control.end(End::Host(format!("the event loop cannot start: {error}")));
                 Vec::new()
@@ -294,13 +298,15 @@ impl SignatureDump {
     }
 }
 
-/// Starts the event loop's thread and one thread per hart.
+/// Starts the event loop's thread and the harts': one each, or one for all in a deterministic run.
 fn start(
     event_loop: EventLoop,
-    harts: Vec<(Box<dyn Engine>, Arc<Signals>)>,
-    control: &Arc<Control>,
-    insn_limit: Option<u64>,
+    harts: Vec<Loaded>,
+    shared: &Shared,
+    timers: TimerQueue,
+    insns: Option<u64>,
 ) -> Vec<JoinHandle<()>> {
+    let control = &shared.control;
     let mut threads = Vec::new();
     let mut spawn = |name: String, body: Box<dyn FnOnce() + Send>| match std::thread::Builder::new()
         .name(name)
@@ -310,41 +316,18 @@ fn start(
         Err(error) => control.end(End::Host(format!("a thread cannot start: {error}"))),
     };
     spawn("events".into(), Box::new(move || event_loop.run()));
-    for (index, (engine, signals)) in harts.into_iter().enumerate() {
-        let control = Arc::clone(control);
-        let body = move || run_hart(index, engine, &signals, &control, insn_limit);
+    if shared.clock.is_deterministic() {
+        let (control, clock) = (Arc::clone(control), shared.clock.clone());
+        let all = Deterministic { harts, control, clock, timers, insns };
+        spawn("harts".into(), Box::new(move || all.run()));
+        return threads;
+    }
+    let allowance = Arc::new(Allowance::new(insns));
+    for (index, hart) in harts.into_iter().enumerate() {
+        let (control, rendezvous) = (Arc::clone(control), Arc::clone(&shared.rendezvous));
+        let allowance = Arc::clone(&allowance);
+        let body = move || run_hart(index, hart, &control, &rendezvous, &allowance);
         spawn(format!("hart {index}"), Box::new(body));
     }
     threads
-}
-
-/// The life of a hart's thread.
-fn run_hart(
-    index: usize,
-    mut engine: Box<dyn Engine>,
-    signals: &Signals,
-    control: &Control,
-    insn_limit: Option<u64>,
-) {
-    while !control.ended() {
-        control.safepoint(index, || sample(&*engine));
-        let insns = insn_limit.map(|limit| limit.saturating_sub(engine.retired()));
-        if insns == Some(0) {
-            control.end(End::InsnLimit);
-            break;
-        }
-        match engine.run(Budget { insns }) {
-            Exit::Budget => {}
-            Exit::Halted => signals.park(None),
-            Exit::Dead(why) => control.end(End::Died(why)),
-        }
-    }
-    control.leave(index, sample(&*engine));
-}
-
-/// What the calling thread's hart leaves for others.
-fn sample(engine: &dyn Engine) -> Sample {
-    let mut stats = Stats { hart_time: cpu_time(ClockId::ThreadCPUTime), ..Stats::default() };
-    engine.count(&mut stats);
-    Sample { view: engine.view(), stats }
 }

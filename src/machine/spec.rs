@@ -57,6 +57,9 @@ pub struct MachineSpec {
     pub cpus: usize,
     /// Bytes of RAM.
     pub memory: u64,
+    /// The same guest with the same input does the same every time: one thread runs all harts in turn, and
+    /// guest time is counted in retired instructions.
+    pub deterministic: bool,
     /// Engine of all harts at the start.
     pub engine: EngineKind,
     /// M-mode firmware.

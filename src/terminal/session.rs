@@ -146,6 +146,7 @@ fn input(mut keys: Keys, escape: EscapeKey, typed: bool, sink: Sink) -> Option<I
     let fd = io::stdin().as_fd().try_clone_to_owned().ok()?;
     Some(InputSource {
         fd,
+        interactive: typed,
         on_bytes: Box::new(move |bytes, machine| {
             for event in keys.feed(bytes) {
                 match event {

@@ -24,9 +24,11 @@ const PATIENCE: Limits =
 
 #[test]
 fn roms_pass_on_every_engine() {
-    for engine in ENGINES {
+    for (engine, deterministic) in ENGINES.into_iter().flat_map(|e| [(e, false), (e, true)]) {
         let settings = Settings {
             memory: 128 << 20,
+            cpus: 1,
+            deterministic,
             engine,
             limits: PATIENCE,
             signatures: None,
@@ -39,7 +41,11 @@ fn roms_pass_on_every_engine() {
             .filter(|outcome| !outcome.passed())
             .map(|outcome| format!("{}: {}", outcome.name, outcome.reason()))
             .collect();
-        assert!(failed.is_empty(), "on {engine:?}:\n{}", failed.join("\n"));
+        assert!(
+            failed.is_empty(),
+            "on {engine:?}, deterministic {deterministic}:\n{}",
+            failed.join("\n")
+        );
     }
 }
 
@@ -53,11 +59,12 @@ impl SerialOutput for Capture {
 }
 
 /// Runs a flat S-mode guest on the built-in firmware; how it ended, and what it printed.
-fn run_on_firmware(guest: &[u8], base: u64, engine: EngineKind) -> (End, String) {
+fn run_on_firmware(guest: &[u8], base: u64, harts: usize, engine: EngineKind) -> (End, String) {
     let options = LoadOptions { load_addr: Some(base) };
     let spec = MachineSpec {
         board: BoardKind::Virt,
-        cpus: 1,
+        cpus: harts,
+        deterministic: false,
         memory: 64 << 20,
         engine,
         firmware: Firmware::Builtin,
@@ -77,18 +84,18 @@ fn run_on_firmware(guest: &[u8], base: u64, engine: EngineKind) -> (End, String)
 
 #[test]
 fn the_sbi_does_what_its_specification_says() {
-    for engine in ENGINES {
+    for (engine, harts) in ENGINES.into_iter().flat_map(|e| [(e, 1), (e, 2), (e, 4)]) {
         let base = virt::RAM_BASE + (2 << 20);
         let guest = sbi_check(&SbiCheckConfig {
             base,
-            harts: 1,
+            harts: u32::try_from(harts).unwrap(),
             firmware: virt::RAM_BASE,
             nowhere: 0x7000_0000,
             timebase: TIMEBASE_HZ,
-            implementation: Some(u32::try_from(sbi::IMPLEMENTATION_ID).unwrap()),
+            implementation: Some(sbi::IMPLEMENTATION_ID),
         });
-        let (end, text) = run_on_firmware(&guest, base, engine);
-        assert_eq!(end, End::PowerOff, "on {engine:?}: {text}");
-        assert!(text.contains("failed 0"), "on {engine:?}: {text}");
+        let (end, text) = run_on_firmware(&guest, base, harts, engine);
+        assert_eq!(end, End::PowerOff, "on {engine:?}, {harts} harts: {text}");
+        assert!(text.contains("failed 0"), "on {engine:?}, {harts} harts: {text}");
     }
 }

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use mimic_cpu::bus::{BusFault, CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Width};
+use mimic_cpu::bus::{BusFault, CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Request, Width};
 use mimic_cpu::ram::HostPage;
 use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::riscv::interp::Interp;
@@ -26,7 +26,7 @@ struct Page(UnsafeCell<[u8; PAGE_SIZE as usize]>);
 // SAFETY: the bytes are only reached through `HostPage`, which uses atomics.
 unsafe impl Sync for Page {}
 
-/// RAM at [`RAM`], one device register, and a clock that counts retired instructions.
+/// RAM at [`RAM`], one device register, and a clock that moves when the test says so.
 pub(crate) struct TestBus {
     pages: Box<[Page]>,
     /// Pages from this index on are read-only.
@@ -36,6 +36,8 @@ pub(crate) struct TestBus {
     pub(crate) device: AtomicU64,
     /// Interrupt lines that the device register drives: what is written to it is what they are.
     pub(crate) drives: Mutex<Option<Arc<Signals>>>,
+    /// What the clock says, in nanoseconds.
+    pub(crate) clock: AtomicU64,
     /// The last deadline asked for.
     pub(crate) deadline: AtomicU64,
 }
@@ -51,6 +53,7 @@ impl TestBus {
             log: Mutex::default(),
             device: AtomicU64::new(0),
             drives: Mutex::default(),
+            clock: AtomicU64::new(123_456_700),
             deadline: AtomicU64::new(u64::MAX),
         })
     }
@@ -147,8 +150,16 @@ impl CpuBus for TestBus {
         self.log.lock().unwrap()[from as usize..].to_vec()
     }
 
-    fn now(&self, retired: u64) -> u64 {
-        retired * 100
+    fn take_requests(&self, _: usize) -> Vec<Request> {
+        Vec::new()
+    }
+
+    fn requests_done(&self, _: usize) {}
+
+    fn relax(&self) {}
+
+    fn now(&self) -> u64 {
+        self.clock.load(Ordering::SeqCst)
     }
 
     fn set_deadline(&self, _: usize, ns: u64) {

@@ -68,6 +68,9 @@ pub(super) struct Core {
     pub(super) device_accesses: u64,
 }
 
+/// The sets of a FENCE that is Zihintpause's PAUSE.
+const PAUSE: (u8, u8) = (1, 0);
+
 /// Where an address leads.
 enum Place {
     Ram(RamPage, u64),
@@ -78,12 +81,11 @@ enum Place {
 struct Moment<'a> {
     bus: &'a dyn CpuBus,
     signals: &'a Signals,
-    retired: u64,
 }
 
 impl Outside for Moment<'_> {
     fn time(&self) -> u64 {
-        self.bus.now(self.retired) / NS_PER_TICK
+        self.bus.now() / NS_PER_TICK
     }
     fn lines(&self) -> u64 {
         self.signals.lines()
@@ -126,7 +128,7 @@ impl Core {
     }
 
     fn moment(&self) -> Moment<'_> {
-        Moment { bus: &*self.bus, signals: &self.signals, retired: self.hart.retired }
+        Moment { bus: &*self.bus, signals: &self.signals }
     }
 
     /// Looks at the clock: refreshes what [`mip`](Self::mip) says of the supervisor timer and asks to be
@@ -563,7 +565,10 @@ impl Sem for Core {
     fn fence(&mut self, pred: u8, succ: u8) {
         // x86-like hosts reorder a later load before an earlier store, and nothing else; other hosts
         // need the full fence for every combination anyway.
-        let _ = (pred, succ);
+        if (pred, succ) == PAUSE {
+            self.bus.relax();
+            return;
+        }
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     }
     fn fence_i(&mut self) {
@@ -617,8 +622,7 @@ impl Sem for Core {
     }
 
     fn csr(&mut self, op: CsrOp, csr: u16, operand: Option<u64>) -> Result<u64, Stop> {
-        let outside =
-            Moment { bus: &*self.bus, signals: &self.signals, retired: self.hart.retired };
+        let outside = Moment { bus: &*self.bus, signals: &self.signals };
         let Ok((old, effects)) = self.hart.csr(op, csr, operand, &outside) else {
             return Err(self.illegal());
         };
@@ -662,7 +666,7 @@ impl Sem for Core {
     fn wrs(&mut self, _timeout: bool) -> Result<(), Stop> {
         // A stall may end at any time (Zawrs, 15.1): let others run and go on.
         if self.hart.reservation.is_some() {
-            std::thread::yield_now();
+            self.bus.relax();
         }
         Ok(())
     }

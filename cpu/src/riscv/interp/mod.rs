@@ -12,7 +12,7 @@ mod fpu;
 
 use std::sync::Arc;
 
-use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, Width};
+use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, Request, Width};
 use crate::run::{Budget, Exit};
 use crate::signals::Signals;
 
@@ -62,6 +62,7 @@ impl Interp {
     #[must_use]
     pub fn new(hart: Hart, bus: Arc<dyn CpuBus>, signals: Arc<Signals>) -> Self {
         let code_log = bus.code_log_len();
+        signals.call_attention();
         Interp {
             core: Core::new(hart, bus, signals),
             code: CodeCache::new(),
@@ -108,7 +109,7 @@ impl Interp {
     pub fn run(&mut self, budget: Budget) -> Exit {
         let limit =
             budget.insns.map_or(u64::MAX, |insns| self.core.hart.retired.saturating_add(insns));
-        self.core.signals.call_attention();
+        self.core.poll = true;
         loop {
             if self.core.poll | self.core.signals.needs_attention()
                 && let Some(exit) = self.attend()
@@ -132,6 +133,7 @@ impl Interp {
                 self.core.poll = true;
                 return Some(Exit::Budget);
             }
+            self.apply_requests_of_others();
             self.core.look_at_clock();
         }
         self.serve_requests();
@@ -155,6 +157,22 @@ impl Interp {
         None
     }
 
+    fn apply_requests_of_others(&mut self) {
+        let hart = self.core.hart.hartid as usize;
+        let requests = self.core.bus.take_requests(hart);
+        if requests.is_empty() {
+            return;
+        }
+        for request in requests {
+            match request {
+                Request::WriteProtect(gpa) => self.core.write_protect(gpa),
+                Request::FlushTranslations => self.core.flush(),
+            }
+        }
+        self.core.bus.requests_done(hart);
+    }
+
+    /// What the hart's own instructions left to be done.
     fn serve_requests(&mut self) {
         let requests = std::mem::take(&mut self.core.requests);
         if requests == Requests::default() {

@@ -1,0 +1,220 @@
+//! The life of the harts: one thread each, or all of them in turn on one thread when the run shall be
+//! deterministic.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mimic_cpu::run::{Budget, Exit};
+use mimic_cpu::signals::Signals;
+use mimic_devices::clock::{Clock, TimerQueue};
+use rustix::time::ClockId;
+
+use crate::engine::Engine;
+
+use super::control::{Control, Sample};
+use super::cpu_time;
+use super::rendezvous::Rendezvous;
+use super::spec::{End, Stats};
+
+/// A hart's engine and its signals.
+pub(super) type Loaded = (Box<dyn Engine>, Arc<Signals>);
+
+/// What a hart leaves for others.
+fn sample(engine: &dyn Engine, hart_time: Duration) -> Sample {
+    let mut stats = Stats { hart_time, ..Stats::default() };
+    engine.count(&mut stats);
+    Sample { view: engine.view(), stats }
+}
+
+/// Instructions that all harts together may still retire, handed out in portions.
+pub(super) struct Allowance(Option<AtomicU64>);
+
+impl Allowance {
+    /// Small enough that no hart starves while another holds the rest.
+    const PORTION: u64 = 1_000_000;
+
+    pub(super) fn new(insns: Option<u64>) -> Self {
+        Allowance(insns.map(AtomicU64::new))
+    }
+
+    /// A portion, `None` without a limit; `Some(0)` when all is used up.
+    fn take(&self) -> Option<u64> {
+        let left = self.0.as_ref()?;
+        let mut portion = 0;
+        let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            portion = left.min(Self::PORTION);
+            Some(left - portion)
+        });
+        Some(portion)
+    }
+
+    /// Gives back what was not used of a portion.
+    fn give_back(&self, insns: u64) {
+        if let Some(left) = &self.0 {
+            left.fetch_add(insns, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The life of a hart's thread.
+pub(super) fn run_hart(
+    index: usize,
+    (mut engine, signals): Loaded,
+    control: &Control,
+    rendezvous: &Rendezvous,
+    allowance: &Allowance,
+) {
+    let now = || cpu_time(ClockId::ThreadCPUTime);
+    let guard = PanicGuard { control, harts: index..index + 1 };
+    while !control.ended() {
+        control.safepoint(|| vec![(index, sample(&*engine, now()))]);
+        let insns = allowance.take();
+        if insns == Some(0) {
+            control.end(End::InsnLimit);
+            break;
+        }
+        let before = engine.retired();
+        rendezvous.set_running(index, true);
+        let exit = engine.run(Budget { insns });
+        rendezvous.set_running(index, false);
+        if let Some(insns) = insns {
+            allowance.give_back(insns - (engine.retired() - before));
+        }
+        match exit {
+            Exit::Budget => {}
+            Exit::Halted => signals.park(None),
+            Exit::Dead(why) => control.end(End::Died(why)),
+        }
+    }
+    std::mem::forget(guard);
+    control.leave(index, sample(&*engine, now()));
+}
+
+/// Ends the machine when a hart's thread panics: nobody shall wait for its harts.
+struct PanicGuard<'a> {
+    control: &'a Control,
+    harts: Range<usize>,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        self.control.end(End::Host("a thread of the emulator panicked".into()));
+        for _ in self.harts.clone() {
+            self.control.leave_without_sample();
+        }
+    }
+}
+
+/// Guest time that a retired instruction takes in a deterministic run, in nanoseconds.
+const NS_PER_INSN: u64 = 1;
+/// Instructions that each hart runs in turn. Guest time stands still inside a window, so that what a hart
+/// sees does not depend on how an engine cuts its work into blocks.
+const WINDOW: u64 = 1_000;
+
+/// Runs all harts on the calling thread: the same guest with the same input does the same every time.
+pub(super) struct Deterministic {
+    pub(super) harts: Vec<Loaded>,
+    pub(super) control: Arc<Control>,
+    pub(super) clock: Clock,
+    pub(super) timers: TimerQueue,
+    /// Instructions that all harts together may retire.
+    pub(super) insns: Option<u64>,
+}
+
+impl Deterministic {
+    pub(super) fn run(mut self) {
+        let started = Instant::now();
+        let first = self.clock.now();
+        let mut halted = vec![false; self.harts.len()];
+        let control = Arc::clone(&self.control);
+        let guard = PanicGuard { control: &control, harts: 0..self.harts.len() };
+        while !self.control.ended() {
+            self.safepoint();
+            if self.insns == Some(0) {
+                self.control.end(End::InsnLimit);
+                break;
+            }
+            let now = self.clock.now();
+            self.timers.fire_due(now);
+            let window = self.timers.next_deadline().map_or(WINDOW, |deadline| {
+                WINDOW.min(deadline.saturating_sub(now).div_ceil(NS_PER_INSN)).max(1)
+            });
+            for (hart, halted) in halted.iter_mut().enumerate() {
+                self.run_window(hart, halted, window);
+            }
+            if halted.iter().all(|&halted| halted) {
+                self.idle(started, first);
+            } else {
+                self.clock.advance_to(now + window * NS_PER_INSN);
+            }
+        }
+        std::mem::forget(guard);
+        for (index, sample) in self.samples() {
+            self.control.leave(index, sample);
+        }
+    }
+
+    fn run_window(&mut self, hart: usize, halted: &mut bool, window: u64) {
+        let (engine, signals) = &mut self.harts[hart];
+        if *halted && !signals.needs_attention() {
+            return;
+        }
+        let insns = self.insns.map_or(window, |left| left.min(window));
+        let target = engine.retired() + insns;
+        *halted = false;
+        // A kick (a look from outside) interrupts the window but does not end it.
+        while engine.retired() < target && !self.control.ended() {
+            match engine.run(Budget { insns: Some(target - engine.retired()) }) {
+                Exit::Budget => {}
+                Exit::Halted => {
+                    *halted = true;
+                    break;
+                }
+                Exit::Dead(why) => self.control.end(End::Died(why)),
+            }
+        }
+        if let Some(left) = &mut self.insns {
+            *left -= insns - (target - engine.retired());
+        }
+    }
+
+    /// Every hart waits: guest time jumps to the next deadline. The host sleeps if guest time is ahead of
+    /// it, until then or until something happens.
+    fn idle(&self, started: Instant, first: u64) {
+        // The harts may have armed timers before they went to sleep.
+        let next = self.timers.next_deadline().map(|next| next.max(self.clock.now()));
+        let ahead = |next: u64| {
+            let real = started.elapsed().as_nanos() as u64;
+            Duration::from_nanos((next - first).saturating_sub(real))
+        };
+        // Only one hart's signals can be slept on; a short sleep finds what the others were told.
+        let nap = if self.harts.len() > 1 { Duration::from_millis(10) } else { Duration::MAX };
+        match next.map(ahead) {
+            Some(Duration::ZERO) => {}
+            Some(ahead) => self.harts[0].1.park(Some(ahead.min(nap))),
+            None => self.harts[0].1.park(Some(nap)),
+        }
+        let woken = self.harts.iter().any(|(_, signals)| signals.needs_attention());
+        if let Some(next) = next
+            && !woken
+            && !self.control.ended()
+            && ahead(next) == Duration::ZERO
+        {
+            self.clock.advance_to(next);
+        }
+    }
+
+    fn safepoint(&self) {
+        self.control.safepoint(|| self.samples());
+    }
+
+    /// The one thread's time is booked on hart 0.
+    fn samples(&self) -> Vec<(usize, Sample)> {
+        let time = cpu_time(ClockId::ThreadCPUTime);
+        let share = |index| if index == 0 { time } else { Duration::ZERO };
+        let harts = self.harts.iter().enumerate();
+        harts.map(|(index, (engine, _))| (index, sample(&**engine, share(index)))).collect()
+    }
+}

@@ -1,0 +1,153 @@
+//! What harts ask of each other, with acknowledgement: for instance to give up the right to write a page
+//! from which one of them is about to read code.
+//!
+//! A hart is *running* while its engine executes guest code. Only running harts must be waited for:
+//! what the others find in their mailbox they apply before they execute anything.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use mimic_cpu::bus::Request;
+use mimic_cpu::signals::Signals;
+
+#[derive(Default)]
+struct Mailbox {
+    running: bool,
+    requests: Vec<Request>,
+    /// Requests that the hart has taken but not yet applied.
+    taken: bool,
+}
+
+impl Mailbox {
+    fn must_be_waited_for(&self) -> bool {
+        self.running && (self.taken || !self.requests.is_empty())
+    }
+}
+
+pub(super) struct Rendezvous {
+    mailboxes: Mutex<Vec<Mailbox>>,
+    changed: Condvar,
+    harts: Vec<Arc<Signals>>,
+}
+
+impl Rendezvous {
+    pub(super) fn new(harts: Vec<Arc<Signals>>) -> Self {
+        Rendezvous {
+            mailboxes: Mutex::new(harts.iter().map(|_| Mailbox::default()).collect()),
+            changed: Condvar::new(),
+            harts,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Mailbox>> {
+        self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hart's engine starts or stops executing guest code.
+    pub(super) fn set_running(&self, hart: usize, running: bool) {
+        self.lock()[hart].running = running;
+        self.changed.notify_all();
+    }
+
+    /// Puts `request` to every other hart and waits until those that run have applied it. The calling
+    /// hart counts as standing still meanwhile, so that harts may wait for each other; it looks at its own
+    /// mailbox before it goes on.
+    pub(super) fn ask_others(&self, hart: usize, request: Request) {
+        if self.harts.len() == 1 {
+            return;
+        }
+        let mut mailboxes = self.lock();
+        let was_running = std::mem::replace(&mut mailboxes[hart].running, false);
+        for (other, mailbox) in mailboxes.iter_mut().enumerate() {
+            if other != hart {
+                mailbox.requests.push(request);
+                self.harts[other].call_attention();
+            }
+        }
+        self.changed.notify_all();
+        let others_busy = |mailboxes: &[Mailbox]| {
+            mailboxes
+                .iter()
+                .enumerate()
+                .any(|(other, mailbox)| other != hart && mailbox.must_be_waited_for())
+        };
+        while others_busy(&mailboxes) {
+            mailboxes = self.changed.wait(mailboxes).unwrap_or_else(PoisonError::into_inner);
+        }
+        mailboxes[hart].running = was_running;
+        if !mailboxes[hart].requests.is_empty() {
+            self.harts[hart].call_attention();
+        }
+    }
+
+    /// Takes what was asked of `hart`; [`Self::done`] acknowledges it.
+    pub(super) fn take(&self, hart: usize) -> Vec<Request> {
+        let mut mailboxes = self.lock();
+        let requests = std::mem::take(&mut mailboxes[hart].requests);
+        mailboxes[hart].taken = !requests.is_empty();
+        requests
+    }
+
+    /// What was taken has been applied.
+    pub(super) fn done(&self, hart: usize) {
+        self.lock()[hart].taken = false;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    fn rendezvous(harts: usize) -> Arc<Rendezvous> {
+        Arc::new(Rendezvous::new((0..harts).map(|_| Arc::default()).collect()))
+    }
+
+    #[test]
+    fn harts_that_stand_still_are_not_waited_for() {
+        let rendezvous = rendezvous(3);
+        rendezvous.set_running(0, true);
+        rendezvous.ask_others(0, Request::WriteProtect(0x8000_0000));
+        assert_eq!(rendezvous.take(1), [Request::WriteProtect(0x8000_0000)]);
+        assert_eq!(rendezvous.take(0), []);
+    }
+
+    /// Every hart asks all the others at the same time, over and over: nobody waits forever, and no
+    /// request is left behind.
+    #[test]
+    fn harts_may_ask_each_other_at_once() {
+        const ROUNDS: u64 = 300;
+        let rendezvous = rendezvous(4);
+        let applied = Arc::new(AtomicU64::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let asking = Arc::new(AtomicU64::new(4));
+        let threads: Vec<_> = (0..4)
+            .map(|hart| {
+                let (rendezvous, applied) = (Arc::clone(&rendezvous), Arc::clone(&applied));
+                let (stop, asking) = (Arc::clone(&stop), Arc::clone(&asking));
+                std::thread::spawn(move || {
+                    let mut round = 0;
+                    rendezvous.set_running(hart, true);
+                    while !stop.load(Ordering::SeqCst) {
+                        applied.fetch_add(rendezvous.take(hart).len() as u64, Ordering::SeqCst);
+                        rendezvous.done(hart);
+                        if round < ROUNDS {
+                            rendezvous.ask_others(hart, Request::WriteProtect(round));
+                            round += 1;
+                            if round == ROUNDS && asking.fetch_sub(1, Ordering::SeqCst) == 1 {
+                                stop.store(true, Ordering::SeqCst);
+                            }
+                        }
+                        std::thread::yield_now();
+                    }
+                    rendezvous.set_running(hart, false);
+                    applied.fetch_add(rendezvous.take(hart).len() as u64, Ordering::SeqCst);
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(applied.load(Ordering::SeqCst), ROUNDS * 4 * 3);
+    }
+}
