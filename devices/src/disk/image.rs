@@ -1,8 +1,8 @@
 //! A raw disk image: a file, or a block device of the host, whose bytes are the disk's.
 //!
 //! An image in use is locked as a whole with an open file description lock (fcntl(2)): exclusively
-//! by who writes it, shared by who only reads it. QEMU locks single bytes of its images in the same
-//! way, so the two programs keep each other out as well.
+//! by who writes it, shared by who only reads it. QEMU locks single bytes of its images with the
+//! same kind, so neither program writes an image that the other one writes.
 #![allow(unsafe_code)] // the lock, which no safe wrapper offers
 
 use std::fs::{self, File, OpenOptions};

@@ -1,0 +1,7 @@
+//! libFuzzer's entry to the block device fuzzer.
+#![no_main]
+
+#[path = "../block.rs"]
+mod block;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| block::run(data));
