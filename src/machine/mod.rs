@@ -185,10 +185,11 @@ impl MachineHandle {
         self.shared.control.end(End::Quit);
     }
 
-    /// Stops the harts and the guest's time.
+    /// Stops the harts and the guest's time; on return they stand.
     pub fn pause(&self) {
         if self.shared.control.set_paused(true) {
-            self.shared.clock.stop();
+            // On return nothing moves any more.
+            self.shared.control.stop_world(|_| self.shared.clock.stop());
         }
     }
 
