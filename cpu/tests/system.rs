@@ -6,10 +6,12 @@ mod asm;
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use asm::assemble;
 use common::{DEVICE, RAM, TestBus, interp, open_hart, run};
 use mimic_cpu::bus::Width::{Double, Half, Word};
+use mimic_cpu::bus::{CpuBus as _, Request};
 use mimic_cpu::riscv::hart::{Hart, Mode};
 use mimic_cpu::run::Exit;
 
@@ -458,4 +460,72 @@ fn watched_pages_still_hold_what_was_stored() {
     assert_eq!(bus.load(RAM + 0x100, Double), 0x1122_3344_5566_7788);
     assert_eq!(bus.load(RAM + 0x108, Double), 0x55_6677_8800);
     assert_eq!(bus.load(RAM + 0x204, Word), 0x4455_6677);
+}
+
+#[test]
+fn a_hart_gives_up_the_right_to_write_a_page_when_asked() {
+    let bus = TestBus::new(4, 0);
+    bus.put_bytes(RAM, &assemble!(; again: ; sd a1, [a0] ; addi a1, a1, 1 ; j <again));
+    let mut hart = open_hart(RAM);
+    hart.x[10] = DATA;
+    let (mut interp, signals) = interp(hart, &bus);
+    run(&mut interp, 3);
+    assert_eq!(bus.reported(), []);
+    // Another hart reads code from the page.
+    bus.watch_code(1, DATA);
+    bus.requests.lock().unwrap().push(Request::WriteProtect(DATA));
+    signals.call_attention();
+    run(&mut interp, 0);
+    assert_eq!(bus.acknowledged.load(Ordering::SeqCst), 1, "before anything is executed");
+    run(&mut interp, 3);
+    assert_eq!(bus.reported(), [DATA]);
+    run(&mut interp, 6);
+    assert_eq!(bus.reported(), [DATA], "once it is reported it is watched no more");
+    assert_eq!(bus.load(DATA, Double), 3);
+}
+
+#[test]
+fn a_hart_forgets_translations_when_asked() {
+    let bus = TestBus::new(8, 0);
+    bus.put_bytes(RAM, &assemble!(; again: ; ld a1, [a0] ; j <again));
+    bus.put_bytes(RAM + 0x3000, &assemble!(; again: ; ld a2, [a0] ; j <again));
+    bus.store(DATA, Double, 1);
+    bus.store(RAM + 0x4000, Double, 2);
+    let mut hart = open_hart(0x10000);
+    map(&bus, &mut hart, &[Some(RAM), Some(DATA)]);
+    hart.x[10] = 0x11000;
+    let (mut interp, signals) = interp(hart.clone(), &bus);
+    run(&mut interp, 2);
+    // Both pages become others: without a fence nothing need change, with the request everything does.
+    map(&bus, &mut hart, &[Some(RAM + 0x3000), Some(RAM + 0x4000)]);
+    bus.requests.lock().unwrap().push(Request::FlushTranslations);
+    signals.call_attention();
+    run(&mut interp, 2);
+    let hart = interp.hart();
+    assert_eq!((hart.x[11], hart.x[12]), (1, 2));
+    assert_eq!(bus.acknowledged.load(Ordering::SeqCst), 1);
+}
+
+/// The supervisor timer (Sstc): the hart asks to be told when it expires, and looks when it is told.
+#[test]
+fn the_supervisor_timer_fires_at_its_deadline() {
+    const STI: u64 = 1 << 5;
+    let bus = TestBus::new(4, 0);
+    bus.put_words(RAM, &[0x14d5_1073, 0x0015_8593, 0xffdf_f06f]); // csrw stimecmp, a0; addi a1, a1, 1; j .-4
+    bus.put_words(HANDLER, &[0x6f]);
+    let mut hart = open_hart(RAM);
+    (hart.mtvec, hart.mie, hart.menvcfg) = (HANDLER, STI, 1 << 63);
+    hart.mstatus |= 1 << 3;
+    hart.x[10] = 5000;
+    bus.clock.store(4999 * 100, Ordering::SeqCst);
+    let (mut interp, signals) = interp(hart, &bus);
+    run(&mut interp, 10);
+    // Ticks of 100 ns: the board's 10 MHz.
+    assert_eq!(bus.deadline.load(Ordering::SeqCst), 5000 * 100);
+    assert_eq!(interp.hart().mcause, 0);
+    bus.clock.store(5000 * 100, Ordering::SeqCst);
+    signals.call_attention();
+    run(&mut interp, 1);
+    let hart = interp.hart();
+    assert_eq!((hart.mcause, hart.retired), (INTERRUPT | 5, 11));
 }

@@ -36,6 +36,10 @@ pub(crate) struct TestBus {
     pub(crate) device: AtomicU64,
     /// Interrupt lines that the device register drives: what is written to it is what they are.
     pub(crate) drives: Mutex<Option<Arc<Signals>>>,
+    /// What others ask of the hart; its attention must be called too.
+    pub(crate) requests: Mutex<Vec<Request>>,
+    /// How often requests were acknowledged.
+    pub(crate) acknowledged: AtomicU64,
     /// What the clock says, in nanoseconds.
     pub(crate) clock: AtomicU64,
     /// The last deadline asked for.
@@ -53,6 +57,8 @@ impl TestBus {
             log: Mutex::default(),
             device: AtomicU64::new(0),
             drives: Mutex::default(),
+            requests: Mutex::default(),
+            acknowledged: AtomicU64::new(0),
             clock: AtomicU64::new(123_456_700),
             deadline: AtomicU64::new(u64::MAX),
         })
@@ -90,6 +96,11 @@ impl TestBus {
         for (at, byte) in (gpa..).zip(bytes) {
             self.store(at, Width::Byte, u64::from(*byte));
         }
+    }
+
+    /// Pages whose watched stores were reported, in order.
+    pub(crate) fn reported(&self) -> Vec<u64> {
+        self.log.lock().unwrap().clone()
     }
 
     /// All memory, as double words.
@@ -151,10 +162,12 @@ impl CpuBus for TestBus {
     }
 
     fn take_requests(&self, _: usize) -> Vec<Request> {
-        Vec::new()
+        std::mem::take(&mut self.requests.lock().unwrap())
     }
 
-    fn requests_done(&self, _: usize) {}
+    fn requests_done(&self, _: usize) {
+        self.acknowledged.fetch_add(1, Ordering::SeqCst);
+    }
 
     fn relax(&self) {}
 
