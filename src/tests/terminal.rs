@@ -160,6 +160,16 @@ fn signals_give_the_terminal_back_and_end_the_process() {
     }
 }
 
+/// Waits until the process is in state T, which follows its name in `/proc/PID/stat`.
+fn wait_until_stopped(child: &Child) {
+    let stat = format!("/proc/{}/stat", child.id());
+    let start = Instant::now();
+    while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+        assert!(start.elapsed() < PATIENCE, "the process does not stop");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_stop_gives_the_terminal_back_until_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -167,6 +177,8 @@ fn a_stop_gives_the_terminal_back_until_it_goes_on() {
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::TSTP).unwrap();
     terminal.wait_for_raw(false);
+    // As a shell does: a SIGCONT before the stop would find nothing to continue.
+    wait_until_stopped(&child);
     kill_process(pid, Signal::CONT).unwrap();
     terminal.wait_for_raw(true);
     terminal.type_keys(b"<back>");
