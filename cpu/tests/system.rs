@@ -529,3 +529,24 @@ fn the_supervisor_timer_fires_at_its_deadline() {
     let hart = interp.hart();
     assert_eq!((hart.mcause, hart.retired), (INTERRUPT | 5, 11));
 }
+
+/// A kick and something else may call for the hart's attention at once; the kick must not swallow the other.
+#[test]
+#[ignore = "a kick swallows requests and deadlines that come with it"]
+fn what_comes_with_a_kick_is_not_lost() {
+    let (mut hart, bus) = busy_machine();
+    (hart.mie, hart.menvcfg, hart.stimecmp) = (1 << 5, 1 << 63, 5000);
+    hart.mstatus |= 1 << 3;
+    bus.clock.store(0, Ordering::SeqCst);
+    let (mut interp, signals) = interp(hart, &bus);
+    run(&mut interp, 1);
+    bus.requests.lock().unwrap().push(Request::FlushTranslations);
+    bus.clock.store(5000 * 100, Ordering::SeqCst);
+    signals.call_attention();
+    signals.kick();
+    assert_eq!(run(&mut interp, 10), Exit::Budget);
+    assert_eq!(interp.retired(), 1);
+    run(&mut interp, 1);
+    assert_eq!(bus.acknowledged.load(Ordering::SeqCst), 1, "the request");
+    assert_eq!(interp.hart().mcause, INTERRUPT | 5, "the timer");
+}
