@@ -145,7 +145,7 @@ impl CpuBus for TestBus {
     fn watched_write(&self, gpa: u64, len: u64) {
         assert!(len > 0 && (gpa & PAGE_MASK) + len <= PAGE_SIZE, "a report for one page");
         let page = gpa & !PAGE_MASK;
-        assert!(self.watched.lock().unwrap().remove(&page), "the page is watched");
+        self.watched.lock().unwrap().remove(&page);
         self.log.lock().unwrap().push(page);
     }
 
