@@ -532,7 +532,6 @@ fn the_supervisor_timer_fires_at_its_deadline() {
 
 /// A kick and something else may call for the hart's attention at once; the kick must not swallow the other.
 #[test]
-#[ignore = "a kick swallows requests and deadlines that come with it"]
 fn what_comes_with_a_kick_is_not_lost() {
     let (mut hart, bus) = busy_machine();
     (hart.mie, hart.menvcfg, hart.stimecmp) = (1 << 5, 1 << 63, 5000);

@@ -129,12 +129,12 @@ impl Interp {
         self.core.poll = false;
         if self.core.signals.needs_attention() {
             self.core.signals.take_attention();
+            self.apply_requests_of_others();
+            self.core.look_at_clock();
             if self.core.signals.take_kick() {
                 self.core.poll = true;
                 return Some(Exit::Budget);
             }
-            self.apply_requests_of_others();
-            self.core.look_at_clock();
         }
         self.serve_requests();
         let mip = self.core.mip();
