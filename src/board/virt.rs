@@ -33,12 +33,19 @@ pub enum Part {
     Uart,
     /// virtio-mmio slot.
     Virtio(u32),
+    /// Firmware configuration device.
+    FwCfg,
+    /// Bank of flash memory.
+    Flash(u32),
 }
 
+/// The virtio slots that hold disks, as far as there are any: from slot 0 on, where programs written for
+/// QEMU look.
+pub const DISK_SLOTS: std::ops::Range<u32> = 0..6;
 /// The virtio slot that holds the entropy device.
-pub const ENTROPY_SLOT: u32 = 0;
+pub const ENTROPY_SLOT: u32 = 6;
 /// The virtio slot that holds the console.
-pub const CONSOLE_SLOT: u32 = 1;
+pub const CONSOLE_SLOT: u32 = 7;
 
 /// A part, its addresses and its interrupt.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +79,14 @@ pub const PLIC: Placement = place(Part::Plic, 0xc00_0000, 0x60_0000, None);
 /// The serial port.
 pub const UART: Placement = place(Part::Uart, 0x1000_0000, 0x100, Some(10));
 
+/// Banks of flash: code, then variables.
+pub const FLASH: [Placement; 2] = [
+    place(Part::Flash(0), 0x2000_0000, 0x200_0000, None),
+    place(Part::Flash(1), 0x2200_0000, 0x200_0000, None),
+];
+
 /// The memory map, by address.
-pub const PLACEMENTS: [Placement; 14] = [
+pub const PLACEMENTS: [Placement; 17] = [
     BOOT_ROM,
     FINISHER,
     place(Part::Rtc, 0x10_1000, 0x1000, Some(11)),
@@ -88,6 +101,9 @@ pub const PLACEMENTS: [Placement; 14] = [
     virtio(5),
     virtio(6),
     virtio(7),
+    place(Part::FwCfg, 0x1010_0000, 0x18, None),
+    FLASH[0],
+    FLASH[1],
 ];
 
 impl Placement {
@@ -101,7 +117,10 @@ impl Placement {
             Part::Uart => "UART 16550A".into(),
             Part::Virtio(ENTROPY_SLOT) => "virtio-mmio: entropy".into(),
             Part::Virtio(CONSOLE_SLOT) => "virtio-mmio: console".into(),
-            Part::Virtio(slot) => format!("virtio-mmio slot {slot}, empty"),
+            Part::Virtio(slot) => format!("virtio-mmio: disk {slot} (--disk)"),
+            Part::FwCfg => "fw_cfg".into(),
+            Part::Flash(0) => "flash: code (--flash)".into(),
+            Part::Flash(_) => "flash: variables (--flash-vars)".into(),
         }
     }
 
@@ -109,7 +128,8 @@ impl Placement {
     fn node(&self, harts: u32) -> Option<Node> {
         let irq = self.irq.unwrap_or(0);
         Some(match self.part {
-            Part::BootRom => return None,
+            // Below the root: see `device_tree`.
+            Part::BootRom | Part::FwCfg | Part::Flash(_) => return None,
             Part::Finisher => Node::test_finisher(self.base, self.size),
             Part::Rtc => Node::goldfish_rtc(self.base, self.size, irq),
             Part::Aclint => Node::clint(self.base, self.size, harts),
@@ -143,6 +163,8 @@ pub struct TreeOptions {
     pub harts: u32,
     /// Bytes of RAM.
     pub memory: u64,
+    /// There is flash.
+    pub flash: bool,
     /// Memory of the firmware: base and size.
     pub firmware: Option<(u64, u64)>,
     /// Kernel command line.
@@ -171,6 +193,13 @@ pub fn device_tree(options: &TreeOptions) -> Result<Vec<u8>, FdtError> {
         cboz_block_size: Some(CACHE_BLOCK as u32),
     };
     let console = format!("/soc/serial@{:x}", UART.base);
+    let mut nodes = vec![Node::syscon_poweroff(POWER_OFF), Node::syscon_reboot(RESET)];
+    if let Some(place) = PLACEMENTS.iter().find(|place| place.part == Part::FwCfg) {
+        nodes.push(Node::fw_cfg(place.base, place.size));
+    }
+    if options.flash {
+        nodes.push(Node::cfi_flash(&FLASH.map(|bank| (bank.base, bank.size)), 4));
+    }
     DeviceTree {
         model: "mimic,virt".into(),
         compatible: vec!["riscv-virtio".into()],
@@ -195,7 +224,7 @@ pub fn device_tree(options: &TreeOptions) -> Result<Vec<u8>, FdtError> {
             kaslr_seed: None,
         },
         aliases: vec![("serial0".into(), console)],
-        nodes: vec![Node::syscon_poweroff(POWER_OFF), Node::syscon_reboot(RESET)],
+        nodes,
         soc: PLACEMENTS.iter().filter_map(|place| place.node(options.harts)).collect(),
     }
     .flatten()

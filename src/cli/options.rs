@@ -1,13 +1,19 @@
 //! Options that every way of starting a machine shares, and the specification made from them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use mimic_devices::disk::{Access, Disk, DiskImage, Overlay};
+
 use super::{Failure, values};
-use crate::loader::{ImageKind, LoadedImage};
-use crate::machine::spec::{BoardKind, ConsoleKind, EngineKind, Firmware, Limits, MachineSpec};
+use crate::board::virt::RAM_BASE;
+use crate::loader::{self, ImageKind, LoadError, LoadOptions, LoadedImage};
+use crate::machine::spec::{
+    BoardKind, ConsoleKind, DiskSpec, EngineKind, Firmware, FlashSpec, Limits, MachineSpec,
+};
 use crate::terminal::keys::EscapeKey;
 use crate::terminal::session::SessionOptions;
 
@@ -30,13 +36,60 @@ pub(super) enum Engine {
     Interp,
 }
 
-/// Firmware, by its names on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// What `--firmware` names.
+#[derive(Clone, Debug)]
 pub(super) enum FirmwareOption {
-    /// The image is entered in M-mode
     None,
-    /// Our own SBI, the image is entered in S-mode
     Builtin,
+    File(PathBuf),
+}
+
+impl std::str::FromStr for FirmwareOption {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "none" => FirmwareOption::None,
+            "builtin" => FirmwareOption::Builtin,
+            path => FirmwareOption::File(path.into()),
+        })
+    }
+}
+
+/// What `--disk` names: `FILE[,ro][,serial=TEXT]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DiskOption {
+    path: PathBuf,
+    read_only: bool,
+    serial: String,
+}
+
+impl std::str::FromStr for DiskOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut words = text.split(',');
+        let path = words.next().unwrap_or_default();
+        if path.is_empty() {
+            return Err("name the image's file: FILE[,ro][,serial=TEXT]".into());
+        }
+        let mut disk = DiskOption { path: path.into(), read_only: false, serial: "mimic".into() };
+        for word in words {
+            match word.split_once('=') {
+                None if word == "ro" => disk.read_only = true,
+                Some(("serial", serial)) => disk.serial = serial.into(),
+                _ => return Err(format!("`{word}` is unknown: FILE[,ro][,serial=TEXT]")),
+            }
+        }
+        Ok(disk)
+    }
+}
+
+/// The files that a machine's options name, opened.
+pub(super) struct Attached {
+    firmware: Firmware,
+    disks: Vec<DiskSpec>,
+    flash: Option<FlashSpec>,
 }
 
 /// Consoles, by their names on the command line.
@@ -62,9 +115,22 @@ pub(super) struct MachineArgs {
     /// Board
     #[arg(long, value_enum, default_value = "virt")]
     pub(super) machine: Board,
-    /// M-mode firmware; kernels get the built-in one, ELF and flat files none
-    #[arg(long, value_enum)]
+    /// M-mode firmware: `none`, `builtin` or a file such as OpenSBI's fw_dynamic.bin; kernels get the
+    /// built-in one, ELF and flat files none
+    #[arg(long, value_name = "none|builtin|FILE")]
     pub(super) firmware: Option<FirmwareOption>,
+    /// Disk (virtio-blk) on a raw image; may be given several times
+    #[arg(long = "disk", value_name = "FILE[,ro][,serial=TEXT]")]
+    pub(super) disks: Vec<DiskOption>,
+    /// Keep what the guest writes to its disks apart, and forget it at the end
+    #[arg(long)]
+    pub(super) ephemeral: bool,
+    /// Flash memory with this firmware, such as EDK2's RISCV_VIRT_CODE.fd
+    #[arg(long, value_name = "FILE")]
+    pub(super) flash: Option<PathBuf>,
+    /// File with the variables that the firmware in flash keeps, such as a copy of RISCV_VIRT_VARS.fd
+    #[arg(long, value_name = "FILE", requires = "flash")]
+    pub(super) flash_vars: Option<PathBuf>,
     /// Run the same way every time: one thread, time counted in retired instructions
     #[arg(long)]
     pub(super) deterministic: bool,
@@ -155,8 +221,64 @@ impl MachineArgs {
         Ok(())
     }
 
+    /// Whether the firmware comes from a file.
+    pub(super) fn has_firmware_file(&self) -> bool {
+        matches!(self.firmware, Some(FirmwareOption::File(_)))
+    }
+
+    /// Opens the files that the options name.
+    pub(super) fn attach(&self) -> Result<Attached, Failure> {
+        let in_file = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| Failure::usage(LoadError::InFile { path, source: Box::new(source) })
+        };
+        let firmware = match &self.firmware {
+            None => Firmware::Auto,
+            Some(FirmwareOption::None) => Firmware::None,
+            Some(FirmwareOption::Builtin) => Firmware::Builtin,
+            Some(FirmwareOption::File(path)) => {
+                let bytes = loader::read_file(path).map_err(in_file(path))?;
+                let load_addr = (!loader::is_elf(&bytes)).then_some(RAM_BASE);
+                let options = LoadOptions { load_addr };
+                let mut image = loader::parse(&bytes, &options).map_err(in_file(path))?;
+                if image.span().is_some_and(|(low, _)| low == 0) {
+                    // Linked to be moved, as OpenSBI is.
+                    image.move_by(RAM_BASE);
+                }
+                Firmware::File(Box::new(image))
+            }
+        };
+        let disks = self.disks.iter().map(|disk| self.open_disk(disk)).collect::<Result<_, _>>()?;
+        let flash = match &self.flash {
+            None => None,
+            Some(path) => Some(FlashSpec {
+                code: loader::read_file(path).map_err(in_file(path))?,
+                variables: self.flash_vars.clone(),
+            }),
+        };
+        Ok(Attached { firmware, disks, flash })
+    }
+
+    fn open_disk(&self, option: &DiskOption) -> Result<DiskSpec, Failure> {
+        let read_only = option.read_only || self.ephemeral;
+        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let image = Arc::new(DiskImage::open(&option.path, access).map_err(Failure::usage)?);
+        let disk: Arc<dyn Disk> = if self.ephemeral && !option.read_only {
+            Arc::new(Overlay::new(image).map_err(Failure::host)?)
+        } else {
+            image
+        };
+        Ok(DiskSpec { disk, serial: option.serial.clone() })
+    }
+
     /// The specification of a machine for the guest.
-    pub(super) fn spec(&self, guest: &Guest, limits: Limits, default_memory: u64) -> MachineSpec {
+    pub(super) fn spec(
+        &self,
+        guest: &Guest,
+        attached: &Attached,
+        limits: Limits,
+        default_memory: u64,
+    ) -> MachineSpec {
         MachineSpec {
             board: match self.machine {
                 Board::Virt => BoardKind::Virt,
@@ -167,11 +289,9 @@ impl MachineArgs {
             engine: match self.engine {
                 Engine::Interp => EngineKind::Interp,
             },
-            firmware: match self.firmware {
-                None => Firmware::Auto,
-                Some(FirmwareOption::None) => Firmware::None,
-                Some(FirmwareOption::Builtin) => Firmware::Builtin,
-            },
+            firmware: attached.firmware.clone(),
+            disks: attached.disks.clone(),
+            flash: attached.flash.clone(),
             image: guest.image.clone(),
             initrd: guest.initrd.clone(),
             cmdline: guest.cmdline.clone(),

@@ -6,20 +6,23 @@ use clap::Args;
 
 use super::options::{Guest, MachineArgs, RunningArgs};
 use super::{Failure, values};
-use crate::loader::{self, ImageKind, LoadError, LoadOptions};
+use crate::board::virt;
+use crate::loader::{self, ImageKind, LoadError, LoadOptions, LoadedImage};
 use crate::machine::MachineError;
 use crate::machine::spec::{End, Report};
 use crate::report::{self, JsonReport};
 use crate::terminal::session::{self, SessionError};
 use crate::terminal::tty;
 
+/// Where firmware expects the stage after it: 2 MiB above the start of RAM.
+const NEXT_STAGE: u64 = virt::RAM_BASE + (2 << 20);
 /// Memory unless told otherwise.
 const DEFAULT_MEMORY: u64 = 512 << 20;
 
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
     /// ELF file, Linux Image or (with --load-addr) flat binary
-    #[arg(value_name = "IMAGE", required_unless_present = "kernel")]
+    #[arg(value_name = "IMAGE", required_unless_present_any = ["kernel", "flash", "firmware"])]
     image: Option<PathBuf>,
     /// Linux Image (the same as IMAGE)
     #[arg(long, value_name = "FILE", conflicts_with = "image")]
@@ -54,18 +57,17 @@ pub(super) fn granularity(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn execute(args: &RunArgs) -> Result<u8, Failure> {
-    let path = args
-        .kernel
-        .as_ref()
-        .or(args.image.as_ref())
-        .ok_or_else(|| Failure::usage("no image is given"))?;
-    let options = LoadOptions { load_addr: args.load_addr };
-    let image = loader::load_file(path, &options).map_err(load_failure)?;
+    let image = match args.kernel.as_ref().or(args.image.as_ref()) {
+        Some(path) => {
+            load(path, args.load_addr, args.machine.has_firmware_file()).map_err(load_failure)?
+        }
+        None if args.machine.flash.is_some() => LoadedImage::nothing(virt::FLASH[0].base),
+        None => LoadedImage::nothing(NEXT_STAGE),
+    };
     if args.signature.is_some() && image.signature.is_none() {
-        return Err(Failure::usage(format!(
-            "{}: --signature needs the symbols begin_signature and end_signature, which are not there",
-            path.display()
-        )));
+        return Err(Failure::usage(
+            "--signature needs the symbols begin_signature and end_signature, which the image has not",
+        ));
     }
     let linux = image.kind == ImageKind::LinuxImage;
     if !linux && (args.initrd.is_some() || args.append.is_some()) {
@@ -85,6 +87,22 @@ pub(super) fn execute(args: &RunArgs) -> Result<u8, Failure> {
     start(&args.machine, &args.running, &guest, DEFAULT_MEMORY)
 }
 
+/// Loads an image. Raw code that firmware hands over to lies where QEMU puts it, unless told otherwise.
+fn load(
+    path: &Path,
+    load_addr: Option<u64>,
+    after_firmware: bool,
+) -> Result<LoadedImage, LoadError> {
+    match loader::load_file(path, &LoadOptions { load_addr }) {
+        Err(LoadError::InFile { source, .. })
+            if after_firmware && matches!(*source, LoadError::Unknown) =>
+        {
+            loader::load_file(path, &LoadOptions { load_addr: Some(NEXT_STAGE) })
+        }
+        loaded => loaded,
+    }
+}
+
 /// Runs a guest to its end and reports.
 pub(super) fn start(
     machine: &MachineArgs,
@@ -93,7 +111,8 @@ pub(super) fn start(
     default_memory: u64,
 ) -> Result<u8, Failure> {
     machine.check(guest, default_memory)?;
-    let spec = || machine.spec(guest, running.limits(), default_memory);
+    let attached = machine.attach()?;
+    let spec = || machine.spec(guest, &attached, running.limits(), default_memory);
     let result = session::run(spec, &running.session(&guest.image));
     tty::restore();
     let report = result.map_err(|error| match error {

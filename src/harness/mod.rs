@@ -193,6 +193,8 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         cmdline: String::new(),
         console: ConsoleKind::Uart,
         limits: settings.limits,
+        disks: Vec::new(),
+        flash: None,
         signature,
     };
     let io = ConsoleIo { output: Box::new(console.clone()), input: None };

@@ -83,6 +83,32 @@ pub struct LoadedImage {
 }
 
 impl LoadedImage {
+    /// An image of nothing, for machines that start from flash or from firmware alone: execution goes on
+    /// at `entry`.
+    pub fn nothing(entry: u64) -> Self {
+        LoadedImage {
+            isa: Isa::Riscv64,
+            kind: ImageKind::Flat,
+            segments: Vec::new(),
+            entry,
+            symbols: Symbols::default(),
+            tohost: None,
+            fromhost: None,
+            signature: None,
+            image_size: 0,
+            text_offset: 0,
+        }
+    }
+
+    /// Moves an image that does not depend on its place up by `offset` bytes. Its symbols stay behind.
+    pub fn move_by(&mut self, offset: u64) {
+        for segment in &mut self.segments {
+            segment.addr += offset;
+        }
+        self.entry += offset;
+        self.symbols = Symbols::default();
+    }
+
     /// Lowest address and first address above all segments; `None` without segments.
     pub fn span(&self) -> Option<(u64, u64)> {
         let low = self.segments.iter().map(|s| s.addr).min()?;

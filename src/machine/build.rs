@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use mimic_cpu::bus::CpuBus;
+use mimic_cpu::bus::{CpuBus, Request};
 use mimic_cpu::riscv::csr::fields::irq;
 use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::signals::Signals;
@@ -11,14 +11,17 @@ use mimic_devices::aclint::{Aclint, HartLines, Mtime};
 use mimic_devices::bus::{AddressSpace, SharedDevice};
 use mimic_devices::clock::{Clock, TimerQueue};
 use mimic_devices::finisher::Finisher;
+use mimic_devices::fw_cfg::{self, FwCfg, FwCfgItems};
 use mimic_devices::goldfish_rtc::GoldfishRtc;
 use mimic_devices::irq::{IrqLine, IrqSink};
-use mimic_devices::memory::{GuestMemory, PAGE_SIZE, RegionSpec};
+use mimic_devices::memory::{GuestMemory, PAGE_SIZE, RegionSpec, VisibilityObserver};
+use mimic_devices::pflash::{FlashContents, FlashFile, PFlash};
 use mimic_devices::plic::{self, Plic};
 use mimic_devices::power::PowerSink;
 use mimic_devices::serial::{SerialInput, SerialOutput};
 use mimic_devices::uart16550::{self, Uart16550};
 use mimic_devices::virtio::VirtioDevice;
+use mimic_devices::virtio::block::{Block, BlockHandle, BlockOptions};
 use mimic_devices::virtio::console::Console;
 use mimic_devices::virtio::entropy::{Entropy, EntropySource};
 use mimic_devices::virtio::mmio::{Interface, VirtioMmio};
@@ -31,7 +34,7 @@ use super::control::Control;
 use super::event_loop::ConsoleInput;
 use super::htif::Htif;
 use super::rendezvous::Rendezvous;
-use super::spec::{ConsoleKind, MachineSpec};
+use super::spec::{ConsoleKind, DiskSpec, FlashSpec, MachineSpec};
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, payload, process_cpu_time};
 
 /// Most RAM: what the map leaves above [`virt::RAM_BASE`] in 44 bits of physical address.
@@ -48,6 +51,15 @@ struct HartPins(Arc<Signals>);
 impl IrqSink for HartPins {
     fn set_level(&self, input: u32, level: bool) {
         self.0.set_lines(1 << input, level);
+    }
+}
+
+/// Tells the harts that flash has stopped or started being memory.
+struct FlashMoves(Arc<Rendezvous>);
+
+impl VisibilityObserver for FlashMoves {
+    fn hidden(&self, _gpa: u64, _len: u64) {
+        self.0.tell_all(Request::FlushTranslations);
     }
 }
 
@@ -72,11 +84,18 @@ struct Wiring {
     output: SharedOutput,
     memory: Arc<GuestMemory>,
     entropy: EntropySource,
+    disks: Vec<DiskSpec>,
+    flash: Option<FlashSpec>,
     wall_base: u64,
 }
 
-/// A device of the board, and its console input if it has one.
-type Made = (Option<SharedDevice>, Option<(ConsoleKind, SerialInput)>);
+/// What the machine keeps of its devices besides the bus.
+#[derive(Default)]
+struct Made {
+    consoles: Vec<(ConsoleKind, SerialInput)>,
+    disks: Vec<BlockHandle>,
+    flash: Vec<Arc<Mutex<PFlash>>>,
+}
 
 impl Wiring {
     fn line(&self, place: &Placement) -> IrqLine {
@@ -93,22 +112,58 @@ impl Wiring {
         VirtioMmio::new(Interface::Modern, Box::new(device), Arc::clone(&self.memory), line)
     }
 
-    /// Makes the device of a placement.
-    fn device(&self, place: &Placement) -> Made {
+    /// Makes the device of a placement, if there shall be one.
+    fn device(
+        &self,
+        place: &Placement,
+        made: &mut Made,
+    ) -> Result<Option<SharedDevice>, MachineError> {
         let line = self.line(place);
         let device: SharedDevice = match place.part {
-            Part::BootRom => return (None, None),
+            Part::BootRom => return Ok(None),
             Part::Virtio(virt::ENTROPY_SLOT) => {
                 self.virtio(Entropy::new(self.entropy.clone()), line)
             }
             Part::Virtio(virt::CONSOLE_SLOT) => {
                 let (console, handle) = Console::new(Box::new(self.output.clone()), None);
-                return (
-                    Some(self.virtio(console, line)),
-                    Some((ConsoleKind::Virtio, handle.input)),
-                );
+                made.consoles.push((ConsoleKind::Virtio, handle.input));
+                self.virtio(console, line)
             }
-            Part::Virtio(_) => VirtioMmio::empty(Interface::Modern),
+            Part::Virtio(slot) => match self.disks.get(slot as usize) {
+                Some(disk) => {
+                    let options = BlockOptions {
+                        serial: disk.serial.clone(),
+                        synchronous: self.clock.is_deterministic(),
+                    };
+                    let memory = Arc::clone(&self.memory);
+                    let (block, handle) = Block::new(Arc::clone(&disk.disk), memory, &options);
+                    made.disks.push(handle);
+                    self.virtio(block, line)
+                }
+                None => VirtioMmio::empty(Interface::Modern),
+            },
+            Part::FwCfg => {
+                let mut items = FwCfgItems::new();
+                let cpus = self.pins.len() as u16;
+                items.set_u16(fw_cfg::key::CPUS, cpus).map_err(placement)?;
+                items.set_u16(fw_cfg::key::MAX_CPUS, cpus).map_err(placement)?;
+                let memory = Arc::clone(&self.memory);
+                Arc::new(Mutex::new(FwCfg::new(memory, fw_cfg::Layout::Mmio, items)))
+            }
+            Part::Flash(bank) => {
+                let Some(flash) = &self.flash else { return Ok(None) };
+                let contents = match (bank, &flash.variables) {
+                    (0, _) => FlashContents::ReadOnly(&flash.code),
+                    (_, Some(path)) => {
+                        FlashContents::File(FlashFile::open(path).map_err(placement)?)
+                    }
+                    (_, None) => FlashContents::Volatile(&[]),
+                };
+                let flash = PFlash::new(Arc::clone(&self.memory), place.base, contents);
+                let flash = Arc::new(Mutex::new(flash.map_err(placement)?));
+                made.flash.push(Arc::clone(&flash));
+                flash
+            }
             Part::Finisher => {
                 let power: Arc<dyn PowerSink> = Arc::<Control>::clone(&self.control);
                 Arc::new(Mutex::new(Finisher::new(power)))
@@ -132,11 +187,16 @@ impl Wiring {
                 let output = Box::new(self.output.clone());
                 let (uart, input) =
                     Uart16550::new(config, self.clock.clone(), &self.timers, line, output);
-                return (Some(uart), Some((ConsoleKind::Uart, input)));
+                made.consoles.push((ConsoleKind::Uart, input));
+                uart
             }
         };
-        (Some(device), None)
+        Ok(Some(device))
     }
+}
+
+fn placement(error: impl std::fmt::Display) -> MachineError {
+    MachineError::Placement(error.to_string())
 }
 
 fn host(what: &'static str) -> impl FnOnce(std::io::Error) -> MachineError {
@@ -154,16 +214,26 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
     if spec.cpus == 0 || spec.cpus > virt::MAX_HARTS {
         return Err(MachineError::Cpus { given: spec.cpus, max: virt::MAX_HARTS });
     }
+    if spec.disks.len() > virt::DISK_SLOTS.len() {
+        return Err(MachineError::Placement(format!(
+            "{} disks are given, the board has room for {}",
+            spec.disks.len(),
+            virt::DISK_SLOTS.len()
+        )));
+    }
     if spec.memory == 0 || !spec.memory.is_multiple_of(PAGE_SIZE) || spec.memory > MAX_MEMORY {
         return Err(MachineError::MemorySize(spec.memory));
     }
     let seed = if spec.deterministic { [0x6d; 32] } else { entropy()? };
     let layout = payload::lay_out(&spec, seed)?;
 
-    let regions = [
+    let mut regions = vec![
         RegionSpec::rom(virt::BOOT_ROM.base, virt::BOOT_ROM.size),
         RegionSpec::ram(virt::RAM_BASE, spec.memory),
     ];
+    if spec.flash.is_some() {
+        regions.extend(virt::FLASH.map(|bank| RegionSpec::rom(bank.base, bank.size)));
+    }
     let memory = GuestMemory::new(&regions)
         .map_err(|error| host("guest memory")(std::io::Error::other(error)))?;
     let memory = Arc::new(memory);
@@ -211,19 +281,18 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
         output: SharedOutput(Arc::new(Mutex::new(io.output))),
         memory: Arc::clone(&memory),
         entropy,
+        disks: spec.disks,
+        flash: spec.flash,
         wall_base,
     };
     let space = Arc::new(AddressSpace::new());
-    let mut serial = None;
+    let mut made = Made::default();
     for place in &virt::PLACEMENTS {
-        let (device, input) = wiring.device(place);
-        if let Some(device) = device {
-            space
-                .map(place.base, place.size, device)
-                .map_err(|error| MachineError::Placement(error.to_string()))?;
+        if let Some(device) = wiring.device(place, &mut made)? {
+            space.map(place.base, place.size, device).map_err(placement)?;
         }
-        serial = serial.or(input.filter(|(kind, _)| *kind == spec.console));
     }
+    let serial = made.consoles.into_iter().find(|(kind, _)| *kind == spec.console);
     let Some((_, serial)) = serial else {
         return Err(MachineError::Placement("the board has no such console".into()));
     };
@@ -244,6 +313,8 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
         let control = Arc::clone(&control);
         observers.push(Htif::watch(&memory, tohost, spec.image.fromhost, control, output));
     }
+    let moved: Arc<dyn VisibilityObserver> = Arc::new(FlashMoves(Arc::clone(&rendezvous)));
+    memory.observe_visibility(&moved);
     let bus: Arc<dyn CpuBus> = Arc::new(MachineBus {
         memory: Arc::clone(&memory),
         space: Arc::clone(&space),
@@ -284,6 +355,9 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
             granularity,
             range,
         }),
+        disks: made.disks,
+        flash: made.flash,
         _observers: observers,
+        _visibility: moved,
     })
 }

@@ -16,14 +16,16 @@ pub mod spec;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mimic_devices::bus::AddressSpace;
 use mimic_devices::clock::{Clock, TimerQueue};
-use mimic_devices::memory::{GuestMemory, WriteObserver};
+use mimic_devices::memory::{GuestMemory, VisibilityObserver, WriteObserver};
+use mimic_devices::pflash::PFlash;
 use mimic_devices::serial::SerialOutput;
+use mimic_devices::virtio::block::BlockHandle;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::loader::Symbols;
@@ -106,6 +108,9 @@ pub struct Machine {
     input: Option<InputSource>,
     limits: Limits,
     signature: Option<SignatureDump>,
+    disks: Vec<BlockHandle>,
+    flash: Vec<Arc<Mutex<PFlash>>>,
+    _visibility: Arc<dyn VisibilityObserver>,
     /// Observers of memory, which memory itself does not keep alive.
     _observers: Vec<Arc<dyn WriteObserver>>,
 }
@@ -247,7 +252,19 @@ impl Machine {
     /// Runs until the guest, the user or a limit ends it.
     pub fn run(self) -> Report {
         let handle = self.handle();
-        let Machine { harts, shared, timers, console, input, limits, signature, _observers } = self;
+        let Machine {
+            harts,
+            shared,
+            timers,
+            console,
+            input,
+            limits,
+            signature,
+            disks,
+            flash,
+            _visibility,
+            _observers,
+        } = self;
         let control = Arc::clone(&shared.control);
         let parts = Parts {
             control: Arc::clone(&control),
@@ -271,6 +288,16 @@ impl Machine {
             }
         }
         let mut end = control.take_end().unwrap_or(End::Quit);
+        disks.iter().for_each(BlockHandle::drain);
+        for bank in flash {
+            if let Err(error) = mimic_devices::bus::lock(&bank).sync() {
+                end = End::Host(format!("the flash's variables cannot be saved: {error}"));
+            }
+        }
+        // A user's handle may outlive the machine; its devices, and the files they hold, must not.
+        for (base, _, _) in shared.space.devices() {
+            shared.space.unmap(base);
+        }
         if let Some(dump) = signature
             && let Err(error) = dump.write(&shared.memory)
         {

@@ -12,6 +12,8 @@ use super::spec::{Firmware, MachineSpec};
 const MIB: u64 = 1 << 20;
 /// Kernels are placed at a multiple of this (Documentation/arch/riscv/boot.rst).
 const KERNEL_ALIGN: u64 = 2 * MIB;
+/// Room behind the device tree: firmware adds what it reserves for itself.
+const TREE_ROOM: u64 = 64 << 10;
 /// The device tree and the RAM disk stay below 4 GiB, where every kernel can map them early.
 const LOW_LIMIT: u64 = 1 << 32;
 
@@ -49,7 +51,9 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
     let ram_end = RAM_BASE + memory;
     let firmware = match (&spec.firmware, image.kind) {
         (Firmware::Auto, ImageKind::LinuxImage) | (Firmware::Builtin, _) => true,
-        (Firmware::Auto | Firmware::None, _) => false,
+        // What lies in flash expects an SBI below it.
+        (Firmware::Auto, _) => image.segments.is_empty(),
+        (Firmware::None | Firmware::File(_), _) => false,
     };
     let harts = spec.cpus as u32;
     let reserved = if firmware { reserved_size(harts) } else { 0 };
@@ -58,7 +62,24 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
     // The image.
     let (entry, image_end) = match image.kind {
         ImageKind::LinuxImage => place_kernel(image, &mut pieces, memory)?,
+        ImageKind::Elf | ImageKind::Flat if image.segments.is_empty() => (image.entry, RAM_BASE),
         ImageKind::Elf | ImageKind::Flat => place_segments(image, &mut pieces, memory)?,
+    };
+    let image_end = match &spec.firmware {
+        Firmware::File(file) => {
+            let (low, high) = file.span().unwrap_or((RAM_BASE, RAM_BASE));
+            if pieces
+                .iter()
+                .any(|piece| piece.addr < high && piece.addr + piece.bytes.len() as u64 > low)
+            {
+                return Err(MachineError::Placement(format!(
+                    "the image overlaps the firmware ({low:#x} to {high:#x}): give a flat image another \
+                     place by --load-addr, or link it elsewhere",
+                )));
+            }
+            place_segments(file, &mut pieces, memory)?.1.max(image_end)
+        }
+        _ => image_end,
     };
     if firmware && pieces.iter().any(|piece| piece.addr < RAM_BASE + reserved) {
         return Err(MachineError::Placement(format!(
@@ -74,6 +95,7 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
     let mut tree = TreeOptions {
         harts,
         memory,
+        flash: spec.flash.is_some(),
         firmware: firmware.then_some((RAM_BASE, reserved)),
         cmdline: spec.cmdline.clone(),
         initrd: None,
@@ -85,7 +107,7 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
     };
     // The size does not depend on where the RAM disk lies.
     tree.initrd = spec.initrd.is_some().then_some((0, 0));
-    let tree_size = flatten(&tree)?.len() as u64;
+    let tree_size = flatten(&tree)?.len() as u64 + TREE_ROOM;
     let fdt = top.saturating_sub(tree_size) & !0xfff;
     if fdt < image_end {
         return Err(too_little("this image", image_end + tree_size, memory));
@@ -119,6 +141,8 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
         let image = sbi(&config).map_err(|error| MachineError::Placement(error.to_string()))?;
         pieces.push(Piece { addr: RAM_BASE, bytes: image.bytes });
         (image.entry, NextMode::Supervisor)
+    } else if let Firmware::File(file) = &spec.firmware {
+        (file.entry, NextMode::Supervisor)
     } else {
         (entry, NextMode::Machine)
     };

@@ -79,6 +79,15 @@ impl Rendezvous {
         }
     }
 
+    /// Puts `request` to every hart without waiting. From a hart's thread, too: it finds the request before it
+    /// executes its next block.
+    pub(super) fn tell_all(&self, request: Request) {
+        for mailbox in self.lock().iter_mut() {
+            mailbox.requests.push(request);
+        }
+        self.harts.iter().for_each(|hart| hart.call_attention());
+    }
+
     /// Takes what was asked of `hart`; [`Self::done`] acknowledges it.
     pub(super) fn take(&self, hart: usize) -> Vec<Request> {
         let mut mailboxes = self.lock();

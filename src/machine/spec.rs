@@ -1,7 +1,10 @@
 //! What a machine is made from, and what it says when it ends.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use mimic_devices::disk::Disk;
 
 use crate::loader::LoadedImage;
 
@@ -19,8 +22,27 @@ pub enum EngineKind {
     Interp,
 }
 
+/// A disk of the machine.
+#[derive(Clone)]
+pub struct DiskSpec {
+    /// What is read and written. Opened before the machine is made and kept when it is made anew after a
+    /// reset.
+    pub disk: Arc<dyn Disk>,
+    /// Serial number that the guest sees.
+    pub serial: String,
+}
+
+/// Flash memory with firmware, and with the variables that it keeps.
+#[derive(Clone)]
+pub struct FlashSpec {
+    /// Contents of the first bank, which the guest cannot change.
+    pub code: Vec<u8>,
+    /// File behind the second bank; without one it is blank and forgotten at the end.
+    pub variables: Option<PathBuf>,
+}
+
 /// Who runs in M-mode before the image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Firmware {
     /// Chosen from the image: kernels get the built-in SBI, ELF files run bare in M-mode.
     Auto,
@@ -28,6 +50,9 @@ pub enum Firmware {
     None,
     /// Mimic's own SBI.
     Builtin,
+    /// Other people's, such as OpenSBI: entered in M-mode, told by `fw_dynamic`'s protocol where the image
+    /// lies.
+    File(Box<LoadedImage>),
 }
 
 /// Which device of the guest the keyboard types into. Both may print.
@@ -74,6 +99,10 @@ pub struct MachineSpec {
     pub console: ConsoleKind,
     /// Limits.
     pub limits: Limits,
+    /// Disks, in the order of their slots.
+    pub disks: Vec<DiskSpec>,
+    /// Flash memory, entered if there is no image.
+    pub flash: Option<FlashSpec>,
     /// Where to write the signature region when the guest ends, and its granularity in bytes.
     pub signature: Option<(PathBuf, usize)>,
 }

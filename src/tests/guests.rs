@@ -73,6 +73,8 @@ fn run_on_firmware(guest: &[u8], base: u64, harts: usize, engine: EngineKind) ->
         cmdline: String::new(),
         console: ConsoleKind::Uart,
         limits: PATIENCE,
+        disks: Vec::new(),
+        flash: None,
         signature: None,
     };
     let console = Capture::default();

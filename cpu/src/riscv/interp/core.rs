@@ -75,6 +75,8 @@ const PAUSE: (u8, u8) = (1, 0);
 enum Place {
     Ram(RamPage, u64),
     Device(u64),
+    /// A store into memory that is only read: a device may take it, as flash does.
+    Rom(u64),
 }
 
 /// [`Outside`] of the CSRs, at one moment.
@@ -213,7 +215,7 @@ impl Core {
         };
         let Some(page) = self.bus.ram_page(to.gpa) else { return Ok(Place::Device(to.gpa)) };
         if access == Access::Store && page.access == PageAccess::ReadOnly {
-            return Err(self.stop(access.access_fault(va)));
+            return Ok(Place::Rom(to.gpa));
         }
         let base = to.gpa & !PAGE_MASK;
         if self.hart.pmp.is_uniform(base, PAGE_SIZE) {
@@ -248,7 +250,7 @@ impl Core {
         }
         match self.locate(va, len, Access::Load)? {
             Place::Ram(page, gpa) => Ok(page.host.load(gpa, width)),
-            Place::Device(gpa) => self.device_read(va, gpa, width),
+            Place::Device(gpa) | Place::Rom(gpa) => self.device_read(va, gpa, width),
         }
     }
 
@@ -264,7 +266,9 @@ impl Core {
             None => match self.locate(va, len, Access::Load)? {
                 Place::Ram(page, gpa) => (page.host, gpa),
                 // Devices take only aligned accesses.
-                Place::Device(_) => return Err(self.stop(Access::Load.access_fault(va))),
+                Place::Device(_) | Place::Rom(_) => {
+                    return Err(self.stop(Access::Load.access_fault(va)));
+                }
             },
         };
         Ok((0..len).fold(0, |value, i| value | host.load(gpa + i, Width::Byte) << (8 * i)))
@@ -295,13 +299,19 @@ impl Core {
                 self.stored(page, gpa, len);
                 Ok(())
             }
-            Place::Device(gpa) => {
-                self.device_accesses += 1;
-                self.bus
-                    .write(gpa, width, value)
-                    .map_err(|_| self.stop(Access::Store.access_fault(va)))
+            Place::Device(gpa) => self.device_write(va, gpa, width, value),
+            Place::Rom(gpa) => {
+                self.device_write(va, gpa, width, value)?;
+                // The next load must see what the device made of its memory.
+                self.flush();
+                Ok(())
             }
         }
+    }
+
+    fn device_write(&mut self, va: u64, gpa: u64, width: Width, value: u64) -> Result<(), Stop> {
+        self.device_accesses += 1;
+        self.bus.write(gpa, width, value).map_err(|_| self.stop(Access::Store.access_fault(va)))
     }
 
     fn stored(&self, page: RamPage, gpa: u64, len: u64) {
@@ -313,7 +323,7 @@ impl Core {
     fn store_place(&mut self, va: u64, len: u64) -> Result<(RamPage, u64), Stop> {
         match self.locate(va, len, Access::Store)? {
             Place::Ram(page, gpa) => Ok((page, gpa)),
-            Place::Device(_) => Err(self.stop(Access::Store.access_fault(va))),
+            Place::Device(_) | Place::Rom(_) => Err(self.stop(Access::Store.access_fault(va))),
         }
     }
 
@@ -348,7 +358,7 @@ impl Core {
         match self.locate(va, width.bytes(), access)? {
             Place::Ram(page, gpa) => Ok((page.host, gpa, page.access == PageAccess::Watched)),
             // Devices have no atomics (a physical memory attribute of the board).
-            Place::Device(_) => Err(self.stop(access.access_fault(va))),
+            Place::Device(_) | Place::Rom(_) => Err(self.stop(access.access_fault(va))),
         }
     }
 
