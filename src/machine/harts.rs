@@ -58,6 +58,9 @@ impl Allowance {
     }
 }
 
+/// Instructions after which a hart gives way to others where harts outnumber the host's cores.
+const TURN: u64 = 50_000;
+
 /// The life of a hart's thread.
 pub(super) fn run_hart(
     index: usize,
@@ -65,15 +68,21 @@ pub(super) fn run_hart(
     control: &Control,
     rendezvous: &Rendezvous,
     allowance: &Allowance,
+    crowded: bool,
 ) {
     let now = || cpu_time(ClockId::ThreadCPUTime);
     let guard = PanicGuard { control, harts: index..index + 1 };
     while !control.ended() {
         control.safepoint(|| vec![(index, sample(&*engine, now()))]);
-        let insns = allowance.take();
+        let mut insns = allowance.take();
         if insns == Some(0) {
             control.end(End::InsnLimit);
             break;
+        }
+        if crowded {
+            let turn = insns.map_or(TURN, |insns| insns.min(TURN));
+            allowance.give_back(insns.map_or(0, |insns| insns - turn));
+            insns = Some(turn);
         }
         let before = engine.retired();
         rendezvous.set_running(index, true);
@@ -83,6 +92,8 @@ pub(super) fn run_hart(
             allowance.give_back(insns - (engine.retired() - before));
         }
         match exit {
+            // The hart may be spinning for another one that has no core.
+            Exit::Budget if crowded => std::thread::yield_now(),
             Exit::Budget => {}
             Exit::Halted => signals.park(None),
             Exit::Dead(why) => control.end(End::Died(why)),

@@ -351,10 +351,11 @@ fn start(
         return threads;
     }
     let allowance = Arc::new(Allowance::new(insns));
+    let crowded = harts.len() > std::thread::available_parallelism().map_or(1, usize::from);
     for (index, hart) in harts.into_iter().enumerate() {
         let (control, rendezvous) = (Arc::clone(control), Arc::clone(&shared.rendezvous));
         let allowance = Arc::clone(&allowance);
-        let body = move || run_hart(index, hart, &control, &rendezvous, &allowance);
+        let body = move || run_hart(index, hart, &control, &rendezvous, &allowance, crowded);
         spawn(format!("hart {index}"), Box::new(body));
     }
     threads
