@@ -112,12 +112,8 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
         std::mem::take(&mut lock(&self.0.state).done)
     }
 
-    /// Waits until every job is done; their results stay to be taken.
-    pub fn settle(&self) {
-        drop(self.0.wait_while(State::has_jobs));
-    }
-
-    /// Forgets all jobs and results: returns once none is running any more.
+    /// Forgets all jobs and results: returns once none is running any more. The caller may hold the
+    /// device's lock: threads that wait for it to wake the device do not count as running.
     pub fn cancel(&self) {
         lock(&self.0.state).queue.clear();
         self.0.cancelled.store(true, Ordering::SeqCst);

@@ -256,10 +256,9 @@ impl VirtioDevice for Block {
     }
 
     fn save(&self) -> SavedDevice {
-        let Self { backend, workers, in_flight, features, writeback } = self;
-        if let Some(workers) = workers {
-            workers.settle();
-        }
+        let Self { backend, workers: _, in_flight, features, writeback } = self;
+        // Requests belong to nobody's state: `BlockHandle::drain` comes before a save. Waiting here
+        // cannot help, since they are given back under the lock that the caller holds.
         if *in_flight > 0 {
             log::error!(
                 target: "disk",

@@ -518,15 +518,17 @@ fn after_a_reset_nothing_is_written() {
     let mut rig = Rig::new(mock.clone(), false, F_FLUSH);
     lock(&mock.bytes).fill(0x77);
     mock.hold(Some(3));
-    let heads: Vec<u16> = (0..8).map(|_| rig.add(IN, 3, &[], 512)).collect();
+    let mut heads: Vec<u16> = (0..7).map(|_| rig.add(IN, 3, &[], 512)).collect();
+    heads.push(rig.add(FLUSH, 0, &[], 0));
     rig.driver.notify(0);
     // Four threads are stuck in the disk, four requests wait for them.
     wait(|| lock(&mock.log).len() == 4);
     let slot = rig.driver.slot.clone();
     let reset = thread::spawn(move || lock(&slot).write(0x70, Width::Word, 0).unwrap());
     thread::sleep(Duration::from_millis(50));
-    assert!(!reset.is_finished(), "the reset did not wait for the disk");
+    let waits = !reset.is_finished();
     mock.hold(None);
+    assert!(waits, "the reset did not wait for the disk");
     reset.join().unwrap();
     let before: Vec<_> = heads.iter().map(|&head| rig.data(head, 512)).collect();
     thread::sleep(Duration::from_millis(50));
