@@ -18,6 +18,11 @@ $bb --install -s
 hostname mimic
 ip link set lo up 2>/dev/null
 
+# Disks and their file system, if the machine has any.
+while read -r module; do
+    insmod "/lib/modules/$module"
+done </lib/modules/order
+
 # The kernel's own messages stay out of the shell's way (dmesg shows them).
 dmesg -n 4
 

@@ -16,7 +16,20 @@ const CHARACTER_DEVICE: u32 = 0o020_000;
 /// before anything can mount `/dev`.
 const CONSOLE: (u32, u32) = (5, 1);
 
-const FOLDERS: &[&str] = &["bin", "dev", "etc", "proc", "root", "sbin", "sys", "tmp", "usr"];
+const FOLDERS: &[&str] = &[
+    "bin",
+    "dev",
+    "etc",
+    "lib",
+    "lib/modules",
+    "mnt",
+    "proc",
+    "root",
+    "sbin",
+    "sys",
+    "tmp",
+    "usr",
+];
 
 /// Files of `/etc` that busybox looks for.
 const FILES: &[(&str, &str)] = &[
@@ -29,7 +42,8 @@ const FILES: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// Only what writing to memory and compressing can give.
-pub(super) fn build(busybox: &[u8]) -> io::Result<Vec<u8>> {
+/// `modules` are kernel modules, compressed by xz, in the order in which `/init` loads them.
+pub(super) fn build(busybox: &[u8], modules: &[(&str, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let mut archive = Archive { out, inode: 0 };
     for folder in FOLDERS {
@@ -41,6 +55,17 @@ pub(super) fn build(busybox: &[u8]) -> io::Result<Vec<u8>> {
     for (name, text) in FILES {
         archive.add(name, FILE | 0o644, (0, 0), text.as_bytes())?;
     }
+    let mut order = String::new();
+    for (name, packed) in modules {
+        let name = name.trim_end_matches(".xz");
+        let mut module = Vec::new();
+        lzma_rs::xz_decompress(&mut packed.as_slice(), &mut module)
+            .map_err(|error| io::Error::other(format!("{name}: {error:?}")))?;
+        archive.add(&format!("lib/modules/{name}"), FILE | 0o644, (0, 0), &module)?;
+        order.push_str(name);
+        order.push('\n');
+    }
+    archive.add("lib/modules/order", FILE | 0o644, (0, 0), order.as_bytes())?;
     trailer(archive.out)?.finish()
 }
 
@@ -75,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_archive_holds_what_the_kernel_and_init_need() {
-        let packed = build(b"BUSYBOX").unwrap();
+        let packed = build(b"BUSYBOX", &[]).unwrap();
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap();
         assert!(plain.starts_with(b"070701"), "newc magic");

@@ -46,8 +46,13 @@ struct Package {
 enum Initrd {
     /// This file of the cache.
     File(&'static str),
-    /// Made here around the busybox in this file of the cache.
-    Busybox(&'static str),
+    /// Made here from files of the cache.
+    Busybox {
+        /// The busybox.
+        busybox: &'static str,
+        /// Kernel modules for disks and their file system, each after those it needs.
+        disk_modules: &'static [&'static str],
+    },
 }
 
 /// All guests.
@@ -69,7 +74,25 @@ pub const GUESTS: &[Guest] = &[
                 Package {
                     name: "linux-image-6.12.*-riscv64",
                     metapackage: Some("linux-image-riscv64"),
-                    files: &[("./boot/vmlinux-*", "linux")],
+                    files: &[
+                        ("./boot/vmlinux-*", "linux"),
+                        ("./usr/lib/modules/*/kernel/lib/crc16.ko.xz", "crc16.ko.xz"),
+                        (
+                            "./usr/lib/modules/*/kernel/crypto/crc32c_generic.ko.xz",
+                            "crc32c_generic.ko.xz",
+                        ),
+                        ("./usr/lib/modules/*/kernel/fs/mbcache.ko.xz", "mbcache.ko.xz"),
+                        ("./usr/lib/modules/*/kernel/fs/jbd2/jbd2.ko.xz", "jbd2.ko.xz"),
+                        ("./usr/lib/modules/*/kernel/fs/ext4/ext4.ko.xz", "ext4.ko.xz"),
+                        (
+                            "./usr/lib/modules/*/kernel/drivers/virtio/virtio_mmio.ko.xz",
+                            "virtio_mmio.ko.xz",
+                        ),
+                        (
+                            "./usr/lib/modules/*/kernel/drivers/block/virtio_blk.ko.xz",
+                            "virtio_blk.ko.xz",
+                        ),
+                    ],
                 },
                 Package {
                     name: "busybox-static",
@@ -79,7 +102,18 @@ pub const GUESTS: &[Guest] = &[
             ],
             download: 113,
             kernel: "linux",
-            initrd: Initrd::Busybox("busybox"),
+            initrd: Initrd::Busybox {
+                busybox: "busybox",
+                disk_modules: &[
+                    "crc16.ko.xz",
+                    "crc32c_generic.ko.xz",
+                    "mbcache.ko.xz",
+                    "jbd2.ko.xz",
+                    "ext4.ko.xz",
+                    "virtio_mmio.ko.xz",
+                    "virtio_blk.ko.xz",
+                ],
+            },
         }),
     },
     Guest {
@@ -216,6 +250,8 @@ pub struct FetchOptions {
     pub from: Option<PathBuf>,
     /// Fetch even what is cached.
     pub refresh: bool,
+    /// The guest shall find its disks: its initial RAM disk brings the kernel modules for them.
+    pub disks: bool,
 }
 
 /// The files of a guest, ready to be loaded.
@@ -287,7 +323,13 @@ impl Guest {
         let folder = cache.guest(self.name);
         let initrd = match source.initrd {
             Initrd::File(name) => fs::read(folder.join(name))?,
-            Initrd::Busybox(name) => initramfs::build(&fs::read(folder.join(name))?)?,
+            Initrd::Busybox { busybox, disk_modules } => {
+                let mut modules = Vec::new();
+                for name in disk_modules.iter().filter(|_| options.disks) {
+                    modules.push((*name, fs::read(folder.join(name))?));
+                }
+                initramfs::build(&fs::read(folder.join(busybox))?, &modules)?
+            }
         };
         Ok(Some(Files { kernel: folder.join(source.kernel), initrd }))
     }
@@ -382,23 +424,27 @@ impl Package {
     }
 }
 
-/// The file of an unpacked tree that a pattern means; only its last component may end in `*`.
+/// The file of an unpacked tree that a pattern means; a component of it may end in `*`. Of several files the
+/// last by name is meant.
 fn member(tree: &Path, pattern: &str) -> std::io::Result<Option<PathBuf>> {
-    let path = tree.join(pattern.trim_start_matches("./"));
-    let Some(start) = path.to_str().and_then(|text| text.strip_suffix('*')).map(PathBuf::from)
-    else {
-        return Ok(path.is_file().then_some(path));
-    };
-    let (Some(parent), Some(prefix)) = (start.parent(), start.file_name().and_then(|n| n.to_str()))
-    else {
-        return Ok(None);
-    };
-    let mut found: Vec<PathBuf> = fs::read_dir(parent)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(prefix))
-        })
-        .collect();
+    let mut found = vec![tree.to_path_buf()];
+    for component in pattern.trim_start_matches("./").split('/') {
+        let Some(prefix) = component.strip_suffix('*') else {
+            found.iter_mut().for_each(|path| path.push(component));
+            continue;
+        };
+        let mut next = Vec::new();
+        for folder in found {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+                    next.push(entry.path());
+                }
+            }
+        }
+        found = next;
+    }
+    found.retain(|path| path.is_file());
     found.sort();
     Ok(found.pop())
 }
