@@ -10,7 +10,10 @@ mod run;
 mod test;
 mod values;
 
+use std::sync::Arc;
+
 use clap::{Parser, Subcommand};
+use signal_hook::consts::SIGXFSZ;
 
 use crate::report;
 use crate::terminal::tty;
@@ -66,6 +69,10 @@ impl Failure {
 /// Obeys the process's command line and returns the exit status.
 pub fn main() -> u8 {
     env_logger::init();
+    // A limit of the host on file sizes shall fail the write, not end the process.
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        log::warn!("SIGXFSZ cannot be caught: {error}");
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
