@@ -4,6 +4,7 @@ pub mod board;
 pub mod boot;
 pub mod cli;
 pub mod engine;
+pub mod gdb;
 pub mod harness;
 pub mod loader;
 pub mod machine;

@@ -135,6 +135,7 @@ impl Machine {
         match exit {
             Exit::Budget => assert_eq!(done, insns),
             Exit::Halted => assert!(hart.waiting && done <= insns),
+            Exit::Debug(event) => panic!("nobody debugs the hart: {event:?}"),
             Exit::Dead(text) => {
                 assert!(!text.is_empty() && done <= insns);
                 self.insns = MAX_INSNS;

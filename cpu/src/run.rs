@@ -1,5 +1,7 @@
 //! What a run of an engine is given and how it ends: the same for every engine.
 
+use crate::debug::DebugEvent;
+
 /// How long an engine may run before it gives control back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Budget {
@@ -14,6 +16,8 @@ pub enum Exit {
     Budget,
     /// The hart waits for an interrupt.
     Halted,
+    /// The hart stopped for its debugger.
+    Debug(DebugEvent),
     /// The guest can not go on; the text says why (trap loop, ...).
     Dead(String),
 }

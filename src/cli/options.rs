@@ -10,12 +10,13 @@ use mimic_devices::disk::{Access, Disk, DiskImage, Overlay};
 
 use super::{Failure, values};
 use crate::board::virt::RAM_BASE;
+use crate::gdb::Listener;
 use crate::loader::{self, ImageKind, LoadError, LoadOptions, LoadedImage};
 use crate::machine::spec::{
     BoardKind, ConsoleKind, DiskSpec, EngineKind, Firmware, FlashSpec, Limits, MachineSpec,
 };
 use crate::terminal::keys::EscapeKey;
-use crate::terminal::session::SessionOptions;
+use crate::terminal::session::{GdbOptions, SessionOptions};
 
 /// A kernel is placed at multiples of this.
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
@@ -159,13 +160,22 @@ pub(super) struct RunningArgs {
     /// Say so when the guest has printed nothing for this long
     #[arg(long, value_name = "TIME", value_parser = values::time, default_value = "10s")]
     pub(super) silence: Duration,
+    /// Let gdb attach here: HOST:PORT, :PORT (this computer alone) or a path for a Unix socket
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) gdb: Option<String>,
+    /// Do nothing before gdb has attached and continues
+    #[arg(short = 'S', long, requires = "gdb")]
+    pub(super) gdb_wait: bool,
+    /// Let --gdb listen where other computers can reach it; whoever does owns the guest
+    #[arg(long, requires = "gdb")]
+    pub(super) gdb_remote: bool,
     /// End when the guest asks for a reset
     #[arg(long)]
     pub(super) no_reboot: bool,
 }
 
 impl RunningArgs {
-    pub(super) fn session(&self, image: &LoadedImage) -> SessionOptions {
+    pub(super) fn session(&self, image: &LoadedImage) -> Result<SessionOptions, Failure> {
         let advice = match image.kind {
             ImageKind::LinuxImage => {
                 "Does the kernel know its console? Try --append \"console=ttyS0 earlycon\"; the serial \
@@ -176,12 +186,22 @@ impl RunningArgs {
                  an SBI below it, try --firmware builtin; if it brings its own, --firmware none."
             }
         };
-        SessionOptions {
+        let gdb = match &self.gdb {
+            Some(address) => Some(GdbOptions {
+                listener: Arc::new(
+                    Listener::bind(address, self.gdb_remote).map_err(Failure::usage)?,
+                ),
+                wait: self.gdb_wait,
+            }),
+            None => None,
+        };
+        Ok(SessionOptions {
             escape: self.escape,
             silence: Some(self.silence),
             advice,
             reboot: !self.no_reboot,
-        }
+            gdb,
+        })
     }
 
     pub(super) fn limits(&self) -> Limits {

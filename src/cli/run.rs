@@ -113,7 +113,7 @@ pub(super) fn start(
     machine.check(guest, default_memory)?;
     let attached = machine.attach()?;
     let spec = || machine.spec(guest, &attached, running.limits(), default_memory);
-    let result = session::run(spec, &running.session(&guest.image));
+    let result = session::run(spec, &running.session(&guest.image)?);
     tty::restore();
     let report = result.map_err(|error| match error {
         SessionError::Machine(MachineError::Host { .. }) | SessionError::Host { .. } => {

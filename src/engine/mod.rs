@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use mimic_cpu::bus::CpuBus;
+use mimic_cpu::debug::DebugPoints;
 use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::riscv::interp::Interp;
 use mimic_cpu::run::{Budget, Exit};
@@ -13,10 +14,14 @@ use crate::machine::spec::{EngineKind, HartView, Stats};
 
 /// An engine with one hart loaded. The `Kick` handle of every engine is the hart's [`Signals`].
 pub trait Engine: Send {
-    /// Runs the hart until the budget is used up, it waits, it is beyond help, or it is kicked.
+    /// Runs the hart until the budget is used up, it waits, it is beyond help, a debug point is reached, or it is kicked.
     fn run(&mut self, budget: Budget) -> Exit;
     /// The hart's canonical state.
     fn store(&self) -> Hart;
+    /// Continues from `hart`, a state made outside.
+    fn load(&mut self, hart: Hart);
+    /// Sets where `run` shall end for a debugger; code that was written from outside counts from now on.
+    fn set_debug(&mut self, points: DebugPoints);
     /// Instructions the hart has retired.
     fn retired(&self) -> u64;
     /// Where the hart is.
@@ -45,6 +50,14 @@ impl Engine for Interp {
 
     fn store(&self) -> Hart {
         self.hart()
+    }
+
+    fn load(&mut self, hart: Hart) {
+        Interp::load(self, hart);
+    }
+
+    fn set_debug(&mut self, points: DebugPoints) {
+        Interp::set_debug(self, points);
     }
 
     fn retired(&self) -> u64 {

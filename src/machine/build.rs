@@ -339,6 +339,8 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
         shared: Arc::new(Shared {
             control,
             rendezvous,
+            bus,
+            holders: Mutex::default(),
             clock,
             memory,
             space,

@@ -1,12 +1,15 @@
 //! Who may run, and how a run ends: the end of the machine, the safepoint and the pause.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
+use mimic_cpu::debug::DebugEvent;
 use mimic_cpu::signals::Signals;
 use mimic_devices::power::{PowerEvent, PowerSink};
 
 use super::spec::{End, HartView, Stats};
+use crate::engine::Engine;
 
 /// What a hart leaves for others to read when it arrives at a safepoint or ends.
 #[derive(Clone, Debug)]
@@ -14,6 +17,21 @@ pub(super) struct Sample {
     pub(super) view: HartView,
     pub(super) stats: Stats,
 }
+
+/// The harts of a thread, as they stand at a safepoint.
+pub(super) trait Standing {
+    /// Their numbers.
+    fn harts(&self) -> Range<usize>;
+    /// What they leave for others.
+    fn samples(&self) -> Vec<(usize, Sample)>;
+    /// The engine of one of them.
+    fn engine(&mut self, hart: usize) -> &mut dyn Engine;
+}
+
+/// What is to be done with a hart's engine by its own thread.
+type Job = Box<dyn FnOnce(&mut dyn Engine) + Send>;
+/// Told that there is something for the debugger to look at.
+pub(super) type DebuggerWaker = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -26,6 +44,10 @@ struct State {
     /// Harts whose threads run.
     live: usize,
     samples: Vec<Option<Sample>>,
+    jobs: Vec<(usize, Job)>,
+    /// Where harts stopped for the debugger; as long as it has not looked, the harts stand.
+    debug_events: Vec<(usize, DebugEvent)>,
+    debugger: Option<DebuggerWaker>,
 }
 
 /// Shared between the hart threads, the event loop, the devices and the user.
@@ -33,6 +55,8 @@ pub(super) struct Control {
     state: Mutex<State>,
     changed: Condvar,
     ended: AtomicBool,
+    /// Harts that stand although the others run, as bits.
+    frozen: AtomicU64,
     harts: Vec<Arc<Signals>>,
     /// Wakes the event loop.
     pub(super) waker: OnceLock<mio::Waker>,
@@ -48,6 +72,7 @@ impl Control {
             state: Mutex::new(state),
             changed: Condvar::new(),
             ended: AtomicBool::new(false),
+            frozen: AtomicU64::new(0),
             harts,
             waker: OnceLock::new(),
             firmware_codes,
@@ -76,11 +101,20 @@ impl Control {
 
     /// Ends the run; the first reason counts. Harmless from any thread, device locks held or not.
     pub(super) fn end(&self, end: End) {
-        self.lock().end.get_or_insert(end);
+        let mut state = self.lock();
+        state.end.get_or_insert(end);
+        // Nobody will do them: those who wait for them hear of it.
+        let jobs = std::mem::take(&mut state.jobs);
+        let debugger = state.debugger.clone();
+        drop(state);
+        drop(jobs);
         self.ended.store(true, Ordering::SeqCst);
         self.changed.notify_all();
         self.kick_all();
         self.wake_event_loop();
+        if let Some(wake) = debugger {
+            wake();
+        }
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -97,23 +131,124 @@ impl Control {
     }
 
     /// A safepoint of the harts that the calling thread runs: leaves their samples and stands still while
-    /// anybody asks for it.
-    pub(super) fn safepoint(&self, samples: impl FnOnce() -> Vec<(usize, Sample)>) {
+    /// anybody asks for it, doing what is asked of its engines.
+    pub(super) fn safepoint(&self, standing: &mut dyn Standing) {
+        let harts = standing.harts();
+        let stand = |state: &State| {
+            let stopped = state.stops > 0 || harts.clone().all(|hart| self.is_frozen(hart));
+            stopped && state.end.is_none()
+        };
+        let leave_samples = |state: &mut State, samples| {
+            for (hart, sample) in samples {
+                state.samples[hart] = Some(sample);
+            }
+        };
         let mut state = self.lock();
-        if state.stops == 0 || state.end.is_some() {
+        if !stand(&state) {
             return;
         }
-        let samples = samples();
-        let count = samples.len();
-        for (hart, sample) in samples {
-            state.samples[hart] = Some(sample);
-        }
-        state.arrived += count;
+        leave_samples(&mut state, standing.samples());
+        state.arrived += harts.len();
         self.changed.notify_all();
-        while state.stops > 0 && state.end.is_none() {
-            state = self.wait(state);
+        while stand(&state) {
+            let Some(at) = state.jobs.iter().position(|(hart, _)| harts.contains(hart)) else {
+                state = self.wait(state);
+                continue;
+            };
+            let (hart, job) = state.jobs.remove(at);
+            drop(state);
+            job(standing.engine(hart));
+            state = self.lock();
+            leave_samples(&mut state, standing.samples());
         }
-        state.arrived -= count;
+        state.arrived -= harts.len();
+    }
+
+    /// Has the thread of `hart` do `f` with its engine while it stands at an instruction boundary. Not
+    /// from a hart's thread. `None` when the run has ended.
+    pub(super) fn on_hart<R: Send + 'static>(
+        &self,
+        hart: usize,
+        f: impl FnOnce(&mut dyn Engine) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (result, done) = mpsc::sync_channel(1);
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return None;
+        }
+        let job = move |engine: &mut dyn Engine| {
+            // The other end waits until it has this, or the job is dropped.
+            let _ = result.send(f(engine));
+        };
+        state.jobs.push((hart, Box::new(job)));
+        state.stops += 1;
+        drop(state);
+        self.changed.notify_all();
+        self.kick_all();
+        let result = done.recv().ok();
+        self.lock().stops -= 1;
+        self.changed.notify_all();
+        result
+    }
+
+    /// A hart has stopped for the debugger: all stand until it has looked.
+    pub(super) fn debug_event(&self, hart: usize, event: DebugEvent) {
+        let mut state = self.lock();
+        if state.debug_events.is_empty() {
+            state.stops += 1;
+        }
+        state.debug_events.push((hart, event));
+        let debugger = state.debugger.clone();
+        drop(state);
+        self.kick_all();
+        if let Some(wake) = debugger {
+            wake();
+        }
+    }
+
+    /// Whether harts have stopped since [`take_debug_events`](Self::take_debug_events).
+    pub(super) fn has_debug_events(&self) -> bool {
+        !self.lock().debug_events.is_empty()
+    }
+
+    /// Where harts have stopped since the last call. The debugger has stopped the machine by now.
+    pub(super) fn take_debug_events(&self) -> Vec<(usize, DebugEvent)> {
+        let mut state = self.lock();
+        let events = std::mem::take(&mut state.debug_events);
+        if !events.is_empty() {
+            state.stops -= 1;
+        }
+        drop(state);
+        self.changed.notify_all();
+        events
+    }
+
+    /// Whom to tell of stops and of the end.
+    pub(super) fn set_debugger(&self, debugger: Option<DebuggerWaker>) {
+        self.lock().debugger = debugger;
+    }
+
+    /// Sets which harts (as bits) stand although the others run. All stand meanwhile.
+    pub(super) fn freeze(&self, harts: u64) {
+        // Under the lock, or a hart's last look before it waits could miss it.
+        let state = self.lock();
+        self.frozen.store(harts, Ordering::SeqCst);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_frozen(&self, hart: usize) -> bool {
+        self.frozen.load(Ordering::Relaxed) >> hart & 1 != 0
+    }
+
+    /// Number of harts.
+    pub(super) fn harts(&self) -> usize {
+        self.harts.len()
+    }
+
+    /// The outside of a hart.
+    pub(super) fn signals(&self, hart: usize) -> &Signals {
+        &self.harts[hart]
     }
 
     /// A hart's thread ends.
@@ -196,13 +331,27 @@ mod tests {
         }
     }
 
+    struct One;
+
+    impl Standing for One {
+        fn harts(&self) -> Range<usize> {
+            0..1
+        }
+        fn samples(&self) -> Vec<(usize, Sample)> {
+            vec![(0, sample())]
+        }
+        fn engine(&mut self, _hart: usize) -> &mut dyn Engine {
+            unreachable!("nothing is asked of it")
+        }
+    }
+
     #[test]
     fn the_world_stops_at_safepoints_and_goes_on() {
         let control = Arc::new(Control::new(vec![Arc::new(Signals::default())], false));
         let hart = Arc::clone(&control);
         let thread = std::thread::spawn(move || {
             while !hart.ended() {
-                hart.safepoint(|| vec![(0, sample())]);
+                hart.safepoint(&mut One);
                 std::thread::yield_now();
             }
             hart.leave(0, sample());

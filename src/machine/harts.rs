@@ -13,7 +13,7 @@ use rustix::time::ClockId;
 
 use crate::engine::Engine;
 
-use super::control::{Control, Sample};
+use super::control::{Control, Sample, Standing};
 use super::cpu_time;
 use super::rendezvous::Rendezvous;
 use super::spec::{End, Stats};
@@ -26,6 +26,26 @@ fn sample(engine: &dyn Engine, hart_time: Duration) -> Sample {
     let mut stats = Stats { hart_time, ..Stats::default() };
     engine.count(&mut stats);
     Sample { view: engine.view(), stats }
+}
+
+/// The one hart of a thread.
+struct Single {
+    index: usize,
+    engine: Box<dyn Engine>,
+}
+
+impl Standing for Single {
+    fn harts(&self) -> Range<usize> {
+        self.index..self.index + 1
+    }
+
+    fn samples(&self) -> Vec<(usize, Sample)> {
+        vec![(self.index, sample(&*self.engine, cpu_time(ClockId::ThreadCPUTime)))]
+    }
+
+    fn engine(&mut self, _hart: usize) -> &mut dyn Engine {
+        &mut *self.engine
+    }
 }
 
 /// Instructions that all harts together may still retire, handed out in portions.
@@ -64,16 +84,17 @@ const TURN: u64 = 50_000;
 /// The life of a hart's thread.
 pub(super) fn run_hart(
     index: usize,
-    (mut engine, signals): Loaded,
+    (engine, signals): Loaded,
     control: &Control,
     rendezvous: &Rendezvous,
     allowance: &Allowance,
     crowded: bool,
 ) {
-    let now = || cpu_time(ClockId::ThreadCPUTime);
+    let mut hart = Single { index, engine };
     let guard = PanicGuard { control, harts: index..index + 1 };
     while !control.ended() {
-        control.safepoint(|| vec![(index, sample(&*engine, now()))]);
+        control.safepoint(&mut hart);
+        let engine = &mut hart.engine;
         let mut insns = allowance.take();
         if insns == Some(0) {
             control.end(End::InsnLimit);
@@ -96,11 +117,14 @@ pub(super) fn run_hart(
             Exit::Budget if crowded => std::thread::yield_now(),
             Exit::Budget => {}
             Exit::Halted => signals.park(None),
+            Exit::Debug(event) => control.debug_event(index, event),
             Exit::Dead(why) => control.end(End::Died(why)),
         }
     }
     std::mem::forget(guard);
-    control.leave(index, sample(&*engine, now()));
+    for (index, sample) in hart.samples() {
+        control.leave(index, sample);
+    }
 }
 
 /// Ends the machine when a hart's thread panics: nobody shall wait for its harts.
@@ -142,7 +166,7 @@ impl Deterministic {
         let control = Arc::clone(&self.control);
         let guard = PanicGuard { control: &control, harts: 0..self.harts.len() };
         while !self.control.ended() {
-            self.safepoint();
+            Arc::clone(&control).safepoint(&mut self);
             if self.insns == Some(0) {
                 self.control.end(End::InsnLimit);
                 break;
@@ -168,26 +192,36 @@ impl Deterministic {
     }
 
     fn run_window(&mut self, hart: usize, halted: &mut bool, window: u64) {
-        let (engine, signals) = &mut self.harts[hart];
-        if *halted && !signals.needs_attention() {
+        let control = Arc::clone(&self.control);
+        if *halted && !self.harts[hart].1.needs_attention() || control.is_frozen(hart) {
+            *halted = true;
             return;
         }
         let insns = self.insns.map_or(window, |left| left.min(window));
-        let target = engine.retired() + insns;
+        let target = self.harts[hart].0.retired() + insns;
         *halted = false;
-        // A kick (a look from outside) interrupts the window but does not end it.
-        while engine.retired() < target && !self.control.ended() {
-            match engine.run(Budget { insns: Some(target - engine.retired()) }) {
+        // A kick (a look from outside) and the debugger interrupt the window but do not end it.
+        loop {
+            let engine = &mut self.harts[hart].0;
+            let left = target.saturating_sub(engine.retired());
+            if left == 0 || control.ended() || control.is_frozen(hart) {
+                break;
+            }
+            match engine.run(Budget { insns: Some(left) }) {
                 Exit::Budget => {}
+                Exit::Debug(event) => {
+                    control.debug_event(hart, event);
+                    control.safepoint(self);
+                }
                 Exit::Halted => {
                     *halted = true;
                     break;
                 }
-                Exit::Dead(why) => self.control.end(End::Died(why)),
+                Exit::Dead(why) => control.end(End::Died(why)),
             }
         }
         if let Some(left) = &mut self.insns {
-            *left -= insns - (target - engine.retired());
+            *left -= insns - target.saturating_sub(self.harts[hart].0.retired());
         }
     }
 
@@ -216,9 +250,15 @@ impl Deterministic {
             self.clock.advance_to(next);
         }
     }
+}
 
-    fn safepoint(&self) {
-        self.control.safepoint(|| self.samples());
+impl Standing for Deterministic {
+    fn harts(&self) -> Range<usize> {
+        0..self.harts.len()
+    }
+
+    fn engine(&mut self, hart: usize) -> &mut dyn Engine {
+        &mut *self.harts[hart].0
     }
 
     /// The one thread's time is booked on hart 0.

@@ -7,6 +7,7 @@
 mod build;
 mod bus;
 mod control;
+pub mod debug;
 mod event_loop;
 mod harts;
 mod htif;
@@ -16,10 +17,11 @@ pub mod spec;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use mimic_cpu::bus::CpuBus;
 use mimic_devices::bus::AddressSpace;
 use mimic_devices::clock::{Clock, TimerQueue};
 use mimic_devices::memory::{GuestMemory, VisibilityObserver, WriteObserver};
@@ -119,6 +121,9 @@ pub struct Machine {
 struct Shared {
     control: Arc<Control>,
     rendezvous: Arc<Rendezvous>,
+    bus: Arc<dyn CpuBus>,
+    /// Who wants the machine to stand still.
+    holders: Mutex<Vec<Holder>>,
     clock: Clock,
     memory: Arc<GuestMemory>,
     space: Arc<AddressSpace>,
@@ -171,6 +176,13 @@ impl Shared {
     }
 }
 
+/// Who may hold a machine still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    User,
+    Debugger,
+}
+
 /// The outside of a machine, usable from any thread but the harts' own.
 #[derive(Clone)]
 pub struct MachineHandle {
@@ -192,25 +204,40 @@ impl MachineHandle {
 
     /// Stops the harts and the guest's time; on return they stand.
     pub fn pause(&self) {
+        self.hold(Holder::User);
+    }
+
+    /// Lets the harts and the guest's time go on, unless a debugger holds them.
+    pub fn resume(&self) {
+        self.release(Holder::User);
+    }
+
+    /// Whether the machine is paused, by [`pause`](Self::pause) or by a debugger.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.shared.control.is_paused()
+    }
+
+    /// Stops the machine for `holder`; on return nothing moves any more.
+    fn hold(&self, holder: Holder) {
+        let mut holders = self.shared.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        if !holders.contains(&holder) {
+            holders.push(holder);
+        }
         if self.shared.control.set_paused(true) {
-            // On return nothing moves any more.
             self.shared.control.stop_world(|_| self.shared.clock.stop());
         }
     }
 
-    /// Lets the harts and the guest's time go on.
-    pub fn resume(&self) {
-        if self.shared.control.is_paused() {
+    /// Lets the machine go on if `holder` was the last who held it.
+    fn release(&self, holder: Holder) {
+        let mut holders = self.shared.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        holders.retain(|&other| other != holder);
+        if holders.is_empty() && self.shared.control.is_paused() {
             self.shared.clock.resume();
             self.shared.control.set_paused(false);
             self.shared.control.wake_event_loop();
         }
-    }
-
-    /// Whether the machine is paused.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.shared.control.is_paused()
     }
 
     /// Counters up to now.

@@ -10,11 +10,12 @@ use super::output::{Output, Sink};
 use super::signals::{SignalWatch, end_by};
 use super::silence::SilenceWatch;
 use super::tty::{self, RawMode};
+use crate::gdb::{Listener, Server};
 use crate::machine::spec::{End, HartView, MachineSpec, Report};
 use crate::machine::{ConsoleIo, InputSource, Machine, MachineError, MachineHandle};
 
 /// How the user wants the terminal to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// The escape key.
     pub escape: EscapeKey,
@@ -24,6 +25,17 @@ pub struct SessionOptions {
     pub advice: &'static str,
     /// Start again when the guest asks for a reset.
     pub reboot: bool,
+    /// Where a debugger may attach.
+    pub gdb: Option<GdbOptions>,
+}
+
+/// How a debugger may attach.
+#[derive(Clone, Debug)]
+pub struct GdbOptions {
+    /// Where.
+    pub listener: Arc<Listener>,
+    /// The machine does nothing before the debugger lets it.
+    pub wait: bool,
 }
 
 /// Why a run could not be started or watched to its end.
@@ -85,6 +97,17 @@ pub fn run(
             .map(|patience| SilenceWatch::start(handle, output.sink(), patience, options.advice))
             .transpose()
             .map_err(host("a thread"))?;
+        let _gdb = options
+            .gdb
+            .as_ref()
+            .map(|gdb| {
+                if resets == 0 {
+                    tty::say(&format!("mimic: {}", gdb_hint(gdb)));
+                }
+                Server::start(machine.handle(), Arc::clone(&gdb.listener), gdb.wait && resets == 0)
+            })
+            .transpose()
+            .map_err(host("the debugger's connection"))?;
         let report = machine.run();
         let again = report.end == End::Reset && options.reboot && signals.received().is_none();
         if !again {
@@ -106,6 +129,11 @@ pub fn run(
         Ok(()) => Ok(report),
         Err(error) => Ok(Report { end: End::Host(lost_reader(&error)), ..report }),
     }
+}
+
+fn gdb_hint(gdb: &GdbOptions) -> String {
+    let waits = if gdb.wait { "; the guest waits for it" } else { "" };
+    format!("gdb may attach by: target remote {}{waits}", gdb.listener.address())
 }
 
 /// A hart's mode, program counter and symbol, as text.

@@ -114,6 +114,32 @@ impl Hart {
         }
     }
 
+    /// The guest physical address that `va` has in the hart's present address space, whatever the
+    /// permissions: for debuggers. Changes nothing, no A bit either.
+    #[must_use]
+    pub fn peek(&self, bus: &dyn CpuBus, va: u64) -> Option<u64> {
+        let Some(levels) = self.levels(self.mode) else { return Some(va) };
+        let unused = 64 - (12 + 9 * levels);
+        if ((va << unused) as i64 >> unused) as u64 != va {
+            return None;
+        }
+        let mut table = (self.satp & PTE_PPN) * PAGE_SIZE;
+        for level in (0..levels).rev() {
+            let entry_gpa = table + (va >> (12 + 9 * level) & 0x1ff) * 8;
+            let pte = bus.ram_page(entry_gpa)?.host.load(entry_gpa, Width::Double);
+            if pte & PTE_V == 0 {
+                return None;
+            }
+            let base = (pte >> PTE_PPN_SHIFT & PTE_PPN) * PAGE_SIZE;
+            if pte & (PTE_R | PTE_X) != 0 {
+                let span = if pte & PTE_N == 0 { PAGE_SIZE << (9 * level) } else { 16 * PAGE_SIZE };
+                return Some(base & !(span - 1) | va & (span - 1));
+            }
+            table = base;
+        }
+        None
+    }
+
     fn walk(
         &self,
         bus: &dyn CpuBus,

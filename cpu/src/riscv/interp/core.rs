@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Width};
+use crate::debug::{DebugEvent, DebugPoints};
 use crate::ram::{Cell, HostPage};
 use crate::riscv::csr::fields::{envcfg, irq, mstatus};
 use crate::riscv::csr::{CsrOp, Effects, Outside};
@@ -66,6 +67,10 @@ pub(super) struct Core {
     pub(super) signals: Arc<Signals>,
     pub(super) tlb_misses: u64,
     pub(super) device_accesses: u64,
+    /// Where the debugger wants the hart to stop.
+    pub(super) points: DebugPoints,
+    /// The watchpoint that the current instruction has met.
+    pub(super) watched: Option<DebugEvent>,
 }
 
 /// The sets of a FENCE that is Zihintpause's PAUSE.
@@ -114,10 +119,25 @@ impl Core {
             signals,
             tlb_misses: 0,
             device_accesses: 0,
+            points: DebugPoints::default(),
+            watched: None,
         };
-        core.regs[..32].copy_from_slice(&core.hart.x);
-        core.regs[F..F + 32].copy_from_slice(&core.hart.f);
+        core.load_registers();
         core
+    }
+
+    fn load_registers(&mut self) {
+        self.regs[..32].copy_from_slice(&self.hart.x);
+        self.regs[F..F + 32].copy_from_slice(&self.hart.f);
+        self.next_pc = self.hart.pc;
+    }
+
+    /// Takes over a state that was made outside; nothing cached is valid any more.
+    pub(super) fn import(&mut self, hart: Hart) {
+        self.hart = hart;
+        self.load_registers();
+        self.flush();
+        self.translation_changed();
     }
 
     /// The canonical state, complete.
@@ -213,12 +233,13 @@ impl Core {
             Ok(to) => to,
             Err(trap) => return Err(self.stop(trap)),
         };
+        let free = self.points.watchpoints.is_empty() || self.observe(va, len, access);
         let Some(page) = self.bus.ram_page(to.gpa) else { return Ok(Place::Device(to.gpa)) };
         if access == Access::Store && page.access == PageAccess::ReadOnly {
             return Ok(Place::Rom(to.gpa));
         }
         let base = to.gpa & !PAGE_MASK;
-        if self.hart.pmp.is_uniform(base, PAGE_SIZE) {
+        if free && self.hart.pmp.is_uniform(base, PAGE_SIZE) {
             let allowed = |access| self.hart.protect(base, PAGE_SIZE, va, access, mode).is_ok();
             self.tlb_misses += 1;
             self.tlb.fill(Fill {

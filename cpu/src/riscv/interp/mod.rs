@@ -8,6 +8,7 @@
 mod alu;
 mod code;
 mod core;
+mod debug;
 mod fpu;
 
 use std::sync::Arc;
@@ -105,11 +106,15 @@ impl Interp {
         }
     }
 
-    /// Runs until the budget is used up, the hart waits, or somebody kicks it.
+    /// Runs until the budget is used up, the hart waits, somebody kicks it, or a point of
+    /// [`set_debug`](Self::set_debug) is reached.
     pub fn run(&mut self, budget: Budget) -> Exit {
         let limit =
             budget.insns.map_or(u64::MAX, |insns| self.core.hart.retired.saturating_add(insns));
         self.core.poll = true;
+        if !self.core.points.is_empty() {
+            return self.run_debug(limit);
+        }
         loop {
             if self.core.poll | self.core.signals.needs_attention()
                 && let Some(exit) = self.attend()
@@ -137,15 +142,16 @@ impl Interp {
             }
         }
         self.serve_requests();
+        let stepping = self.core.points.step;
         let mip = self.core.mip();
         if self.core.hart.waiting {
-            if mip & self.core.hart.mie == 0 {
+            if mip & self.core.hart.mie == 0 && !stepping {
                 self.core.poll = true;
                 return Some(Exit::Halted);
             }
             self.core.hart.waiting = false;
         }
-        if let Some(code) = self.core.hart.pending_interrupt(mip) {
+        if !stepping && let Some(code) = self.core.hart.pending_interrupt(mip) {
             self.core.hart.pc = self.core.next_pc;
             self.core.hart.take_interrupt(code);
             self.traps += 1;

@@ -1,0 +1,47 @@
+//! gdb's `monitor` command: what the protocol has no packet for.
+
+use std::fmt::Write;
+
+use super::target::Debuggee;
+use crate::report;
+use crate::terminal::session::place;
+
+const HELP: &str = "\
+help              this list
+info              counters, and where each hart is
+phys [on|off]     take gdb's addresses as guest physical ones; reaches devices too, whose reads may have
+                  side effects";
+
+/// Performs a command; what to print.
+pub(super) fn obey(debuggee: &mut Debuggee, command: &str) -> String {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    match words[..] {
+        [] | ["help"] => format!("{HELP}\n"),
+        ["info"] => info(debuggee),
+        ["phys"] => phys(debuggee),
+        ["phys", "on"] => {
+            debuggee.physical = true;
+            phys(debuggee)
+        }
+        ["phys", "off"] => {
+            debuggee.physical = false;
+            phys(debuggee)
+        }
+        _ => format!("`{command}` is unknown; `monitor help` lists the commands\n"),
+    }
+}
+
+fn phys(debuggee: &Debuggee) -> String {
+    let kind = if debuggee.physical { "guest physical" } else { "virtual" };
+    format!("addresses are {kind} ones\n")
+}
+
+fn info(debuggee: &Debuggee) -> String {
+    let machine = &debuggee.machine;
+    let mut text = format!("{}\n", report::summary(&machine.stats()));
+    for (number, hart) in machine.harts().into_iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "hart {number}: {}", place(machine, &hart));
+    }
+    text
+}

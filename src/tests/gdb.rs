@@ -1,0 +1,316 @@
+//! `--gdb`: gdb's remote protocol, spoken over loopback without gdb.
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use support::{BASE, guest, mimic};
+
+/// Every hart counts in t1 and in its own double word at 0x80000100.
+const COUNTS: &[u32] = &[
+    0x0000_0417, // 00 auipc s0, 0
+    0x1004_0413, // 04 addi s0, s0, 0x100
+    0x0035_1293, // 08 slli t0, a0, 3
+    0x0054_0433, // 0c add s0, s0, t0
+    0x0013_0313, // 10 loop: addi t1, t1, 1
+    0x0064_3023, // 14 sd t1, 0(s0)
+    0x0004_3383, // 18 ld t2, 0(s0)
+    0xff5f_f06f, // 1c j loop
+];
+
+/// A running `mimic` and a connection to it; the process ends with the value.
+struct Session {
+    process: Child,
+    stream: TcpStream,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+}
+
+impl Session {
+    /// Starts the guest, which waits for its debugger.
+    fn start(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = guest(folder.path(), COUNTS);
+        let fixed = ["run", path.to_str().unwrap(), "--load-addr", BASE, "--gdb", ":0", "-S"];
+        let mut process = mimic(&[&fixed, args].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let (_, address) = line.split_once("target remote ").expect(&line);
+        let address = address.split(';').next().unwrap().trim().to_owned();
+        let stream = connect(&address);
+        Session { process, stream, address, _folder: folder }
+    }
+
+    fn byte(&mut self) -> u8 {
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte).unwrap();
+        byte[0]
+    }
+
+    fn send(&mut self, packet: &str) {
+        let sum = packet.bytes().fold(0u8, u8::wrapping_add);
+        self.stream.write_all(format!("${packet}#{sum:02x}").as_bytes()).unwrap();
+        assert_eq!(self.byte(), b'+', "{packet} is acknowledged");
+    }
+
+    /// The next packet, with its runs expanded (gdb manual, "Overview" of the protocol).
+    fn receive(&mut self) -> String {
+        while self.byte() != b'$' {}
+        let mut text = Vec::new();
+        loop {
+            match self.byte() {
+                b'#' => break,
+                b'*' => {
+                    let count = self.byte() - 29;
+                    let last = *text.last().unwrap();
+                    text.extend((0..count).map(|_| last));
+                }
+                byte => text.push(byte),
+            }
+        }
+        self.stream.read_exact(&mut [0; 2]).unwrap();
+        self.stream.write_all(b"+").unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    fn ask(&mut self, packet: &str) -> String {
+        self.send(packet);
+        self.receive()
+    }
+
+    fn ok(&mut self, packet: &str) {
+        assert_eq!(self.ask(packet), "OK", "{packet}");
+    }
+
+    /// Register `number` of the selected thread.
+    fn register(&mut self, number: usize) -> u64 {
+        let text = self.ask(&format!("p{number:x}"));
+        hex(&text)
+    }
+
+    fn pc(&mut self) -> u64 {
+        self.register(32)
+    }
+
+    fn double_word(&mut self, addr: u64) -> u64 {
+        let text = self.ask(&format!("m{addr:x},8"));
+        hex(&text)
+    }
+
+    /// Continues and stops at a breakpoint.
+    fn run_to(&mut self, addr: u64) -> String {
+        self.ok(&format!("Z0,{addr:x},4"));
+        let stop = self.ask("vCont;c");
+        self.ok(&format!("z0,{addr:x},4"));
+        stop
+    }
+}
+
+/// Little-endian hexadecimal bytes.
+fn hex(text: &str) -> u64 {
+    assert_eq!(text.len(), 16, "{text}");
+    u64::from_str_radix(text, 16).unwrap().swap_bytes()
+}
+
+const LOOP: u64 = 0x8000_0010;
+const COUNT: u64 = 0x8000_0100;
+const T1: usize = 6;
+const S0: usize = 8;
+
+#[test]
+fn registers_and_memory_are_read_and_written() {
+    for mode in [&[][..], &["--deterministic"]] {
+        let mut gdb = Session::start(mode);
+        assert!(gdb.ask("qSupported:swbreak+;xmlRegisters=riscv").contains("qXfer:features:read+"));
+        assert!(gdb.ask("?").starts_with("T05"));
+        let xml = gdb.ask("qXfer:features:read:target.xml:0,1000");
+        for part in
+            ["riscv:rv64", "org.gnu.gdb.riscv.cpu", "name=\"pc\" bitsize=\"64\" regnum=\"32\""]
+        {
+            assert!(xml.contains(part), "{xml}");
+        }
+        let stop = gdb.run_to(LOOP);
+        assert!(stop.starts_with("T05") && stop.contains("swbreak"), "{stop}");
+        assert_eq!((gdb.pc(), gdb.register(S0)), (LOOP, COUNT));
+        let all = gdb.ask("g");
+        assert_eq!(all.len(), 33 * 16);
+        assert_eq!(hex(&all[S0 * 16..][..16]), COUNT);
+        assert_eq!(hex(&all[32 * 16..]), LOOP);
+        // t1 = 0x1122 by one packet, then mscratch (CSR 0x340 is gdb's 65 + 0x340) and the mode (4161).
+        gdb.ok("P6=2211000000000000");
+        assert_eq!(gdb.register(T1), 0x1122);
+        gdb.ok(&format!("P{:x}=efbeadde00000000", 65 + 0x340));
+        assert_eq!(gdb.register(65 + 0x340), 0xdead_beef);
+        assert_eq!(gdb.register(4161), 3);
+        // mhartid is read-only.
+        assert!(gdb.ask(&format!("P{:x}=0100000000000000", 65 + 0xf14)).starts_with('E'));
+        // The guest works with what was written.
+        assert_eq!(gdb.run_to(LOOP + 8)[..3], *"T05");
+        assert_eq!((gdb.register(T1), gdb.double_word(COUNT)), (0x1123, 0x1123));
+        // Code is memory: addi t1, t1, 2 from now on.
+        gdb.ok(&format!("M{LOOP:x},4:13032300"));
+        assert_eq!(gdb.run_to(LOOP + 4)[..3], *"T05");
+        assert_eq!(gdb.register(T1), 0x1125);
+        assert!(gdb.ask("m1000000000000,8").starts_with('E'), "nothing is there");
+        // The serial port's line status: not by a virtual address, but by a physical one.
+        assert!(gdb.ask("m10000005,1").starts_with('E'));
+        gdb.send("qRcmd,70687973206f6e"); // phys on
+        while gdb.receive() != "OK" {}
+        assert_eq!(gdb.ask("m10000005,1"), "60", "transmitter empty and idle");
+        assert_eq!(gdb.double_word(COUNT), 0x1123);
+    }
+}
+
+#[test]
+fn steps_and_watchpoints_stop_after_the_instruction() {
+    for mode in [&[][..], &["--deterministic"]] {
+        let mut gdb = Session::start(mode);
+        gdb.run_to(LOOP);
+        for pc in [LOOP + 4, LOOP + 8, LOOP + 12, LOOP, LOOP + 4] {
+            assert_eq!(gdb.ask("vCont;s:1")[..3], *"T05");
+            assert_eq!(gdb.pc(), pc);
+        }
+        assert_eq!(gdb.register(T1), 2);
+        // Write, read and access watchpoints, on a part of the double word.
+        for (kind, word, pcs) in [
+            (2, "watch", [LOOP + 8, LOOP + 8]),
+            (3, "rwatch", [LOOP + 12, LOOP + 12]),
+            (4, "awatch", [LOOP + 8, LOOP + 12]),
+        ] {
+            gdb.ok(&format!("Z{kind},{:x},4", COUNT + 4));
+            for pc in pcs {
+                let stop = gdb.ask("vCont;c");
+                assert!(stop.contains(&format!(";{word}:{:x};", COUNT + 4)), "{stop}");
+                assert_eq!(gdb.pc(), pc, "{word}");
+            }
+            gdb.ok(&format!("z{kind},{:x},4", COUNT + 4));
+        }
+        assert!(gdb.ask(&format!("z2,{COUNT:x},4")).starts_with('E'), "there is none");
+    }
+}
+
+#[test]
+fn two_harts_are_two_threads() {
+    for mode in [&["--cpus", "2"][..], &["--cpus", "2", "--deterministic"]] {
+        let mut gdb = Session::start(mode);
+        assert_eq!(gdb.ask("qfThreadInfo"), "m01,02");
+        for (hart, thread) in [(0, "1"), (1, "2")] {
+            gdb.ok(&format!("Hg{thread}"));
+            assert_eq!(gdb.register(65 + 0xf14), hart, "mhartid");
+        }
+        // Only the second runs; the first stands where it stood.
+        gdb.ok("Hg1");
+        let first = gdb.pc();
+        gdb.ok(&format!("Z0,{:x},4", LOOP + 4));
+        let stop = gdb.ask("vCont;c:2");
+        assert!(stop.contains("thread:02"), "{stop}");
+        gdb.ok("Hg1");
+        assert_eq!(gdb.pc(), first);
+        gdb.ok("Hg2");
+        assert_eq!((gdb.pc(), gdb.register(S0)), (LOOP + 4, COUNT + 8));
+        // Then the first catches up, while the second steps on.
+        let stop = gdb.ask("vCont;c:1");
+        assert!(stop.contains("thread:01"), "{stop}");
+        gdb.ok(&format!("z0,{:x},4", LOOP + 4));
+        let stop = gdb.ask("vCont;s:2;c");
+        assert!(stop.contains("thread:02"), "{stop}");
+        gdb.ok("Hg2");
+        assert_eq!(gdb.pc(), LOOP + 8);
+        // Both run until gdb interrupts them.
+        gdb.send("vCont;c");
+        std::thread::sleep(Duration::from_millis(100));
+        gdb.stream.write_all(&[3]).unwrap();
+        assert_eq!(gdb.receive()[..3], *"T02");
+        assert!(gdb.double_word(COUNT) > 1000 && gdb.double_word(COUNT + 8) > 1000);
+    }
+}
+
+#[test]
+fn the_guest_goes_on_when_gdb_leaves_and_ends_when_gdb_kills_it() {
+    let mut gdb = Session::start(&["--cpus", "2"]);
+    gdb.run_to(LOOP);
+    gdb.ok(&format!("Z0,{LOOP:x},4"));
+    gdb.ok(&format!("Z2,{COUNT:x},8"));
+    gdb.ok("D");
+    // By the next connection the guest has counted on, breakpoints or not.
+    std::thread::sleep(Duration::from_millis(200));
+    gdb.stream = connect(&gdb.address);
+    let count = gdb.double_word(COUNT);
+    assert!(count > 1000, "{count}");
+    // A connection that breaks is one that leaves.
+    gdb.stream = connect(&gdb.address);
+    assert!(gdb.double_word(COUNT) >= count);
+    gdb.send("vCont;c");
+    std::thread::sleep(Duration::from_millis(100));
+    gdb.stream = connect(&gdb.address);
+    assert!(gdb.double_word(COUNT) > count);
+    gdb.stream.write_all(b"$k#6b").unwrap();
+    assert!(gdb.process.wait().unwrap().code().is_some(), "it ends by itself");
+}
+
+#[test]
+fn garbage_does_no_harm() {
+    let mut gdb = Session::start(&[]);
+    // A small generator of bytes (xorshift), between the frames of packets.
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    for round in 0..200 {
+        let mut body = String::from(["vCont;", "m", "P", "Z0,", "qRcmd,", "H", "", "X"][round % 8]);
+        for _ in 0..round % 40 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            body.push(char::from(b"0123456789abcdef,:;=-szcT*}~"[state as usize % 28]));
+        }
+        let sum = body.bytes().fold(0u8, u8::wrapping_add);
+        let mut stream = connect(&gdb.address);
+        // The server may hang up at once.
+        let _ = stream.write_all(format!("${body}#{sum:02x}\u{3}#$$").as_bytes());
+        // The one before has left by this.
+        gdb.stream = stream;
+    }
+    gdb.stream = connect(&gdb.address);
+    assert!(gdb.ask("?").starts_with("T05"));
+    assert!(gdb.process.try_wait().unwrap().is_none(), "it still runs");
+}
+
+#[test]
+fn addresses_that_cannot_be_used_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = guest(folder.path(), COUNTS);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (address, text) in
+        [("0.0.0.0:0", "--gdb-remote"), (taken.as_str(), "in use"), ("nowhere", "HOST:PORT")]
+    {
+        let output = mimic(&["run", path.to_str().unwrap(), "--load-addr", BASE, "--gdb", address])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(126), "{stderr}");
+        assert!(stderr.contains(text), "{stderr}");
+    }
+}
