@@ -15,6 +15,7 @@ pub mod insn;
 pub mod interp;
 pub mod mmu;
 pub mod pmp;
+mod saved;
 pub mod sem;
 pub mod trap;
 

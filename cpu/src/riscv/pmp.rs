@@ -73,6 +73,14 @@ impl Pmp {
         }
     }
 
+    /// Whether every field holds what writes could have put there: for entries that come from a file.
+    pub(super) fn is_legal(&self) -> bool {
+        let Pmp { cfg, addr, active } = self;
+        cfg.iter().all(|cfg| cfg & !0x9f == 0 && cfg & 3 != 2)
+            && addr.iter().all(|addr| addr & !ADDR_MASK == 0)
+            && *active == cfg.iter().filter(|cfg| *cfg & MODE != 0).count()
+    }
+
     /// First and last byte an entry matches, if it matches any.
     fn range(&self, index: usize) -> Option<(u64, u64)> {
         let addr = self.addr[index];
