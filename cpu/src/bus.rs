@@ -128,6 +128,7 @@ pub trait CpuBus: Send + Sync {
     /// Guest time now, in nanoseconds.
     fn now(&self) -> u64;
 
-    /// Asks for `hart`'s attention once guest time reaches `ns`; replaces the earlier request.
+    /// Asks for `hart`'s attention once guest time reaches `ns`; replaces the earlier request. `u64::MAX` asks
+    /// for nothing.
     fn set_deadline(&self, hart: usize, ns: u64);
 }

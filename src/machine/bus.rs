@@ -128,7 +128,11 @@ impl CpuBus for MachineBus {
 
     fn set_deadline(&self, hart: usize, ns: u64) {
         if let Some(timer) = self.hart_timers.get(hart) {
-            timer.arm(self.mtime.deadline(ns / NS_PER_TICK));
+            if ns == u64::MAX {
+                timer.cancel();
+            } else {
+                timer.arm(self.mtime.deadline(ns / NS_PER_TICK));
+            }
         }
     }
 }

@@ -156,16 +156,15 @@ impl Core {
     /// Looks at the clock: refreshes what [`mip`](Self::mip) says of the supervisor timer and asks to be
     /// told when it expires.
     pub(super) fn look_at_clock(&mut self) {
-        self.timer_pending = false;
-        if self.hart.menvcfg & envcfg::STCE == 0 || self.hart.stimecmp == u64::MAX {
-            return;
-        }
-        if self.moment().time() >= self.hart.stimecmp {
-            self.timer_pending = true;
+        let compares = self.hart.menvcfg & envcfg::STCE != 0 && self.hart.stimecmp != u64::MAX;
+        self.timer_pending = compares && self.moment().time() >= self.hart.stimecmp;
+        let ns = if compares && !self.timer_pending {
+            self.hart.stimecmp.saturating_mul(NS_PER_TICK)
         } else {
-            let ns = self.hart.stimecmp.saturating_mul(NS_PER_TICK);
-            self.bus.set_deadline(self.hart.hartid as usize, ns);
-        }
+            // A request that means nothing any more would still cut a deterministic run's windows.
+            u64::MAX
+        };
+        self.bus.set_deadline(self.hart.hartid as usize, ns);
     }
 
     /// `mip`, with the supervisor timer as it was when the clock was looked at last.
