@@ -55,6 +55,9 @@ pub(super) struct Core {
     jumped: bool,
     /// An instruction ended by [`Stop`].
     pub(super) stopped: bool,
+    /// The instruction that ended by [`Stop`] is complete; there is no trap, only something to look at before
+    /// the next one.
+    pub(super) completed: bool,
     /// Why the last [`Stop`] happened.
     pub(super) trap: Trap,
     pub(super) requests: Requests,
@@ -110,6 +113,7 @@ impl Core {
             tlb: Tlb::new(key),
             jumped: false,
             stopped: false,
+            completed: false,
             trap: Trap { cause: Cause::IllegalInstruction, tval: 0 },
             requests: Requests::default(),
             poll: true,
@@ -321,17 +325,26 @@ impl Core {
             }
             Place::Device(gpa) => self.device_write(va, gpa, width, value),
             Place::Rom(gpa) => {
-                self.device_write(va, gpa, width, value)?;
                 // The next load must see what the device made of its memory.
                 self.flush();
-                Ok(())
+                self.device_write(va, gpa, width, value)
             }
         }
     }
 
     fn device_write(&mut self, va: u64, gpa: u64, width: Width, value: u64) -> Result<(), Stop> {
         self.device_accesses += 1;
-        self.bus.write(gpa, width, value).map_err(|_| self.stop(Access::Store.access_fault(va)))
+        if self.bus.write(gpa, width, value).is_err() {
+            return Err(self.stop(Access::Store.access_fault(va)));
+        }
+        // What the store caused is looked at before the next instruction, wherever the block ends: what the
+        // guest sees does not depend on how an engine cuts its code into blocks. The store is the last thing
+        // that its instruction does.
+        if self.signals.needs_attention() {
+            self.completed = true;
+            return Err(Stop);
+        }
+        Ok(())
     }
 
     fn stored(&self, page: RamPage, gpa: u64, len: u64) {

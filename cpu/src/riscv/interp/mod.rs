@@ -249,9 +249,24 @@ impl Interp {
         let undone = (first.handler)(&mut self.core, ops);
         self.core.hart.retired -= undone as u64;
         if self.core.stopped {
-            let pc = self.core.page_va + ops[ops.len() - undone].args.at().offset();
-            self.take_exception(pc);
+            let at = ops[ops.len() - undone].args.at();
+            let pc = self.core.page_va + at.offset();
+            if !self.end_completed(pc.wrapping_add(at.bytes())) {
+                self.take_exception(pc);
+            }
         }
+    }
+
+    /// If the instruction that stopped is complete, counts it and goes on at `next_pc`.
+    #[cold]
+    fn end_completed(&mut self, next_pc: u64) -> bool {
+        if !std::mem::take(&mut self.core.completed) {
+            return false;
+        }
+        self.core.stopped = false;
+        self.core.hart.retired += 1;
+        self.core.next_pc = next_pc;
+        true
     }
 
     /// Takes the exception in `core.trap`, raised by the instruction at `pc`.
@@ -396,8 +411,8 @@ impl Interp {
         let undone = (op.handler)(&mut self.core, &[op]);
         // `page` does not belong to `page_va`: the next block must look its page up.
         self.core.page_va = NO_PAGE;
-        if self.core.stopped {
-            self.core.hart.retired -= undone as u64;
+        self.core.hart.retired -= undone as u64;
+        if self.core.stopped && !self.end_completed(pc.wrapping_add(insn_len(word))) {
             self.take_exception(pc);
         }
     }
