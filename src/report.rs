@@ -115,6 +115,11 @@ pub fn unmapped(report: &Report) -> Option<String> {
     Some(format!("the guest accessed addresses where nothing is {times}, first {first:#x}"))
 }
 
+/// A state hash, as text.
+pub fn hash(hash: u128) -> String {
+    format!("{hash:032x}")
+}
+
 /// A run as `--report FILE` writes it.
 #[derive(Serialize)]
 pub struct JsonReport {
@@ -132,6 +137,8 @@ pub struct JsonReport {
     pub unmapped_accesses: u64,
     /// The first of their addresses.
     pub first_unmapped: Option<String>,
+    /// The state hash, if it was asked for.
+    pub state_hash: Option<String>,
 }
 
 /// [`Stats`], in JSON's terms.
@@ -194,6 +201,7 @@ impl JsonReport {
             stats: (&report.stats).into(),
             unmapped_accesses: report.unmapped.map_or(0, |(count, _)| count),
             first_unmapped: report.unmapped.map(|(_, first)| format!("{first:#x}")),
+            state_hash: report.state_hash.map(hash),
         }
     }
 }

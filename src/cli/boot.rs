@@ -45,7 +45,7 @@ pub(super) fn execute(args: &BootArgs) -> Result<u8, Failure> {
         mirror: args.mirror.clone(),
         from: args.from.clone(),
         refresh: args.refresh,
-        disks: !args.machine.disks.is_empty(),
+        disks: args.machine.disks.given(),
     };
     let files = if catalog.embedded() {
         None

@@ -7,6 +7,7 @@ mod doctor;
 mod machines;
 mod options;
 mod run;
+mod snapshot;
 mod test;
 mod values;
 
@@ -41,6 +42,9 @@ enum Command {
     Boot(boot::BootArgs),
     /// Run conformance ROMs and tell which pass; without a path, the built-in ones
     Test(test::TestArgs),
+    /// Save a machine to a file, go on from one, or tell what one holds
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// List boards and their memory maps
     Machines,
     /// Show what this host offers
@@ -85,6 +89,7 @@ pub fn main() -> u8 {
         Command::Run(args) => run::execute(&args),
         Command::Boot(args) => boot::execute(&args),
         Command::Test(args) => test::execute(&args),
+        Command::Snapshot(command) => snapshot::execute(&command),
         Command::Machines => machines::execute(),
         Command::Doctor => doctor::execute(),
     };

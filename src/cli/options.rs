@@ -12,6 +12,7 @@ use super::{Failure, values};
 use crate::board::virt::RAM_BASE;
 use crate::gdb::Listener;
 use crate::loader::{self, ImageKind, LoadError, LoadOptions, LoadedImage};
+use crate::machine::Machine;
 use crate::machine::spec::{
     BoardKind, ConsoleKind, DiskSpec, EngineKind, Firmware, FlashSpec, Limits, MachineSpec,
 };
@@ -102,7 +103,7 @@ pub(super) enum ConsoleOption {
     Virtio,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct MachineArgs {
     /// Memory, like 512M or 2G
     #[arg(short, long, value_name = "SIZE", value_parser = values::memory)]
@@ -120,12 +121,8 @@ pub(super) struct MachineArgs {
     /// built-in one, ELF and flat files none
     #[arg(long, value_name = "none|builtin|FILE")]
     pub(super) firmware: Option<FirmwareOption>,
-    /// Disk (virtio-blk) on a raw image; may be given several times
-    #[arg(long = "disk", value_name = "FILE[,ro][,serial=TEXT]")]
-    pub(super) disks: Vec<DiskOption>,
-    /// Keep what the guest writes to its disks apart, and forget it at the end
-    #[arg(long)]
-    pub(super) ephemeral: bool,
+    #[command(flatten)]
+    pub(super) disks: DiskArgs,
     /// Flash memory with this firmware, such as EDK2's RISCV_VIRT_CODE.fd
     #[arg(long, value_name = "FILE")]
     pub(super) flash: Option<PathBuf>,
@@ -140,7 +137,41 @@ pub(super) struct MachineArgs {
     pub(super) console: ConsoleOption,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
+pub(super) struct DiskArgs {
+    /// Disk (virtio-blk) on a raw image; may be given several times
+    #[arg(long = "disk", value_name = "FILE[,ro][,serial=TEXT]")]
+    disks: Vec<DiskOption>,
+    /// Keep what the guest writes to its disks apart, and forget it at the end
+    #[arg(long)]
+    ephemeral: bool,
+}
+
+impl DiskArgs {
+    /// Whether there are any.
+    pub(super) fn given(&self) -> bool {
+        !self.disks.is_empty()
+    }
+
+    /// Opens the images.
+    pub(super) fn open(&self) -> Result<Vec<DiskSpec>, Failure> {
+        self.disks.iter().map(|disk| self.open_one(disk)).collect()
+    }
+
+    fn open_one(&self, option: &DiskOption) -> Result<DiskSpec, Failure> {
+        let read_only = option.read_only || self.ephemeral;
+        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let image = Arc::new(DiskImage::open(&option.path, access).map_err(Failure::usage)?);
+        let disk: Arc<dyn Disk> = if self.ephemeral && !option.read_only {
+            Arc::new(Overlay::new(image).map_err(Failure::host)?)
+        } else {
+            image
+        };
+        Ok(DiskSpec { disk, serial: option.serial.clone() })
+    }
+}
+
+#[derive(Args, Clone, Debug)]
 pub(super) struct RunningArgs {
     /// Print counters at the end
     #[arg(long)]
@@ -172,6 +203,15 @@ pub(super) struct RunningArgs {
     /// End when the guest asks for a reset
     #[arg(long)]
     pub(super) no_reboot: bool,
+    /// Print a hash of all that the guest can tell at the end: of harts, devices, time and memory
+    #[arg(long)]
+    pub(super) state_hash: bool,
+    /// Where the escape key and s save the machine, instead of a numbered file in the current folder
+    #[arg(long, value_name = "FILE")]
+    pub(super) snapshot: Option<PathBuf>,
+    /// Save the machine when the limit of --max-insns is reached
+    #[arg(long, value_name = "FILE", requires = "max_insns")]
+    pub(super) save_at_limit: Option<PathBuf>,
 }
 
 impl RunningArgs {
@@ -201,7 +241,19 @@ impl RunningArgs {
             advice,
             reboot: !self.no_reboot,
             gdb,
+            snapshot: self.snapshot.clone(),
         })
+    }
+
+    /// Asks the machine for what shall be done at its end.
+    pub(super) fn prepare(&self, mut machine: Machine) -> Machine {
+        if self.state_hash {
+            machine.hash_at_end();
+        }
+        if let Some(path) = &self.save_at_limit {
+            machine.save_at_limit(path.clone());
+        }
+        machine
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -268,7 +320,7 @@ impl MachineArgs {
                 Firmware::File(Box::new(image))
             }
         };
-        let disks = self.disks.iter().map(|disk| self.open_disk(disk)).collect::<Result<_, _>>()?;
+        let disks = self.disks.open()?;
         let flash = match &self.flash {
             None => None,
             Some(path) => Some(FlashSpec {
@@ -277,18 +329,6 @@ impl MachineArgs {
             }),
         };
         Ok(Attached { firmware, disks, flash })
-    }
-
-    fn open_disk(&self, option: &DiskOption) -> Result<DiskSpec, Failure> {
-        let read_only = option.read_only || self.ephemeral;
-        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
-        let image = Arc::new(DiskImage::open(&option.path, access).map_err(Failure::usage)?);
-        let disk: Arc<dyn Disk> = if self.ephemeral && !option.read_only {
-            Arc::new(Overlay::new(image).map_err(Failure::host)?)
-        } else {
-            image
-        };
-        Ok(DiskSpec { disk, serial: option.serial.clone() })
     }
 
     /// The specification of a machine for the guest.

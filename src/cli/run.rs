@@ -8,10 +8,10 @@ use super::options::{Guest, MachineArgs, RunningArgs};
 use super::{Failure, values};
 use crate::board::virt;
 use crate::loader::{self, ImageKind, LoadError, LoadOptions, LoadedImage};
-use crate::machine::MachineError;
 use crate::machine::spec::{End, Report};
+use crate::machine::{ConsoleIo, Machine, MachineError};
 use crate::report::{self, JsonReport};
-use crate::terminal::session::{self, SessionError};
+use crate::terminal::session::{self, SessionError, SessionOptions};
 use crate::terminal::tty;
 
 /// Where firmware expects the stage after it: 2 MiB above the start of RAM.
@@ -19,7 +19,7 @@ const NEXT_STAGE: u64 = virt::RAM_BASE + (2 << 20);
 /// Memory unless told otherwise.
 const DEFAULT_MEMORY: u64 = 512 << 20;
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct RunArgs {
     /// ELF file, Linux Image or (with --load-addr) flat binary
     #[arg(value_name = "IMAGE", required_unless_present_any = ["kernel", "flash", "firmware"])]
@@ -45,7 +45,7 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     machine: MachineArgs,
     #[command(flatten)]
-    running: RunningArgs,
+    pub(super) running: RunningArgs,
 }
 
 /// A power of two up to 16.
@@ -113,32 +113,54 @@ pub(super) fn start(
     machine.check(guest, default_memory)?;
     let attached = machine.attach()?;
     let spec = || machine.spec(guest, &attached, running.limits(), default_memory);
-    let result = session::run(spec, &running.session(&guest.image)?);
+    let make = |io| Ok(running.prepare(Machine::new(spec(), io)?));
+    let report = run_session(make, &running.session(&guest.image)?)?;
+    finish(&report, running, &guest.image)
+}
+
+/// Runs the machines that `make` makes, with the user's terminal around them.
+pub(super) fn run_session(
+    make: impl Fn(ConsoleIo) -> Result<Machine, MachineError>,
+    options: &SessionOptions,
+) -> Result<Report, Failure> {
+    let result = session::run(make, options);
     tty::restore();
-    let report = result.map_err(|error| match error {
+    result.map_err(|error| match error {
         SessionError::Machine(MachineError::Host { .. }) | SessionError::Host { .. } => {
             Failure::host(error)
         }
+        SessionError::Machine(MachineError::Snapshot(ref why)) if why.is_of_host() => {
+            Failure::host(error)
+        }
         SessionError::Machine(_) => Failure::usage(error),
-    })?;
-    finish(&report, running, guest)
+    })
 }
 
 /// Says how a run ended, the cause last.
-fn finish(report: &Report, running: &RunningArgs, guest: &Guest) -> Result<u8, Failure> {
+pub(super) fn finish(
+    report: &Report,
+    running: &RunningArgs,
+    image: &LoadedImage,
+) -> Result<u8, Failure> {
     if let Some(line) = report::unmapped(report) {
         tty::say(&format!("mimic: {line}"));
     }
     if running.stats {
         tty::say(&format!("mimic: counters\n{}", report::statistics(&report.stats)));
     }
-    let htif = guest.image.tohost.is_some();
+    if let Some(hash) = report.state_hash {
+        tty::say(&format!("mimic: state hash {}", report::hash(hash)));
+    }
+    if let (End::InsnLimit, Some(path)) = (&report.end, &running.save_at_limit) {
+        tty::say(&format!("mimic: saved to {}", path.display()));
+    }
+    let htif = image.tohost.is_some();
     let status = report::status(&report.end, htif);
     if let Some(path) = &running.report {
         write_report(path, &JsonReport::new(report, htif))?;
     }
     let mut cause = report::cause(&report.end);
-    if let (End::Died(_), ImageKind::Elf) = (&report.end, guest.image.kind) {
+    if let (End::Died(_), ImageKind::Elf) = (&report.end, image.kind) {
         cause.push_str("; if it expects an SBI below it, try --firmware builtin");
     }
     tty::say(&format!("mimic: {cause}"));

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use mimic_cpu::bus::{CpuBus, Request};
+use mimic_cpu::riscv::ISA_STRING;
 use mimic_cpu::riscv::csr::fields::irq;
 use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::signals::Signals;
@@ -32,8 +33,11 @@ use crate::engine;
 use super::bus::{CodeLog, MachineBus};
 use super::control::Control;
 use super::event_loop::ConsoleInput;
+use super::harts::Turn;
 use super::htif::Htif;
+use super::payload::Layout;
 use super::rendezvous::Rendezvous;
+use super::snapshot::{self, Snapshot};
 use super::spec::{ConsoleKind, DiskSpec, FlashSpec, MachineSpec};
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, payload, process_cpu_time};
 
@@ -210,7 +214,12 @@ fn entropy() -> Result<[u8; 32], MachineError> {
     Ok(seed)
 }
 
-pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, MachineError> {
+/// Builds the machine of `spec`; with a snapshot, the one that it holds and that `spec` was made for.
+pub(super) fn build(
+    spec: MachineSpec,
+    io: ConsoleIo,
+    mut snapshot: Option<Snapshot>,
+) -> Result<Machine, MachineError> {
     if spec.cpus == 0 || spec.cpus > virt::MAX_HARTS {
         return Err(MachineError::Cpus { given: spec.cpus, max: virt::MAX_HARTS });
     }
@@ -225,7 +234,22 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
         return Err(MachineError::MemorySize(spec.memory));
     }
     let seed = if spec.deterministic { [0x6d; 32] } else { entropy()? };
-    let layout = payload::lay_out(&spec, seed)?;
+    let layout = match &snapshot {
+        None => payload::lay_out(&spec, seed)?,
+        Some(snapshot) => Layout::empty(snapshot.state().config.own_firmware),
+    };
+    let config = snapshot::Config {
+        board: "virt".into(),
+        isa: ISA_STRING.into(),
+        cpus: spec.cpus as u32,
+        memory: spec.memory,
+        deterministic: spec.deterministic,
+        console: spec.console,
+        flash: spec.flash.is_some(),
+        tohost: spec.image.tohost,
+        fromhost: spec.image.fromhost,
+        own_firmware: layout.own_firmware,
+    };
 
     let mut regions = vec![
         RegionSpec::rom(virt::BOOT_ROM.base, virt::BOOT_ROM.size),
@@ -251,6 +275,11 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
     let control = Arc::new(Control::new(signals.clone(), layout.own_firmware));
     let clock = if spec.deterministic { Clock::deterministic() } else { Clock::real() };
     let rendezvous = Arc::new(Rendezvous::new(signals.clone()));
+    if let Some(snapshot) = &snapshot {
+        // It goes on when the machine does.
+        clock.stop();
+        clock.set(snapshot.state().time);
+    }
     let timers = TimerQueue::new();
     let mtime = Mtime::new(clock.clone());
     let pins: Vec<Arc<dyn IrqSink>> = signals
@@ -292,6 +321,9 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
             space.map(place.base, place.size, device).map_err(placement)?;
         }
     }
+    if let Some(snapshot) = &mut snapshot {
+        snapshot.read_memory(&memory)?;
+    }
     let serial = made.consoles.into_iter().find(|(kind, _)| *kind == spec.console);
     let Some((_, serial)) = serial else {
         return Err(MachineError::Placement("the board has no such console".into()));
@@ -318,17 +350,26 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
     let bus: Arc<dyn CpuBus> = Arc::new(MachineBus {
         memory: Arc::clone(&memory),
         space: Arc::clone(&space),
-        mtime,
+        mtime: mtime.clone(),
         hart_timers,
         code,
         rendezvous: Arc::clone(&rendezvous),
         crowded: std::thread::available_parallelism().map_or(1, usize::from) < spec.cpus,
     });
+    let mut turn = Turn::new(spec.cpus);
+    let mut states: Vec<Hart> =
+        (0..spec.cpus).map(|id| Hart::new(id as u64, virt::BOOT_ROM.base)).collect();
+    if let Some(snapshot) = &snapshot {
+        let state = snapshot.state();
+        state.restore_devices(&space)?;
+        state.arm_timers(&*bus, &mtime);
+        turn = state.turn();
+        states.clone_from(&state.harts);
+    }
     let harts = signals
         .into_iter()
-        .enumerate()
-        .map(|(id, signals)| {
-            let hart = Hart::new(id as u64, virt::BOOT_ROM.base);
+        .zip(states)
+        .map(|(signals, hart)| {
             (engine::attach(spec.engine, hart, Arc::clone(&bus), Arc::clone(&signals)), signals)
         })
         .collect();
@@ -345,6 +386,9 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
             memory,
             space,
             symbols: spec.image.symbols,
+            disks: made.disks,
+            config,
+            turn: Arc::new(Mutex::new(turn)),
             started: Instant::now(),
             cpu_at_start: process_cpu_time(),
         }),
@@ -357,8 +401,9 @@ pub(super) fn build(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, Machine
             granularity,
             range,
         }),
-        disks: made.disks,
         flash: made.flash,
+        hash_at_end: false,
+        save_at_limit: None,
         _observers: observers,
         _visibility: moved,
     })

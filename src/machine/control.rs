@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
 use mimic_cpu::debug::DebugEvent;
+use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::signals::Signals;
 use mimic_devices::power::{PowerEvent, PowerSink};
 
@@ -16,6 +17,7 @@ use crate::engine::Engine;
 pub(super) struct Sample {
     pub(super) view: HartView,
     pub(super) stats: Stats,
+    pub(super) hart: Hart,
 }
 
 /// The harts of a thread, as they stand at a safepoint.
@@ -106,9 +108,9 @@ impl Control {
         // Nobody will do them: those who wait for them hear of it.
         let jobs = std::mem::take(&mut state.jobs);
         let debugger = state.debugger.clone();
+        self.ended.store(true, Ordering::SeqCst);
         drop(state);
         drop(jobs);
-        self.ended.store(true, Ordering::SeqCst);
         self.changed.notify_all();
         self.kick_all();
         self.wake_event_loop();
@@ -265,7 +267,8 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Runs `f` while every hart stands at an instruction boundary. Not from a hart's thread.
+    /// Runs `f` while every hart stands at an instruction boundary, or has ended with the machine: then the
+    /// samples may be old ones. Not from a hart's thread.
     pub(super) fn stop_world<R>(&self, f: impl FnOnce(&[Option<Sample>]) -> R) -> R {
         let mut state = self.lock();
         state.stops += 1;
@@ -328,6 +331,7 @@ mod tests {
         Sample {
             view: HartView { pc: 0x1234, mode: "M", waiting: false },
             stats: Stats { insns: 7, ..Stats::default() },
+            hart: Hart::new(0, 0x1234),
         }
     }
 

@@ -2,14 +2,15 @@
 //! deterministic.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 use mimic_devices::clock::{Clock, TimerQueue};
 use rustix::time::ClockId;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 
@@ -25,7 +26,7 @@ pub(super) type Loaded = (Box<dyn Engine>, Arc<Signals>);
 fn sample(engine: &dyn Engine, hart_time: Duration) -> Sample {
     let mut stats = Stats { hart_time, ..Stats::default() };
     engine.count(&mut stats);
-    Sample { view: engine.view(), stats }
+    Sample { view: engine.view(), stats, hart: engine.store() }
 }
 
 /// The one hart of a thread.
@@ -148,6 +149,33 @@ const NS_PER_INSN: u64 = 1;
 /// sees does not depend on how an engine cuts its work into blocks.
 const WINDOW: u64 = 1_000;
 
+/// Where a deterministic run is between two instructions: it goes on from here exactly as if it had never
+/// stopped. A round gives each hart a window in turn, then guest time moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Turn {
+    /// Whose turn it is; the number of harts at the end of a round.
+    hart: usize,
+    /// Instructions of the round's windows.
+    window: u64,
+    /// Instructions that are left of this hart's window.
+    left: u64,
+    /// Harts that were found waiting for an interrupt.
+    halted: Vec<bool>,
+}
+
+impl Turn {
+    /// Before the first round.
+    pub(super) fn new(harts: usize) -> Self {
+        Turn { hart: harts, window: 0, left: 0, halted: vec![false; harts] }
+    }
+
+    /// Whether this can be a turn of a machine with so many harts.
+    pub(super) fn is_legal(&self, harts: usize) -> bool {
+        let Turn { hart, window, left, halted } = self;
+        *hart <= harts && left <= window && *window <= WINDOW && halted.len() == harts
+    }
+}
+
 /// Runs all harts on the calling thread: the same guest with the same input does the same every time.
 pub(super) struct Deterministic {
     pub(super) harts: Vec<Loaded>,
@@ -156,13 +184,15 @@ pub(super) struct Deterministic {
     pub(super) timers: TimerQueue,
     /// Instructions that all harts together may retire.
     pub(super) insns: Option<u64>,
+    pub(super) turn: Turn,
+    /// Where the turn is left for others, with the harts' samples.
+    pub(super) left_turn: Arc<Mutex<Turn>>,
 }
 
 impl Deterministic {
     pub(super) fn run(mut self) {
         let started = Instant::now();
         let first = self.clock.now();
-        let mut halted = vec![false; self.harts.len()];
         let control = Arc::clone(&self.control);
         let guard = PanicGuard { control: &control, harts: 0..self.harts.len() };
         while !self.control.ended() {
@@ -171,18 +201,11 @@ impl Deterministic {
                 self.control.end(End::InsnLimit);
                 break;
             }
-            let now = self.clock.now();
-            self.timers.fire_due(now);
-            let window = self.timers.next_deadline().map_or(WINDOW, |deadline| {
-                WINDOW.min(deadline.saturating_sub(now).div_ceil(NS_PER_INSN)).max(1)
-            });
-            for (hart, halted) in halted.iter_mut().enumerate() {
-                self.run_window(hart, halted, window);
-            }
-            if halted.iter().all(|&halted| halted) {
-                self.idle(started, first);
+            if self.turn.hart < self.harts.len() {
+                self.run_window();
             } else {
-                self.clock.advance_to(now + window * NS_PER_INSN);
+                self.end_round(started, first);
+                self.begin_round();
             }
         }
         std::mem::forget(guard);
@@ -191,37 +214,63 @@ impl Deterministic {
         }
     }
 
-    fn run_window(&mut self, hart: usize, halted: &mut bool, window: u64) {
+    fn begin_round(&mut self) {
+        let now = self.clock.now();
+        self.timers.fire_due(now);
+        let window = self.timers.next_deadline().map_or(WINDOW, |deadline| {
+            WINDOW.min(deadline.saturating_sub(now).div_ceil(NS_PER_INSN)).max(1)
+        });
+        self.turn.window = window;
+        self.turn.left = window;
+        self.turn.hart = 0;
+    }
+
+    fn end_round(&mut self, started: Instant, first: u64) {
+        if self.turn.halted.iter().all(|&halted| halted) {
+            self.idle(started, first);
+        } else {
+            self.clock.advance_to(self.clock.now() + self.turn.window * NS_PER_INSN);
+        }
+    }
+
+    /// Runs the hart whose turn it is, and passes the turn on when its window is used up.
+    fn run_window(&mut self) {
         let control = Arc::clone(&self.control);
-        if *halted && !self.harts[hart].1.needs_attention() || control.is_frozen(hart) {
-            *halted = true;
-            return;
-        }
-        let insns = self.insns.map_or(window, |left| left.min(window));
-        let target = self.harts[hart].0.retired() + insns;
-        *halted = false;
-        // A kick (a look from outside) and the debugger interrupt the window but do not end it.
-        loop {
-            let engine = &mut self.harts[hart].0;
-            let left = target.saturating_sub(engine.retired());
-            if left == 0 || control.ended() || control.is_frozen(hart) {
-                break;
-            }
-            match engine.run(Budget { insns: Some(left) }) {
-                Exit::Budget => {}
-                Exit::Debug(event) => {
-                    control.debug_event(hart, event);
-                    control.safepoint(self);
+        let hart = self.turn.hart;
+        if control.is_frozen(hart) {
+            self.turn.halted[hart] = true;
+        } else if !self.turn.halted[hart] || self.harts[hart].1.needs_attention() {
+            self.turn.halted[hart] = false;
+            let insns = self.insns.map_or(self.turn.left, |limit| limit.min(self.turn.left));
+            let target = self.harts[hart].0.retired() + insns;
+            // A kick (a look from outside) and the debugger interrupt the window but do not end it.
+            let left = loop {
+                let engine = &mut self.harts[hart].0;
+                let left = target.saturating_sub(engine.retired()).min(insns);
+                if left == 0 || control.ended() || control.is_frozen(hart) {
+                    break left;
                 }
-                Exit::Halted => {
-                    *halted = true;
-                    break;
+                match engine.run(Budget { insns: Some(left) }) {
+                    Exit::Budget => {}
+                    Exit::Debug(event) => {
+                        control.debug_event(hart, event);
+                        control.safepoint(self);
+                    }
+                    Exit::Halted => {
+                        self.turn.halted[hart] = true;
+                        break target.saturating_sub(self.harts[hart].0.retired()).min(insns);
+                    }
+                    Exit::Dead(why) => control.end(End::Died(why)),
                 }
-                Exit::Dead(why) => control.end(End::Died(why)),
+            };
+            self.turn.left -= insns - left;
+            if let Some(limit) = &mut self.insns {
+                *limit -= insns - left;
             }
         }
-        if let Some(left) = &mut self.insns {
-            *left -= insns - target.saturating_sub(self.harts[hart].0.retired());
+        if self.turn.halted[hart] || self.turn.left == 0 {
+            self.turn.hart += 1;
+            self.turn.left = self.turn.window;
         }
     }
 
@@ -261,8 +310,9 @@ impl Standing for Deterministic {
         &mut *self.harts[hart].0
     }
 
-    /// The one thread's time is booked on hart 0.
+    /// Leaves the turn, too. The one thread's time is booked on hart 0.
     fn samples(&self) -> Vec<(usize, Sample)> {
+        *self.left_turn.lock().unwrap_or_else(PoisonError::into_inner) = self.turn.clone();
         let time = cpu_time(ClockId::ThreadCPUTime);
         let share = |index| if index == 0 { time } else { Duration::ZERO };
         let harts = self.harts.iter().enumerate();

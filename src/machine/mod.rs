@@ -13,10 +13,12 @@ mod harts;
 mod htif;
 mod payload;
 mod rendezvous;
+pub mod snapshot;
 pub mod spec;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,9 +35,10 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::loader::Symbols;
 use control::{Control, Sample};
 use event_loop::{ConsoleInput, EventLoop, Parts};
-use harts::{Allowance, Deterministic, Loaded, run_hart};
+use harts::{Allowance, Deterministic, Loaded, Turn, run_hart};
 use rendezvous::Rendezvous;
-use spec::{End, HartView, Limits, MachineSpec, Report, Stats};
+use snapshot::{MachineState, Snapshot, SnapshotError};
+use spec::{End, HartView, Limits, MachineSpec, Report, Resumption, Stats};
 
 /// What is done with bytes typed for the guest.
 pub type OnBytes = Box<dyn FnMut(&[u8], &MachineHandle) + Send>;
@@ -91,6 +94,9 @@ pub enum MachineError {
     /// The image cannot be placed on this board.
     #[error("{0}")]
     Placement(String),
+    /// The snapshot cannot be loaded.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The host failed.
     #[error("{what}: {source}")]
     Host {
@@ -110,9 +116,10 @@ pub struct Machine {
     input: Option<InputSource>,
     limits: Limits,
     signature: Option<SignatureDump>,
-    disks: Vec<BlockHandle>,
     flash: Vec<Arc<Mutex<PFlash>>>,
     _visibility: Arc<dyn VisibilityObserver>,
+    hash_at_end: bool,
+    save_at_limit: Option<PathBuf>,
     /// Observers of memory, which memory itself does not keep alive.
     _observers: Vec<Arc<dyn WriteObserver>>,
 }
@@ -128,6 +135,10 @@ struct Shared {
     memory: Arc<GuestMemory>,
     space: Arc<AddressSpace>,
     symbols: Symbols,
+    disks: Vec<BlockHandle>,
+    config: snapshot::Config,
+    /// Where a deterministic run stands, left with the harts' samples.
+    turn: Arc<Mutex<Turn>>,
     started: Instant,
     cpu_at_start: Duration,
 }
@@ -173,6 +184,22 @@ impl Shared {
             total.device_accesses += device_accesses;
         }
         total
+    }
+}
+
+impl Shared {
+    /// Hashes and saves a machine that has ended.
+    fn sum_up(
+        &self,
+        hash: bool,
+        state_hash: &mut Option<u128>,
+        save: Option<&Path>,
+    ) -> Result<(), SnapshotError> {
+        let state = MachineState::capture(self, &self.control.samples())?;
+        if hash {
+            *state_hash = Some(state.hash(&self.memory)?);
+        }
+        save.map_or(Ok(()), |path| state.write(path, &self.memory))
     }
 }
 
@@ -254,6 +281,29 @@ impl MachineHandle {
             .stop_world(|samples| samples.iter().flatten().map(|sample| sample.view).collect())
     }
 
+    /// Saves the machine to a file. It goes on afterwards, and nothing of the time that this took is guest
+    /// time.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; a file that was there is then unchanged.
+    pub fn save(&self, path: &Path) -> Result<(), SnapshotError> {
+        let shared = &*self.shared;
+        let paused = self.is_paused();
+        shared.control.stop_world(|samples| {
+            if shared.control.ended() {
+                return Err(SnapshotError::Ended);
+            }
+            shared.clock.stop();
+            shared.disks.iter().for_each(BlockHandle::drain);
+            let saved = MachineState::capture(shared, samples)
+                .and_then(|state| state.write(path, &shared.memory));
+            if !paused {
+                shared.clock.resume();
+            }
+            saved
+        })
+    }
+
     /// The name of the place `pc` in the image, if it has symbols there.
     #[must_use]
     pub fn symbolize(&self, pc: u64) -> Option<String> {
@@ -267,7 +317,29 @@ impl Machine {
     /// # Errors
     /// [`MachineError`] says what to change.
     pub fn new(spec: MachineSpec, io: ConsoleIo) -> Result<Machine, MachineError> {
-        build::build(spec, io)
+        build::build(spec, io, None)
+    }
+
+    /// Builds the machine that a snapshot holds; it goes on where it was.
+    ///
+    /// # Errors
+    /// [`MachineError`] says what to change.
+    pub fn resume(
+        snapshot: Snapshot,
+        how: &Resumption,
+        io: ConsoleIo,
+    ) -> Result<Machine, MachineError> {
+        build::build(how.spec(&snapshot.state().config), io, Some(snapshot))
+    }
+
+    /// Asks for [`Report::state_hash`].
+    pub fn hash_at_end(&mut self) {
+        self.hash_at_end = true;
+    }
+
+    /// Asks for a snapshot when [`Limits::insns`] is reached.
+    pub fn save_at_limit(&mut self, path: PathBuf) {
+        self.save_at_limit = Some(path);
     }
 
     /// The machine's outside.
@@ -287,9 +359,10 @@ impl Machine {
             input,
             limits,
             signature,
-            disks,
             flash,
             _visibility,
+            hash_at_end,
+            save_at_limit,
             _observers,
         } = self;
         let control = Arc::clone(&shared.control);
@@ -302,6 +375,10 @@ impl Machine {
             limit: limits.time,
             handle,
         };
+        // A resumed machine's clock has stood still until now.
+        if !control.is_paused() {
+            shared.clock.resume();
+        }
         let threads = match EventLoop::new(parts) {
             Ok(event_loop) => start(event_loop, harts, &shared, timers, limits.insns),
             Err(error) => {
@@ -315,11 +392,19 @@ impl Machine {
             }
         }
         let mut end = control.take_end().unwrap_or(End::Quit);
-        disks.iter().for_each(BlockHandle::drain);
+        shared.disks.iter().for_each(BlockHandle::drain);
         for bank in flash {
             if let Err(error) = mimic_devices::bus::lock(&bank).sync() {
                 end = End::Host(format!("the flash's variables cannot be saved: {error}"));
             }
+        }
+        shared.clock.stop();
+        let mut state_hash = None;
+        let save = save_at_limit.filter(|_| end == End::InsnLimit);
+        if (hash_at_end || save.is_some())
+            && let Err(error) = shared.sum_up(hash_at_end, &mut state_hash, save.as_deref())
+        {
+            end = End::Host(error.to_string());
         }
         // A user's handle may outlive the machine; its devices, and the files they hold, must not.
         for (base, _, _) in shared.space.devices() {
@@ -334,6 +419,7 @@ impl Machine {
             end,
             stats: shared.stats(&control.samples()),
             unmapped: shared.space.unmapped().map(|unmapped| (unmapped.count, unmapped.first)),
+            state_hash,
         }
     }
 }
@@ -373,7 +459,9 @@ fn start(
     spawn("events".into(), Box::new(move || event_loop.run()));
     if shared.clock.is_deterministic() {
         let (control, clock) = (Arc::clone(control), shared.clock.clone());
-        let all = Deterministic { harts, control, clock, timers, insns };
+        let left_turn = Arc::clone(&shared.turn);
+        let turn = left_turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = Deterministic { harts, control, clock, timers, insns, turn, left_turn };
         spawn("harts".into(), Box::new(move || all.run()));
         return threads;
     }

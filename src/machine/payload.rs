@@ -31,6 +31,13 @@ pub(super) struct Layout {
     pub(super) boot_rom: Vec<u8>,
 }
 
+impl Layout {
+    /// Of a machine whose memory comes from elsewhere.
+    pub(super) fn empty(own_firmware: bool) -> Self {
+        Layout { pieces: Vec::new(), own_firmware, boot_rom: Vec::new() }
+    }
+}
+
 fn too_little(what: &str, end: u64, memory: u64) -> MachineError {
     MachineError::TooLittleMemory {
         what: what.into(),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mimic_devices::disk::Disk;
+use serde::{Deserialize, Serialize};
 
+use super::snapshot;
 use crate::loader::LoadedImage;
 
 /// The boards Mimic can build.
@@ -56,7 +58,7 @@ pub enum Firmware {
 }
 
 /// Which device of the guest the keyboard types into. Both may print.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConsoleKind {
     /// The 16550A serial port (`ttyS0`).
     #[default]
@@ -105,6 +107,46 @@ pub struct MachineSpec {
     pub flash: Option<FlashSpec>,
     /// Where to write the signature region when the guest ends, and its granularity in bytes.
     pub signature: Option<(PathBuf, usize)>,
+}
+
+/// What is decided anew when a snapshot's machine goes on.
+#[derive(Clone)]
+pub struct Resumption {
+    /// Engine of all harts.
+    pub engine: EngineKind,
+    /// Limits.
+    pub limits: Limits,
+    /// Disks, as the saved machine had them: what they hold is not in the snapshot.
+    pub disks: Vec<DiskSpec>,
+}
+
+impl Resumption {
+    /// An image of nothing: what the machine runs is in its memory.
+    #[must_use]
+    pub fn image(&self, config: &snapshot::Config) -> LoadedImage {
+        LoadedImage { tohost: config.tohost, fromhost: config.fromhost, ..LoadedImage::nothing(0) }
+    }
+
+    /// The specification of the machine that `config` describes.
+    pub(super) fn spec(&self, config: &snapshot::Config) -> MachineSpec {
+        MachineSpec {
+            board: BoardKind::Virt,
+            cpus: config.cpus as usize,
+            memory: config.memory,
+            deterministic: config.deterministic,
+            engine: self.engine,
+            firmware: Firmware::Auto,
+            image: self.image(config),
+            initrd: None,
+            cmdline: String::new(),
+            console: config.console,
+            limits: self.limits,
+            disks: self.disks.clone(),
+            // Its contents are in the snapshot, and what becomes of them stays in memory.
+            flash: config.flash.then(|| FlashSpec { code: Vec::new(), variables: None }),
+            signature: None,
+        }
+    }
 }
 
 /// Why a run ended.
@@ -172,4 +214,6 @@ pub struct Report {
     pub stats: Stats,
     /// Accesses where nothing is: how many, and the first address.
     pub unmapped: Option<(u64, u64)>,
+    /// Sum of all that the guest could tell at the end, if it was asked for.
+    pub state_hash: Option<u128>,
 }

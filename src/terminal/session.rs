@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::signals::{SignalWatch, end_by};
 use super::silence::SilenceWatch;
 use super::tty::{self, RawMode};
 use crate::gdb::{Listener, Server};
-use crate::machine::spec::{End, HartView, MachineSpec, Report};
+use crate::machine::spec::{End, HartView, Report};
 use crate::machine::{ConsoleIo, InputSource, Machine, MachineError, MachineHandle};
 
 /// How the user wants the terminal to be.
@@ -25,6 +26,8 @@ pub struct SessionOptions {
     pub advice: &'static str,
     /// Start again when the guest asks for a reset.
     pub reboot: bool,
+    /// The file that snapshots are saved to; without one they get numbered names in the current folder.
+    pub snapshot: Option<PathBuf>,
     /// Where a debugger may attach.
     pub gdb: Option<GdbOptions>,
 }
@@ -57,13 +60,13 @@ pub enum SessionError {
 /// The handle of the machine that runs now, for those who outlive a reset.
 type Current = Arc<Mutex<Option<MachineHandle>>>;
 
-/// Runs machines made by `spec` on stdin and stdout until one ends for good. `spec` is asked again
-/// after a reset.
+/// Runs machines made by `make` on stdin and stdout until one ends for good. `make` is asked again after a
+/// reset.
 ///
 /// # Errors
 /// [`SessionError`]; the terminal is restored in any case.
 pub fn run(
-    spec: impl Fn() -> MachineSpec,
+    make: impl Fn(ConsoleIo) -> Result<Machine, MachineError>,
     options: &SessionOptions,
 ) -> Result<Report, SessionError> {
     let host = |what| move |source| SessionError::Host { what, source };
@@ -83,8 +86,8 @@ pub fn run(
     let mut resets = 0u32;
     let (report, signals) = loop {
         let keys = Keys::new(if typed { options.escape } else { no_escape() });
-        let input = input(keys, options.escape, typed, output.sink());
-        let machine = Machine::new(spec(), ConsoleIo { output: Box::new(output.sink()), input })?;
+        let input = input(keys, options.clone(), typed, output.sink());
+        let machine = make(ConsoleIo { output: Box::new(output.sink()), input })?;
         let handle = machine.handle();
         *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
         if typed && raw.is_none() {
@@ -169,7 +172,7 @@ fn banner(escape: EscapeKey) {
 
 /// Reads stdin for the guest. Bytes of a pipe are the guest's alone, and so is what follows its end:
 /// the guest goes on without input.
-fn input(mut keys: Keys, escape: EscapeKey, typed: bool, sink: Sink) -> Option<InputSource> {
+fn input(mut keys: Keys, options: SessionOptions, typed: bool, sink: Sink) -> Option<InputSource> {
     // A closed stdin is like an empty one.
     let fd = io::stdin().as_fd().try_clone_to_owned().ok()?;
     Some(InputSource {
@@ -181,7 +184,7 @@ fn input(mut keys: Keys, escape: EscapeKey, typed: bool, sink: Sink) -> Option<I
                     Event::Input(bytes) => {
                         machine.input(&bytes);
                     }
-                    Event::Command(command) => obey(command, escape, &sink, machine),
+                    Event::Command(command) => obey(command, &options, &sink, machine),
                 }
             }
         }),
@@ -194,7 +197,8 @@ fn input(mut keys: Keys, escape: EscapeKey, typed: bool, sink: Sink) -> Option<I
     })
 }
 
-fn obey(command: Command, escape: EscapeKey, sink: &Sink, machine: &MachineHandle) {
+fn obey(command: Command, options: &SessionOptions, sink: &Sink, machine: &MachineHandle) {
+    let escape = options.escape;
     match command {
         Command::Quit => {
             sink.release();
@@ -210,10 +214,27 @@ fn obey(command: Command, escape: EscapeKey, sink: &Sink, machine: &MachineHandl
             machine.pause();
             tty::say(&format!("mimic: paused; {escape} p goes on"));
         }
+        Command::Snapshot => tty::say(&save(options.snapshot.as_deref(), machine)),
         Command::Unknown(byte) => tty::say(&format!(
             "mimic: {escape} {} means nothing; {escape} h lists the keys",
             byte.escape_ascii()
         )),
+    }
+}
+
+/// Saves a snapshot to `file`, or to the first free name in the current folder. What to tell the user.
+fn save(file: Option<&Path>, machine: &MachineHandle) -> String {
+    let numbered = || (1..=9999).map(|n| PathBuf::from(format!("mimic-{n}.snapshot")));
+    let path = match file {
+        Some(file) => file.to_path_buf(),
+        None => match numbered().find(|path| path.symlink_metadata().is_err()) {
+            Some(free) => free,
+            None => return "mimic: this folder is full of snapshots".into(),
+        },
+    };
+    match machine.save(&path) {
+        Ok(()) => format!("mimic: saved to {0}; mimic snapshot load {0}", path.display()),
+        Err(error) => format!("mimic: not saved: {error}"),
     }
 }
 

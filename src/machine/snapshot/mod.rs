@@ -1,0 +1,321 @@
+//! Snapshots: everything that a machine is between two instructions, in a file and back.
+//!
+//! [`MachineState`] is what a snapshot holds besides memory's pages, which `pages` walks; `file` puts both
+//! into a file that is written whole or not at all, and refuses one that is damaged; `hash` sums both up.
+//! Only what the guest can tell is saved: what somebody typed and the guest has not read stays behind, and
+//! so do the contents of disks, which have files of their own.
+
+mod file;
+mod hash;
+mod pages;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mimic_cpu::bus::CpuBus;
+use mimic_cpu::riscv::csr::fields::envcfg;
+use mimic_cpu::riscv::hart::Hart;
+use mimic_cpu::riscv::{ISA_STRING, NS_PER_TICK};
+use mimic_devices::aclint::Mtime;
+use mimic_devices::bus::{AddressSpace, RestoreError, SavedDevice, lock};
+use mimic_devices::memory::{GuestMemory, RegionKind};
+use serde::{Deserialize, Serialize};
+
+pub use file::Snapshot;
+
+use super::Shared;
+use super::control::Sample;
+use super::harts::Turn;
+use super::spec::ConsoleKind;
+
+/// Latest guest time that a snapshot may hold: what is added to it stays far from the end of its range.
+const MAX_TIME: u64 = 1 << 62;
+
+/// Why a snapshot cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The host cannot read or write the file.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// The disk is full. What the file held before, it still holds.
+    #[error("{path}: the disk is full, nothing was written")]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another kind of file.
+    #[error("{0} is not a snapshot")]
+    Foreign(PathBuf),
+    /// Written by another version of Mimic.
+    #[error(
+        "{path} has snapshot format {found}, this version of mimic reads format {known}: load it with the \
+         version that saved it"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The file's format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The file's end is missing.
+    #[error("{0} is cut off: it is not the whole snapshot")]
+    Truncated(PathBuf),
+    /// Some bytes are not those that were written.
+    #[error("{0} is damaged: its checksum is wrong")]
+    Damaged(PathBuf),
+    /// A field holds what no machine can hold.
+    #[error("this snapshot cannot be loaded: {0}")]
+    Invalid(String),
+    /// A device refuses its state.
+    #[error("this snapshot cannot be loaded: {device} at {base:#x}: {source}")]
+    Device {
+        /// The device.
+        device: String,
+        /// Its address.
+        base: u64,
+        /// Why.
+        source: RestoreError,
+    },
+    /// Guest memory cannot be read.
+    #[error("guest memory: {0}")]
+    Memory(io::Error),
+    /// The machine has ended; there is nothing to save.
+    #[error("the machine has ended")]
+    Ended,
+}
+
+impl SnapshotError {
+    /// Whether the host is to blame rather than the file.
+    #[must_use]
+    pub fn is_of_host(&self) -> bool {
+        matches!(
+            self,
+            SnapshotError::Io { .. } | SnapshotError::Full { .. } | SnapshotError::Memory(_)
+        )
+    }
+
+    fn io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                SnapshotError::Full { path }
+            }
+            _ => SnapshotError::Io { path, source },
+        }
+    }
+}
+
+fn invalid(what: impl Into<String>) -> SnapshotError {
+    SnapshotError::Invalid(what.into())
+}
+
+/// What was decided when the machine was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The board's name.
+    pub board: String,
+    /// The harts' ISA string.
+    pub isa: String,
+    /// Harts.
+    pub cpus: u32,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Runs the same way every time.
+    pub deterministic: bool,
+    /// Where the keyboard types.
+    pub console: ConsoleKind,
+    /// There is flash memory.
+    pub flash: bool,
+    /// HTIF's `tohost`.
+    pub tohost: Option<u64>,
+    /// HTIF's `fromhost`.
+    pub fromhost: Option<u64>,
+    /// The firmware in M-mode is our own, so the finisher's codes are known.
+    pub own_firmware: bool,
+}
+
+/// A device's state, and where the device is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedDevice {
+    /// The device's name for itself.
+    pub name: String,
+    /// Its first address.
+    pub base: u64,
+    /// Its state.
+    pub saved: SavedDevice,
+}
+
+/// A region of memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+    /// The guest cannot write it.
+    pub rom: bool,
+}
+
+/// A machine between two instructions, without the contents of its memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineState {
+    /// What was decided when the machine was made.
+    pub config: Config,
+    /// The harts.
+    pub harts: Vec<Hart>,
+    /// Guest time in nanoseconds.
+    pub time: u64,
+    /// Where a deterministic run is in its round.
+    turn: Turn,
+    /// Every device, by address.
+    pub devices: Vec<PlacedDevice>,
+    /// Memory, by address.
+    pub regions: Vec<Region>,
+}
+
+fn regions(memory: &GuestMemory) -> Vec<Region> {
+    let region = |region: &mimic_devices::memory::Region| Region {
+        base: region.base(),
+        size: region.size(),
+        rom: region.kind() == RegionKind::Rom,
+    };
+    memory.regions().iter().map(region).collect()
+}
+
+impl MachineState {
+    /// The state of a machine whose harts stand still, left in `samples`.
+    pub(super) fn capture(
+        shared: &Shared,
+        samples: &[Option<Sample>],
+    ) -> Result<MachineState, SnapshotError> {
+        let hart = |sample: &Option<Sample>| {
+            let mut hart = sample.as_ref().ok_or(SnapshotError::Ended)?.hart.clone();
+            // A deterministic run goes on as if it had not been interrupted, so its SC must succeed; the
+            // reservation holds the value that LR saw, which is all that SC asks for. Elsewhere LR and SC
+            // start again.
+            if !shared.config.deterministic {
+                hart.reservation = None;
+            }
+            Ok(hart)
+        };
+        let harts = samples.iter().map(hart).collect::<Result<_, _>>()?;
+        let turn = shared.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let device = |(base, _, device): (u64, u64, mimic_devices::bus::SharedDevice)| {
+            let device = lock(&device);
+            PlacedDevice { name: device.name().into(), base, saved: device.save() }
+        };
+        Ok(MachineState {
+            config: shared.config.clone(),
+            harts,
+            time: shared.clock.now(),
+            turn,
+            devices: shared.space.devices().into_iter().map(device).collect(),
+            regions: regions(&shared.memory),
+        })
+    }
+
+    /// Checks all that does not need the machine.
+    fn check(&self) -> Result<(), SnapshotError> {
+        let MachineState { config, harts, time, turn, devices: _, regions: _ } = self;
+        if config.board != "virt" {
+            return Err(invalid(format!("there is no board named {:?}", config.board)));
+        }
+        if config.isa != ISA_STRING {
+            return Err(invalid(format!(
+                "its harts have the ISA {:?}, those of this version {ISA_STRING:?}",
+                config.isa
+            )));
+        }
+        if harts.len() != config.cpus as usize {
+            return Err(invalid("the number of harts is not the machine's"));
+        }
+        for (index, hart) in harts.iter().enumerate() {
+            let named = |what| invalid(format!("hart {index} has an impossible {what}"));
+            if hart.hartid != index as u64 {
+                return Err(named("hartid"));
+            }
+            hart.check().map_err(named)?;
+        }
+        if *time > MAX_TIME || !turn.is_legal(harts.len()) {
+            return Err(invalid("its time is impossible"));
+        }
+        Ok(())
+    }
+
+    /// Where a deterministic run goes on.
+    pub(super) fn turn(&self) -> Turn {
+        self.turn.clone()
+    }
+
+    /// Checks that memory is laid out as it was.
+    fn check_memory(&self, memory: &GuestMemory) -> Result<(), SnapshotError> {
+        if regions(memory) == self.regions {
+            Ok(())
+        } else {
+            Err(invalid("its memory is laid out otherwise than this board's"))
+        }
+    }
+
+    /// Puts the devices into their states. Time is set, and memory holds what it held.
+    pub(super) fn restore_devices(&self, space: &AddressSpace) -> Result<(), SnapshotError> {
+        let present = space.devices();
+        let same = present.len() == self.devices.len()
+            && present.iter().zip(&self.devices).all(|((base, _, device), saved)| {
+                (*base, lock(device).name()) == (saved.base, saved.name.as_str())
+            });
+        if !same {
+            let list = |names: Vec<String>| names.join(", ");
+            return Err(invalid(format!(
+                "its devices are not this machine's: {} there, {} here",
+                list(self.devices.iter().map(|d| format!("{}@{:x}", d.name, d.base)).collect()),
+                list(present.iter().map(|(b, _, d)| format!("{}@{b:x}", lock(d).name())).collect()),
+            )));
+        }
+        // The interrupt controller comes last: what the others do to its inputs on the way is forgotten.
+        let last = |device: &&PlacedDevice| device.name == "plic";
+        let order = self.devices.iter().filter(|d| !last(d));
+        for saved in order.chain(self.devices.iter().filter(last)) {
+            let Some((_, _, device)) = present.iter().find(|(base, _, _)| *base == saved.base)
+            else {
+                continue;
+            };
+            let restored = lock(device).restore(&saved.saved);
+            restored.map_err(|source| SnapshotError::Device {
+                device: saved.name.clone(),
+                base: saved.base,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Arms the supervisor timers, which harts do by themselves only once they run.
+    pub(super) fn arm_timers(&self, bus: &dyn CpuBus, mtime: &Mtime) {
+        for (index, hart) in self.harts.iter().enumerate() {
+            let compares = hart.menvcfg & envcfg::STCE != 0 && hart.stimecmp != u64::MAX;
+            if compares && mtime.ticks() < hart.stimecmp {
+                bus.set_deadline(index, hart.stimecmp.saturating_mul(NS_PER_TICK));
+            }
+        }
+    }
+
+    /// Sums up the state and the contents of memory.
+    pub(super) fn hash(&self, memory: &GuestMemory) -> Result<u128, SnapshotError> {
+        hash::state_hash(self, memory).map_err(SnapshotError::Memory)
+    }
+
+    /// Writes the snapshot, with memory's pages, to `path`.
+    pub(super) fn write(&self, path: &Path, memory: &GuestMemory) -> Result<(), SnapshotError> {
+        file::write(path, self, memory).map_err(|source| SnapshotError::io(path, source))
+    }
+}
+
+#[cfg(test)]
+mod tests;
