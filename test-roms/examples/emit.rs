@@ -1,5 +1,6 @@
 //! Writes every ROM (or those whose names contain a given text) as an ELF file into a folder:
-//! `cargo run -p mimic-test-roms --example emit -- FOLDER [TEXT]`.
+//! `cargo run -p mimic-test-roms --example emit -- FOLDER [TEXT [MILLISECONDS]]`. The time is for stress
+//! ROMs.
 
 use std::error::Error;
 use std::fs;
@@ -7,12 +8,14 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let folder = PathBuf::from(args.next().ok_or("usage: emit FOLDER [TEXT]")?);
+    let folder = PathBuf::from(args.next().ok_or("usage: emit FOLDER [TEXT [MS]]")?);
     let text = args.next().unwrap_or_default();
+    let milliseconds = args.next().map(|ms| ms.parse::<u64>()).transpose()?;
     for rom in mimic_test_roms::roms().iter().filter(|r| r.name.contains(&text)) {
         let path = folder.join(format!("{}.elf", rom.name));
         fs::create_dir_all(path.parent().ok_or("a ROM's path has a parent")?)?;
-        fs::write(&path, rom.build())?;
+        let elf = milliseconds.map_or_else(|| rom.build(), |ms| rom.build_for(ms));
+        fs::write(&path, elf)?;
         let cases = rom.cases();
         let listing: String =
             cases.iter().map(|c| format!("{} {} {}\n", c.first, c.count, c.name)).collect();

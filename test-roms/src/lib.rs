@@ -93,6 +93,15 @@ impl Rom {
         self.assemble().0
     }
 
+    /// [`Self::build`] with the time that a stress ROM shall last, in milliseconds of `mtime` at 10 MHz.
+    /// Others are built as always. (The word that this changes is the ELF symbol `duration`, in ticks.)
+    pub fn build_for(&self, milliseconds: u64) -> Vec<u8> {
+        let mut s = suite::Suite::new();
+        (self.define)(&mut s);
+        s.change_duration(milliseconds.saturating_mul(10_000));
+        s.finish().0
+    }
+
     /// Names of the case numbers a failure reports.
     pub fn cases(&self) -> Vec<Cases> {
         self.assemble().1

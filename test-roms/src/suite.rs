@@ -49,6 +49,10 @@ pub(crate) mod record {
     /// Where parked harts go.
     pub(crate) const RELEASE: i32 = 128;
 }
+/// How long a stress guest goes on, in ticks of `mtime` (10 MHz): symbol `duration`.
+pub(crate) const DURATION: u64 = DATA + 0x1a0;
+/// Counts that a stress guest leaves for the curious: the signature.
+pub(crate) const COUNTS: u64 = DATA + 0x1b0;
 const TABLES: u64 = DATA + 0x200;
 
 /// SiFive test finisher of the `virt` board.
@@ -110,6 +114,8 @@ pub(crate) struct Suite {
     fail: DynamicLabel,
     m_handler: DynamicLabel,
     s_handler: DynamicLabel,
+    /// Default of [`DURATION`], for guests that have one.
+    duration: Option<u64>,
 }
 
 impl Suite {
@@ -119,8 +125,16 @@ impl Suite {
         let fail = ops.new_dynamic_label();
         let m_handler = ops.new_dynamic_label();
         let s_handler = ops.new_dynamic_label();
-        let mut s =
-            Self { ops, data: Vec::new(), cases: Vec::new(), next: 1, fail, m_handler, s_handler };
+        let mut s = Self {
+            ops,
+            data: Vec::new(),
+            cases: Vec::new(),
+            next: 1,
+            fail,
+            m_handler,
+            s_handler,
+            duration: None,
+        };
         s.prologue();
         s
     }
@@ -204,11 +218,11 @@ impl Suite {
         );
     }
 
-    /// Sends the other harts to a label, in M-mode, their `msip` set.
-    pub(crate) fn release(&mut self, to: DynamicLabel) {
+    /// Sends the other ones of `harts` harts to a label, in M-mode, their `msip` set.
+    pub(crate) fn release(&mut self, to: DynamicLabel, harts: u64) {
         self.li(T6, RECORD);
         rv!(self; la t5, =>to; sd t5, [t6, record::RELEASE]; fence);
-        for hart in 1..HARTS {
+        for hart in 1..harts {
             self.li(T5, MSIP + 4 * hart);
             rv!(self; li.12 t6, 1; sw t6, [t5]);
         }
@@ -266,13 +280,20 @@ impl Suite {
         assert!(text.len() as u64 <= DATA - TEXT, "code overruns its region");
         assert!(TABLES - DATA + self.data.len() as u64 <= SCRATCH - DATA, "tables overrun");
         let mut data = vec![0u8; (TABLES - DATA) as usize];
+        let mut symbols = vec![("_start", TEXT), ("tohost", TOHOST), ("fromhost", FROMHOST)];
+        if let Some(ticks) = self.duration {
+            let at = (DURATION - DATA) as usize;
+            data[at..at + 8].copy_from_slice(&ticks.to_le_bytes());
+            symbols.push(("duration", DURATION));
+            symbols.push(("begin_signature", COUNTS));
+            symbols.push(("end_signature", TABLES));
+        }
         data.extend(&self.data);
         let segments = [
             Segment { addr: TEXT, mem_size: text.len() as u64, bytes: text, flags: 5 },
             Segment { addr: DATA, mem_size: data.len() as u64, bytes: data, flags: 6 },
             Segment { addr: SCRATCH, mem_size: SCRATCH_SIZE, bytes: Vec::new(), flags: 6 },
         ];
-        let symbols = [("_start", TEXT), ("tohost", TOHOST), ("fromhost", FROMHOST)];
         (elf::write(TEXT, &segments, &symbols), self.cases)
     }
 
@@ -281,6 +302,21 @@ impl Suite {
     /// A label to be placed later by `; =>label`.
     pub(crate) fn label(&mut self) -> DynamicLabel {
         self.ops.new_dynamic_label()
+    }
+
+    /// Gives the guest the word [`DURATION`], with this default, and the signature [`COUNTS`].
+    pub(crate) fn lasts(&mut self, ticks: u64) {
+        self.duration = Some(ticks);
+    }
+
+    /// Changes [`DURATION`], if the guest has one.
+    pub(crate) fn change_duration(&mut self, ticks: u64) {
+        self.duration = self.duration.map(|_| ticks);
+    }
+
+    /// The M-mode trap handler, for guests that put their own before it.
+    pub(crate) fn m_handler(&self) -> DynamicLabel {
+        self.m_handler
     }
 
     /// Address of the next instruction.
@@ -666,6 +702,7 @@ pub(crate) mod reg {
     pub(crate) const A3: u8 = 13;
     pub(crate) const A4: u8 = 14;
     pub(crate) const A5: u8 = 15;
+    pub(crate) const A6: u8 = 16;
     pub(crate) const S2: u8 = 18;
     pub(crate) const S3: u8 = 19;
     pub(crate) const S4: u8 = 20;
@@ -673,7 +710,9 @@ pub(crate) mod reg {
     pub(crate) const S6: u8 = 22;
     pub(crate) const S7: u8 = 23;
     pub(crate) const S8: u8 = 24;
+    pub(crate) const S9: u8 = 25;
     pub(crate) const S11: u8 = 27;
+    pub(crate) const T3: u8 = 28;
     pub(crate) const T4: u8 = 29;
     pub(crate) const T5: u8 = 30;
     pub(crate) const T6: u8 = 31;

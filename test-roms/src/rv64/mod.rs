@@ -16,6 +16,7 @@ mod paging;
 mod pmp;
 mod smc;
 mod smp;
+mod stress;
 mod traps;
 mod zb;
 mod zicsr;
@@ -37,6 +38,17 @@ const fn checks(
 ) -> Rom {
     let (kind, expected) = (Kind::Conformance, Expected::Pass);
     Rom { name, title, kind, harts: 1, expected, insns_estimate, verified, define }
+}
+
+/// A conformance ROM for several harts that lasts as long as it is told to.
+const fn stress(
+    name: &'static str,
+    title: &'static str,
+    harts: u32,
+    insns_estimate: u64,
+    define: fn(&mut Suite),
+) -> Rom {
+    Rom { harts, ..checks(name, title, insns_estimate, BOTH, define) }
 }
 
 /// A benchmark for one hart.
@@ -83,6 +95,22 @@ pub(crate) static ROMS: &[Rom] = &[
     checks("rv64/interrupts", "CLINT, Sstc, delegation, priority, vectors, wfi", 280_000, BOTH, interrupts::define),
     checks("rv64/interrupts-strict", "priority where it is not the number", 3_500, &[Spike], interrupts::define_strict),
     Rom { harts: crate::suite::HARTS as u32, ..checks("rv64/smp", "four harts: AMO, LR/SC, locks, fences, software interrupts", 5_800_000, BOTH, smp::define) },
+    stress("rv64/stress-amo-2", "two harts: every AMO, by its results and by what it returns", 2, 1_000_000, stress::atomics::amo::<2>),
+    stress("rv64/stress-amo-4", "four harts: every AMO, by its results and by what it returns", 4, 1_000_000, stress::atomics::amo::<4>),
+    stress("rv64/stress-lrsc-2", "two harts: LR/SC counters, beside AMOs and on half a doubleword", 2, 1_000_000, stress::atomics::lrsc::<2>),
+    stress("rv64/stress-lrsc-4", "four harts: LR/SC counters, beside AMOs and on half a doubleword", 4, 1_000_000, stress::atomics::lrsc::<4>),
+    stress("rv64/stress-locks-2", "two harts: spinlocks and ticket locks of AMOs and LR/SC", 2, 1_000_000, stress::atomics::locks::<2>),
+    stress("rv64/stress-locks-4", "four harts: spinlocks and ticket locks of AMOs and LR/SC", 4, 1_000_000, stress::atomics::locks::<4>),
+    stress("rv64/stress-litmus-2", "two harts: message passing, store and load buffering, IRIW, with and without fences", 2, 1_000_000, stress::litmus::define::<2>),
+    stress("rv64/stress-litmus-4", "four harts: message passing, store and load buffering, IRIW, with and without fences", 4, 1_000_000, stress::litmus::define::<4>),
+    stress("rv64/stress-sfence-2", "two harts: pages remapped while in use, remote sfence.vma", 2, 1_000_000, stress::remote::sfence::<2>),
+    stress("rv64/stress-sfence-4", "four harts: pages remapped while in use, remote sfence.vma", 4, 1_000_000, stress::remote::sfence::<4>),
+    stress("rv64/stress-fencei-2", "two harts: code patched while in use, remote fence.i", 2, 1_000_000, stress::remote::fence_i::<2>),
+    stress("rv64/stress-fencei-4", "four harts: code patched while in use, remote fence.i", 4, 1_000_000, stress::remote::fence_i::<4>),
+    stress("rv64/stress-ipi-2", "two harts: software interrupts and timers, wfi", 2, 1_000_000, stress::ipi::define::<2>),
+    stress("rv64/stress-ipi-4", "four harts: software interrupts and timers, wfi", 4, 1_000_000, stress::ipi::define::<4>),
+    stress("rv64/stress-share-2", "two harts: code and data in the same pages, all written by all", 2, 1_000_000, stress::share::define::<2>),
+    stress("rv64/stress-share-4", "four harts: code and data in the same pages, all written by all", 4, 1_000_000, stress::share::define::<4>),
     bench("rv64/bench-int", "shifts, adds, logic, branches, loads, stores", bench::INT_INSNS, bench::INT_SUM, bench::int),
     bench("rv64/bench-branchy", "Collatz sequences below 400,000", bench::BRANCHY_INSNS, bench::BRANCHY_SUM, bench::branchy),
     bench("rv64/bench-mem", "sieve of Eratosthenes over 4 MB", bench::MEM_INSNS, bench::MEM_SUM, bench::mem),

@@ -37,7 +37,7 @@ fn barrier(s: &mut Suite) {
 pub(super) fn define(s: &mut Suite) {
     let all = s.label();
     s.case("the other harts start");
-    s.release(all);
+    s.release(all, HARTS);
     rv!(s; =>all; csrr s0, mhartid; li.12 s1, 0);
     // Harts beyond those needed stay out of the way.
     s.li(T5, HARTS);
