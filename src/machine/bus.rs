@@ -48,12 +48,14 @@ impl CodeLog {
 impl WriteObserver for CodeLog {
     fn written(&self, gpa: u64, _len: u64, _bits: WatchBits) {
         let page = gpa & !PAGE_MASK;
-        if let Some(memory) = self.memory.upgrade() {
-            memory.unwatch(page, WatchBits::CODE);
-        }
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         pages.push(page);
         self.len.store(pages.len() as u64, Ordering::Release);
+        // Only now may harts write unwatched: whoever hears of such a store finds the page in the log. And
+        // whoever reads the log waits for this, so that it watches the page anew.
+        if let Some(memory) = self.memory.upgrade() {
+            memory.unwatch(page, WatchBits::CODE);
+        }
     }
 }
 
@@ -93,8 +95,9 @@ impl CpuBus for MachineBus {
     }
 
     fn watch_code(&self, hart: usize, gpa: u64) {
-        self.memory.watch(gpa, WatchBits::CODE);
-        self.rendezvous.ask_others(hart, Request::WriteProtect(gpa));
+        self.rendezvous.ask_others(hart, Request::WriteProtect(gpa), || {
+            !self.memory.watch(gpa, WatchBits::CODE).contains(WatchBits::CODE)
+        });
     }
 
     fn code_log_len(&self) -> u64 {

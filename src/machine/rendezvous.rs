@@ -48,28 +48,35 @@ impl Rendezvous {
         self.changed.notify_all();
     }
 
-    /// Puts `request` to every other hart and waits until those that run have applied it. The calling
-    /// hart counts as standing still meanwhile, so that harts may wait for each other; it looks at its own
-    /// mailbox before it goes on.
-    pub(super) fn ask_others(&self, hart: usize, request: Request) {
+    /// Puts `request` to every other hart if it is `needed`, and waits until those that run have applied
+    /// whatever was asked of them: what makes it unnecessary may be the same request by somebody who still
+    /// waits. The calling hart counts as standing still meanwhile, so that harts may wait for each other;
+    /// it looks at its own mailbox before it goes on.
+    pub(super) fn ask_others(&self, hart: usize, request: Request, needed: impl FnOnce() -> bool) {
         if self.harts.len() == 1 {
+            needed();
             return;
         }
         let mut mailboxes = self.lock();
         let was_running = std::mem::replace(&mut mailboxes[hart].running, false);
-        for (other, mailbox) in mailboxes.iter_mut().enumerate() {
-            if other != hart {
-                mailbox.requests.push(request);
-                self.harts[other].call_attention();
+        if needed() {
+            for (other, mailbox) in mailboxes.iter_mut().enumerate() {
+                if other != hart {
+                    mailbox.requests.push(request);
+                    self.harts[other].call_attention();
+                }
             }
         }
-        self.changed.notify_all();
         let others_busy = |mailboxes: &[Mailbox]| {
             mailboxes
                 .iter()
                 .enumerate()
                 .any(|(other, mailbox)| other != hart && mailbox.must_be_waited_for())
         };
+        if others_busy(&mailboxes) {
+            // Those that wait for this hart need not any more.
+            self.changed.notify_all();
+        }
         while others_busy(&mailboxes) {
             mailboxes = self.changed.wait(mailboxes).unwrap_or_else(PoisonError::into_inner);
         }
@@ -116,9 +123,31 @@ mod tests {
     fn harts_that_stand_still_are_not_waited_for() {
         let rendezvous = rendezvous(3);
         rendezvous.set_running(0, true);
-        rendezvous.ask_others(0, Request::WriteProtect(0x8000_0000));
+        rendezvous.ask_others(0, Request::WriteProtect(0x8000_0000), || true);
         assert_eq!(rendezvous.take(1), [Request::WriteProtect(0x8000_0000)]);
         assert_eq!(rendezvous.take(0), []);
+    }
+
+    /// Hart 2 finds done what hart 0 is still waiting for, so it must wait as well.
+    #[test]
+    fn what_another_hart_asked_for_is_waited_for() {
+        let rendezvous = rendezvous(3);
+        rendezvous.set_running(1, true);
+        let first = Arc::clone(&rendezvous);
+        let first =
+            std::thread::spawn(move || first.ask_others(0, Request::FlushTranslations, || true));
+        while !rendezvous.harts[1].needs_attention() {
+            std::thread::yield_now();
+        }
+        let second = Arc::clone(&rendezvous);
+        let second =
+            std::thread::spawn(move || second.ask_others(2, Request::FlushTranslations, || false));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!first.is_finished() && !second.is_finished());
+        assert_eq!(rendezvous.take(1), [Request::FlushTranslations], "asked for once");
+        rendezvous.done(1);
+        first.join().unwrap();
+        second.join().unwrap();
     }
 
     /// Every hart asks all the others at the same time, over and over: nobody waits forever, and no
@@ -141,7 +170,7 @@ mod tests {
                         applied.fetch_add(rendezvous.take(hart).len() as u64, Ordering::SeqCst);
                         rendezvous.done(hart);
                         if round < ROUNDS {
-                            rendezvous.ask_others(hart, Request::WriteProtect(round));
+                            rendezvous.ask_others(hart, Request::WriteProtect(round), || true);
                             round += 1;
                             if round == ROUNDS && asking.fetch_sub(1, Ordering::SeqCst) == 1 {
                                 stop.store(true, Ordering::SeqCst);

@@ -317,8 +317,11 @@ impl Interp {
             return;
         }
         let gpa = self.code.gpa(self.page);
-        if self.core.bus.ram_page(gpa).is_some_and(|page| page.access == PageAccess::ReadWrite) {
-            self.core.bus.watch_code(self.core.hart.hartid as usize, gpa);
+        let page = self.core.bus.ram_page(gpa);
+        // A page that is watched already may be so for another reason, or since a moment ago, so that
+        // others still write it: the bus knows, and waits.
+        self.core.bus.watch_code(self.core.hart.hartid as usize, gpa);
+        if page.is_some_and(|page| page.access == PageAccess::ReadWrite) {
             self.core.write_protect(gpa);
         }
         self.code.decode(self.page, offset);
