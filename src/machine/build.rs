@@ -354,7 +354,8 @@ pub(super) fn build(
         hart_timers,
         code,
         rendezvous: Arc::clone(&rendezvous),
-        crowded: std::thread::available_parallelism().map_or(1, usize::from) < spec.cpus,
+        crowded: !spec.deterministic
+            && std::thread::available_parallelism().map_or(1, usize::from) < spec.cpus,
     });
     let mut turn = Turn::new(spec.cpus);
     let mut states: Vec<Hart> =

@@ -23,7 +23,7 @@ pub(super) struct MachineBus {
     pub(super) hart_timers: Vec<Timer>,
     pub(super) code: Arc<CodeLog>,
     pub(super) rendezvous: Arc<Rendezvous>,
-    /// There are more harts than host cores.
+    /// There are more harts, on threads of their own, than host cores.
     pub(super) crowded: bool,
 }
 
