@@ -48,8 +48,8 @@ const CONFIG: u64 = 0x100;
 
 /// "virt" in little-endian ASCII.
 const MAGIC: u32 = 0x7472_6976;
-/// "MIMC": informative only.
-const VENDOR: u32 = 0x434d_494d;
+/// "QEMU": meant to be informative, but xv6 finds its disk by it.
+const VENDOR: u32 = 0x554d_4551;
 const INTERRUPT_USED: u32 = 1;
 const INTERRUPT_CONFIG: u32 = 2;
 
