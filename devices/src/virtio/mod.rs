@@ -279,10 +279,10 @@ impl VirtioCore {
         let mut next = value | self.status & status::NEEDS_RESET;
         let set = |bit: u8, next: u8| next & bit != 0;
         if !self.legacy {
-            // Section 3.1.1: FEATURES_OK stays off unless the features are acceptable.
+            // Section 3.1.1: FEATURES_OK stays off unless the features are acceptable. A driver that does
+            // not accept VERSION_1 may be refused (section 6.1), but xv6 does without and works.
             let agreed = self.status & status::FEATURES_OK != 0;
-            let sound =
-                self.features & !self.device_features() == 0 && self.features & F_VERSION_1 != 0;
+            let sound = self.features & !self.device_features() == 0;
             if !agreed && !sound {
                 next &= !status::FEATURES_OK;
             }
