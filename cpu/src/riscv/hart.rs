@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::csr::fields::{envcfg, mstatus};
+use super::csr::fields::mstatus;
 use super::pmp::Pmp;
 
 /// Privilege modes (privileged, 1.2), with their encodings.
@@ -154,9 +154,7 @@ impl Hart {
             mepc: 0,
             mcause: 0,
             mtval: 0,
-            // The ISA string names Svadu and not Svade: guests may expect the hart to set A and D bits
-            // from the start, as QEMU's does.
-            menvcfg: envcfg::ADUE,
+            menvcfg: 0,
             mcycle: Counter::default(),
             minstret: Counter::default(),
             pmp: Pmp::default(),
