@@ -466,6 +466,9 @@ mod tests {
         let (given, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let source = find("debian-riscv64").unwrap().source.unwrap();
         fs::write(given.path().join("linux"), "kernel").unwrap();
+        for name in source.files().iter().filter(|name| name.ends_with(".ko.xz")) {
+            fs::write(given.path().join(name), "module").unwrap();
+        }
         let error = source.take_from(given.path(), place.path()).unwrap_err().to_string();
         assert!(error.contains("busybox-static_*.deb nor a file `busybox`"), "{error}");
         fs::write(given.path().join("busybox"), "shell").unwrap();
