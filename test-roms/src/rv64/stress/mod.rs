@@ -20,7 +20,7 @@ use crate::suite::reg::*;
 use crate::suite::{COUNTS, DURATION, SCRATCH, Suite, rv};
 
 /// Default duration in ticks of 100 ns: short, since every run of all ROMs runs these too.
-const TICKS: u64 = 200_000;
+const TICKS: u64 = 50_000;
 /// Shared variables of the framework, each in a 64-byte line of its own.
 const BARRIER: u64 = SCRATCH;
 const GO_ON: u64 = SCRATCH + 64;
