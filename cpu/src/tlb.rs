@@ -44,6 +44,39 @@ struct Entry {
 
 const EMPTY: Entry = Entry { read: NO_TAG, write: NO_TAG, addend: 0, gpa: 0, host: None };
 
+/// The smallest naturally aligned region that holds every mapping larger than a page. Entries are for single
+/// pages, so a flush of one page inside such a mapping must reach all of its entries.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LargeMappings(Option<Region>);
+
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    base: u64,
+    mask: u64,
+}
+
+impl LargeMappings {
+    /// Takes in the mapping of `span` bytes around `va`; one page needs no taking in.
+    pub(crate) fn add(&mut self, va: u64, span: u64) {
+        if span <= PAGE_SIZE {
+            return;
+        }
+        let mut mask = !(span - 1);
+        if let Some(old) = self.0 {
+            mask &= old.mask;
+            while (old.base ^ va) & mask != 0 {
+                mask <<= 1;
+            }
+        }
+        self.0 = Some(Region { base: va & mask, mask });
+    }
+
+    /// Whether `va` may lie in one of the mappings.
+    pub(crate) fn may_hold(self, va: u64) -> bool {
+        self.0.is_some_and(|region| va & region.mask == region.base)
+    }
+}
+
 #[derive(Debug)]
 struct Table {
     key: TableKey,
@@ -53,8 +86,7 @@ struct Table {
     /// Indices of the entries filled since the table was emptied, up to [`MAX_FILLED`] of them: a flush of a
     /// table that was hardly used must not cost its whole size.
     filled: Vec<u32>,
-    /// Smallest naturally aligned region that holds every mapping larger than a page: base and mask.
-    large: Option<(u64, u64)>,
+    large: LargeMappings,
     last_use: u64,
 }
 
@@ -65,7 +97,7 @@ impl Table {
             entries: vec![EMPTY; MIN_ENTRIES].into_boxed_slice(),
             conflicts: 0,
             filled: Vec::with_capacity(MAX_FILLED),
-            large: None,
+            large: LargeMappings::default(),
             last_use: 0,
         }
     }
@@ -80,7 +112,7 @@ impl Table {
         }
         self.filled.clear();
         self.conflicts = 0;
-        self.large = None;
+        self.large = LargeMappings::default();
     }
 
     fn set(&mut self, va: u64, entry: Entry) {
@@ -92,7 +124,7 @@ impl Table {
     }
 
     fn flush_page(&mut self, va: u64) {
-        if self.large.is_some_and(|(base, mask)| va & mask == base) {
+        if self.large.may_hold(va) {
             self.flush();
             return;
         }
@@ -234,18 +266,7 @@ impl Tlb {
                 table.grow();
             }
         }
-        if fill.span > PAGE_SIZE {
-            let mut mask = !(fill.span - 1);
-            let mut base = page & mask;
-            if let Some((old_base, old_mask)) = table.large {
-                mask &= old_mask;
-                while (old_base ^ base) & mask != 0 {
-                    mask <<= 1;
-                }
-                base &= mask;
-            }
-            table.large = Some((base, mask));
-        }
+        table.large.add(page, fill.span);
         let entry = Entry {
             read: if fill.read { page } else { NO_TAG },
             write: if fill.write { page } else { NO_TAG },

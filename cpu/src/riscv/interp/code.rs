@@ -8,6 +8,7 @@ use crate::riscv::decode::{Decoder, insn_len};
 use crate::riscv::hart::Mode;
 use crate::riscv::insn::{Args, At, Flow, Format, Instruction};
 use crate::riscv::sem::Sem;
+use crate::tlb::LargeMappings;
 
 use super::core::Core;
 
@@ -221,8 +222,7 @@ pub(super) struct FetchTlb {
     entries: Box<[FetchEntry; FETCH_ENTRIES]>,
     /// Entries of other generations are stale.
     generation: u32,
-    /// Region that holds all mappings larger than a page, as in [`crate::tlb`].
-    large: Option<(u64, u64)>,
+    large: LargeMappings,
 }
 
 const FETCH_ENTRIES: usize = 1024;
@@ -240,7 +240,11 @@ struct FetchEntry {
 impl FetchTlb {
     pub(super) fn new() -> Self {
         let empty = FetchEntry { tag: 0, space: 0, generation: 0, page: 0 };
-        FetchTlb { entries: Box::new([empty; FETCH_ENTRIES]), generation: 1, large: None }
+        FetchTlb {
+            entries: Box::new([empty; FETCH_ENTRIES]),
+            generation: 1,
+            large: LargeMappings::default(),
+        }
     }
 
     fn index(va: u64) -> usize {
@@ -261,24 +265,13 @@ impl FetchTlb {
     }
 
     pub(super) fn fill(&mut self, va: u64, mode: Mode, space: u64, span: u64, page: u32) {
-        if span > PAGE_SIZE {
-            let mut mask = !(span - 1);
-            let mut base = va & mask;
-            if let Some((old_base, old_mask)) = self.large {
-                mask &= old_mask;
-                while (old_base ^ base) & mask != 0 {
-                    mask <<= 1;
-                }
-                base &= mask;
-            }
-            self.large = Some((base, mask));
-        }
+        self.large.add(va, span);
         self.entries[Self::index(va)] =
             FetchEntry { tag: Self::tag(va, mode), space, generation: self.generation, page };
     }
 
     pub(super) fn flush(&mut self) {
-        self.large = None;
+        self.large = LargeMappings::default();
         self.generation = self.generation.wrapping_add(1);
         if self.generation == 0 {
             // After 2^32 flushes old entries would look fresh.
@@ -288,7 +281,7 @@ impl FetchTlb {
 
     /// Drops translations of the page at `va`, in every address space.
     pub(super) fn flush_page(&mut self, va: u64) {
-        if self.large.is_some_and(|(base, mask)| va & mask == base) {
+        if self.large.may_hold(va) {
             self.flush();
         } else {
             self.entries[Self::index(va)].generation = self.generation.wrapping_sub(1);
