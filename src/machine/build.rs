@@ -33,6 +33,7 @@ use crate::engine;
 use super::bus::{CodeLog, MachineBus};
 use super::control::Control;
 use super::event_loop::ConsoleInput;
+use super::harts;
 use super::harts::Turn;
 use super::htif::Htif;
 use super::payload::Layout;
@@ -354,8 +355,7 @@ pub(super) fn build(
         hart_timers,
         code,
         rendezvous: Arc::clone(&rendezvous),
-        crowded: !spec.deterministic
-            && std::thread::available_parallelism().map_or(1, usize::from) < spec.cpus,
+        crowded: !spec.deterministic && harts::crowded(spec.cpus),
     });
     let mut turn = Turn::new(spec.cpus);
     let mut states: Vec<Hart> =

@@ -79,6 +79,11 @@ impl Allowance {
     }
 }
 
+/// Whether so many harts, each on a thread of its own, outnumber the host's cores.
+pub(super) fn crowded(harts: usize) -> bool {
+    harts > std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Instructions after which a hart gives way to others where harts outnumber the host's cores.
 const TURN: u64 = 50_000;
 

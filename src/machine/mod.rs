@@ -466,7 +466,7 @@ fn start(
         return threads;
     }
     let allowance = Arc::new(Allowance::new(insns));
-    let crowded = harts.len() > std::thread::available_parallelism().map_or(1, usize::from);
+    let crowded = harts::crowded(harts.len());
     for (index, hart) in harts.into_iter().enumerate() {
         let (control, rendezvous) = (Arc::clone(control), Arc::clone(&shared.rendezvous));
         let allowance = Arc::clone(&allowance);
