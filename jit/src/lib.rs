@@ -1,2 +1,11 @@
-//! The translator's home (IR, passes, code cache, emission). Nothing is here yet: the translator
-//! arrives on top of the interpreter, whose `Sem` bodies it lifts.
+//! The translator: guest code becomes host code.
+//!
+//! ```text
+//! guest instructions -> lift (riscv::lift) -> IR (ir) -> emission (x64) -> code memory -> run
+//! ```
+//!
+//! * [`ir`]: what a block of guest code does, in single-assignment form; its text and its evaluation.
+
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+pub mod ir;

@@ -1,0 +1,159 @@
+//! The intermediate representation: a block of guest code as operations on 64-bit values.
+//!
+//! A [`Block`] is a straight line of guest instructions inside one page with side exits where branches
+//! leave it. Every operation that makes a value is assigned once and named by its position ([`Val`]).
+//! Guest registers are [`Slot`]s: they are read by [`Op::Get`] and written by [`Op::Set`], in program
+//! order, so that they are right whenever an operation leaves the block early (a fault, a side exit).
+//!
+//! Position independence: a block does not know its virtual address, only its place in its page;
+//! [`Op::Pc`] gives addresses when it runs.
+
+use mimic_cpu::bus::Width;
+use mimic_cpu::riscv::insn::At;
+use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2, Un};
+
+/// A value: the position of the operation that makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Val(pub u32);
+
+/// A guest register: its index in the frame's registers.
+pub type Slot = u8;
+
+/// Rounding of a floating-point operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// To nearest, ties to even: the mode that translated code runs in.
+    Nearest,
+    /// Towards zero; only conversions to integers are translated with it.
+    Zero,
+}
+
+/// An operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A constant.
+    Const(u64),
+    /// The guest register's contents here.
+    Get(Slot),
+    /// Virtual address of the page, plus an offset (any).
+    Pc(i64),
+    /// Integer operation on two values.
+    Bin(Bin, Val, Val),
+    /// Integer operation on one value.
+    Un(Un, Val),
+    /// The second if the first is not zero, else the third.
+    Select(Val, Val, Val),
+    /// Loads, zero-extended. May leave the block by a fault.
+    Load {
+        /// Virtual address.
+        addr: Val,
+        /// Bytes.
+        width: Width,
+    },
+    /// The single-precision number in a 64-bit register value: its low half if the upper is all ones,
+    /// else the canonical NaN; zero-extended.
+    Unbox(Val),
+    /// A single-precision number (low half) with the upper half all ones.
+    Box(Val),
+    /// Floating-point operation on two unboxed values.
+    Fp2(Fp2, Fmt, Val, Val),
+    /// Floating-point operation on one unboxed (or integer) value.
+    Fp1(Fp1, Fmt, Round, Val),
+    /// `a * b + c`, rounded once.
+    Fma(Fmt, Val, Val, Val),
+
+    /// Writes a guest register.
+    Set(Slot, Val),
+    /// Stores the low bits of `value`. May leave the block by a fault, or after the instruction.
+    Store {
+        /// Virtual address.
+        addr: Val,
+        /// Bytes.
+        width: Width,
+        /// What is stored.
+        value: Val,
+    },
+    /// A full memory fence.
+    Fence,
+    /// Marks the floating-point state dirty.
+    FpDirty,
+    /// The interpreter performs the instruction on the registers in the frame; afterwards any register may
+    /// have changed. May leave the block.
+    Perform,
+
+    /// If the value is not zero, leaves the block for an offset relative to its page.
+    Branch(Val, i64),
+    /// Leaves the block for an address (whose lowest bit is clear).
+    Jump(Val),
+    /// Leaves the block for an offset relative to its page.
+    Goto(i64),
+}
+
+/// A guest instruction of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Insn {
+    /// Where it lies in its page.
+    pub at: At,
+    /// Its bits (a compressed instruction's in the lower half).
+    pub word: u32,
+    /// Its first operation in [`Block::ops`]. Its last is before the next instruction's first.
+    pub first: u32,
+}
+
+/// A block: what is translated as a whole.
+///
+/// The last operation is [`Op::Jump`] or [`Op::Goto`], and nowhere else is either.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Block {
+    /// Offset of the first instruction in its page.
+    pub start: u64,
+    /// The guest instructions, in order. At least one.
+    pub insns: Vec<Insn>,
+    /// The operations, in order.
+    pub ops: Vec<Op>,
+}
+
+impl Op {
+    /// The values it takes.
+    pub fn operands(&self) -> impl Iterator<Item = Val> {
+        let (a, b, c) = match *self {
+            Op::Const(_)
+            | Op::Get(_)
+            | Op::Pc(_)
+            | Op::Fence
+            | Op::FpDirty
+            | Op::Perform
+            | Op::Goto(_) => (None, None, None),
+            Op::Un(_, a)
+            | Op::Unbox(a)
+            | Op::Box(a)
+            | Op::Fp1(_, _, _, a)
+            | Op::Set(_, a)
+            | Op::Branch(a, _)
+            | Op::Jump(a)
+            | Op::Load { addr: a, .. } => (Some(a), None, None),
+            Op::Bin(_, a, b) | Op::Fp2(_, _, a, b) | Op::Store { addr: a, value: b, .. } => {
+                (Some(a), Some(b), None)
+            }
+            Op::Select(a, b, c) | Op::Fma(_, a, b, c) => (Some(a), Some(b), Some(c)),
+        };
+        [a, b, c].into_iter().flatten()
+    }
+
+    /// Whether it makes a value and does nothing else, so that it may be dropped if nobody takes it.
+    /// Floating-point operations raise flags.
+    #[must_use]
+    pub fn is_pure(&self) -> bool {
+        matches!(
+            self,
+            Op::Const(_)
+                | Op::Get(_)
+                | Op::Pc(_)
+                | Op::Bin(..)
+                | Op::Un(..)
+                | Op::Select(..)
+                | Op::Unbox(_)
+                | Op::Box(_)
+        )
+    }
+}
