@@ -12,11 +12,13 @@
 //! * [`riscv`]: the RV64 hart. Every instruction is written once, generic over [`riscv::sem::Sem`].
 //! * [`softfloat`]: IEEE 754 arithmetic in integers, shared by all guest CPUs.
 //! * [`tlb`]: the soft TLB, shared by all guest CPUs.
+//! * [`frame`]: what translated code sees of a hart.
 //! * [`debug`]: where a debugger wants a hart to stop.
 //! * [`ram`]: the only place that touches guest RAM.
 
 pub mod bus;
 pub mod debug;
+pub mod frame;
 pub mod ram;
 pub mod riscv;
 pub mod run;

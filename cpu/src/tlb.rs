@@ -30,7 +30,9 @@ pub struct TableKey {
     pub class: u8,
 }
 
+/// An entry. Translated code knows its layout: 32 bytes, the fields in this order.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
 struct Entry {
     read: u64,
     write: u64,
@@ -38,11 +40,21 @@ struct Entry {
     addend: usize,
     /// Guest physical page.
     gpa: u64,
-    /// The host page itself, for accesses that are more than a load or a store.
-    host: Option<HostPage>,
 }
 
-const EMPTY: Entry = Entry { read: NO_TAG, write: NO_TAG, addend: 0, gpa: 0, host: None };
+const EMPTY: Entry = Entry { read: NO_TAG, write: NO_TAG, addend: 0, gpa: 0 };
+
+/// The offset of an entry in its table is its virtual address shifted right by this, under a mask.
+pub const TLB_SHIFT: u32 = PAGE_SIZE.trailing_zeros() - size_of::<Entry>().trailing_zeros();
+
+impl Entry {
+    /// The host page and guest physical page of the entry, one of whose tags is `tag`.
+    fn place(&self, tag: u64) -> (HostPage, u64) {
+        let host = std::ptr::with_exposed_provenance_mut(self.addend.wrapping_add(tag as usize));
+        // SAFETY: a tag and the addend of a filled entry make up the address of the HostPage it was filled with.
+        (unsafe { HostPage::new(std::ptr::NonNull::new_unchecked(host)) }, self.gpa)
+    }
+}
 
 /// The smallest naturally aligned region that holds every mapping larger than a page. Entries are for single
 /// pages, so a flush of one page inside such a mapping must reach all of its entries.
@@ -242,7 +254,7 @@ impl Tlb {
     #[must_use]
     pub fn readable(&self, va: u64) -> Option<(HostPage, u64)> {
         let entry = &self.current.entries[self.current.index(va)];
-        (entry.read == va & !PAGE_MASK).then_some((entry.host?, entry.gpa))
+        (entry.read == va & !PAGE_MASK).then(|| entry.place(entry.read))
     }
 
     /// The host page and guest physical page of `va`, if the current table allows stores there.
@@ -250,7 +262,7 @@ impl Tlb {
     #[must_use]
     pub fn writable(&self, va: u64) -> Option<(HostPage, u64)> {
         let entry = &self.current.entries[self.current.index(va)];
-        (entry.write == va & !PAGE_MASK).then_some((entry.host?, entry.gpa))
+        (entry.write == va & !PAGE_MASK).then(|| entry.place(entry.write))
     }
 
     /// Enters a translation into the current table.
@@ -272,9 +284,16 @@ impl Tlb {
             write: if fill.write { page } else { NO_TAG },
             addend: fill.host.addr().wrapping_sub(page as usize),
             gpa: fill.gpa & !PAGE_MASK,
-            host: Some(fill.host),
         };
         table.set(page, entry);
+    }
+
+    /// Address of the current table's first entry, and the mask for [`TLB_SHIFT`]. Good until the TLB is
+    /// filled, flushed or made to select another table.
+    #[must_use]
+    pub fn table(&self) -> (usize, u64) {
+        let entries = &self.current.entries;
+        (entries.as_ptr().expose_provenance(), ((entries.len() - 1) * size_of::<Entry>()) as u64)
     }
 
     fn tables(&mut self) -> impl Iterator<Item = &mut Table> {

@@ -14,12 +14,14 @@ bitflags! {
     pub struct Effects: u8 {
         /// Interrupts may have become pending or enabled.
         const INTERRUPTS = 1;
-        /// Address space or permissions of loads, stores and fetches changed.
+        /// Permissions of loads and stores changed.
         const TRANSLATION = 2;
         /// Cached translations are no longer right (PMP, environment configuration).
         const FLUSH = 4;
         /// The supervisor timer was set, or switched on or off.
         const TIMER = 8;
+        /// The address space changed.
+        const ADDRESS_SPACE = 16;
     }
 }
 
@@ -243,7 +245,7 @@ impl Hart {
                 if matches!(value >> 60, 0 | 8 | 9 | 10) {
                     self.satp = value;
                 }
-                Effects::TRANSLATION
+                Effects::ADDRESS_SPACE
             }
 
             num::MSTATUS => self.write_mstatus(value, mstatus::WRITABLE),

@@ -14,7 +14,7 @@ use super::core::Core;
 
 /// A decoded instruction, ready to be performed.
 #[derive(Clone, Copy)]
-pub(super) struct Op {
+pub struct Op {
     pub(super) handler: Handler,
     pub(super) args: Args,
 }
@@ -75,6 +75,10 @@ pub(super) struct CodeCache {
     slots: Vec<Block>,
     by_gpa: HashMap<u64, u32>,
     free: Vec<u32>,
+    /// How often each page's number has been given up.
+    versions: Vec<u32>,
+    /// How often any has.
+    pub(super) removals: u64,
     pub(super) blocks_decoded: u64,
 }
 
@@ -98,6 +102,8 @@ impl CodeCache {
             slots: Vec::new(),
             by_gpa: HashMap::new(),
             free: Vec::new(),
+            versions: Vec::new(),
+            removals: 0,
             blocks_decoded: 0,
         }
     }
@@ -119,6 +125,9 @@ impl CodeCache {
             None => {
                 self.pages.push(page);
                 self.slots.resize(self.pages.len() * SLOTS, Block::NONE);
+                if self.versions.len() < self.pages.len() {
+                    self.versions.push(0);
+                }
                 self.pages.len() as u32 - 1
             }
         };
@@ -132,11 +141,15 @@ impl CodeCache {
         let first = Self::slot(index, 0);
         self.slots[first..first + SLOTS].fill(Block::NONE);
         self.free.push(index);
+        self.versions[index as usize] += 1;
+        self.removals += 1;
         true
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
+        self.versions.iter_mut().for_each(|version| *version += 1);
+        self.removals += 1;
         self.ops.clear();
         self.pages.clear();
         self.slots.clear();
@@ -165,6 +178,16 @@ impl CodeCache {
     #[inline(always)]
     pub(super) fn ops(&self, block: Block) -> &[Op] {
         &self.ops[block.start()..block.start() + block.len()]
+    }
+
+    /// How often number `page` has been given up by a page.
+    pub(super) fn version(&self, page: u32) -> u32 {
+        self.versions[page as usize]
+    }
+
+    /// Host memory of page `page`.
+    pub(super) fn host(&self, page: u32) -> HostPage {
+        self.pages[page as usize].host
     }
 
     /// Guest physical address of page `page`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Width};
 use crate::debug::{DebugEvent, DebugPoints};
+use crate::frame::{F, Frame, NO_PAGE};
 use crate::ram::{Cell, HostPage};
 use crate::riscv::csr::fields::{envcfg, irq, mstatus};
 use crate::riscv::csr::{CsrOp, Effects, Outside};
@@ -24,12 +25,6 @@ use super::{alu, fpu};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stop;
 
-/// [`Core::page_va`] when no page is current: no page has this address.
-pub(super) const NO_PAGE: u64 = 1;
-
-/// Offset of the f registers in [`Core::regs`].
-const F: usize = 64;
-
 /// What instructions leave for the run loop to do at the next block boundary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Requests {
@@ -41,16 +36,11 @@ pub(super) struct Requests {
 
 /// State of the interpreter while it runs.
 pub(super) struct Core {
-    /// x registers from 0 on, the sink, and f registers from [`F`] on; as many as a `u8` can index, so
-    /// that no look-up needs a check.
-    regs: [u64; 256],
-    /// Virtual address of the page that is being executed.
-    pub(super) page_va: u64,
-    /// Where execution goes on after the block.
-    pub(super) next_pc: u64,
+    /// Registers, and where the hart is.
+    pub(super) frame: Frame,
     /// Everything else; its x, f and pc are stale meanwhile.
     pub(super) hart: Hart,
-    tlb: Tlb,
+    pub(super) tlb: Tlb,
     /// The last branch was taken.
     jumped: bool,
     /// An instruction ended by [`Stop`].
@@ -106,9 +96,7 @@ impl Core {
     pub(super) fn new(hart: Hart, bus: Arc<dyn CpuBus>, signals: Arc<Signals>) -> Self {
         let key = data_key(&hart);
         let mut core = Core {
-            regs: [0; 256],
-            page_va: NO_PAGE,
-            next_pc: hart.pc,
+            frame: Frame::new(),
             hart,
             tlb: Tlb::new(key),
             jumped: false,
@@ -131,9 +119,9 @@ impl Core {
     }
 
     fn load_registers(&mut self) {
-        self.regs[..32].copy_from_slice(&self.hart.x);
-        self.regs[F..F + 32].copy_from_slice(&self.hart.f);
-        self.next_pc = self.hart.pc;
+        self.frame.regs[..32].copy_from_slice(&self.hart.x);
+        self.frame.regs[F..F + 32].copy_from_slice(&self.hart.f);
+        self.frame.next_pc = self.hart.pc;
     }
 
     /// Takes over a state that was made outside; nothing cached is valid any more.
@@ -147,9 +135,9 @@ impl Core {
     /// The canonical state, complete.
     pub(super) fn export(&self) -> Hart {
         let mut hart = self.hart.clone();
-        hart.x.copy_from_slice(&self.regs[..32]);
-        hart.f.copy_from_slice(&self.regs[F..F + 32]);
-        hart.pc = self.next_pc;
+        hart.x.copy_from_slice(&self.frame.regs[..32]);
+        hart.f.copy_from_slice(&self.frame.regs[F..F + 32]);
+        hart.pc = self.frame.next_pc;
         hart
     }
 
@@ -185,26 +173,31 @@ impl Core {
             self.flush();
         }
         if effects.contains(Effects::TRANSLATION) {
+            self.tlb.select(data_key(&self.hart));
+        }
+        if effects.contains(Effects::ADDRESS_SPACE) {
             self.translation_changed();
         }
         if effects.contains(Effects::TIMER) {
             self.look_at_clock();
         }
-        self.poll |= effects.contains(Effects::INTERRUPTS);
+        if effects.contains(Effects::INTERRUPTS) {
+            self.poll |= self.hart.pending_interrupt(self.mip()).is_some();
+        }
     }
 
     /// A trap return has changed privilege and `hart.pc`.
     fn returned(&mut self) {
-        self.next_pc = self.hart.pc;
+        self.frame.next_pc = self.hart.pc;
         self.translation_changed();
-        self.poll = true;
+        self.poll |= self.hart.pending_interrupt(self.mip()).is_some();
     }
 
     /// Follows a change of privilege, `satp` or `mstatus`: selects the matching TLB table and leaves the
     /// current page.
     pub(super) fn translation_changed(&mut self) {
         self.tlb.select(data_key(&self.hart));
-        self.page_va = NO_PAGE;
+        self.frame.page_va = NO_PAGE;
     }
 
     /// Drops every cached translation.
@@ -321,7 +314,7 @@ impl Core {
             Place::Ram(page, gpa) => {
                 page.host.store(gpa, width, value);
                 self.stored(page, gpa, len);
-                Ok(())
+                self.look_up()
             }
             Place::Device(gpa) => self.device_write(va, gpa, width, value),
             Place::Rom(gpa) => {
@@ -337,9 +330,13 @@ impl Core {
         if self.bus.write(gpa, width, value).is_err() {
             return Err(self.stop(Access::Store.access_fault(va)));
         }
-        // What the store caused is looked at before the next instruction, wherever the block ends: what the
-        // guest sees does not depend on how an engine cuts its code into blocks. The store is the last thing
-        // that its instruction does.
+        self.look_up()
+    }
+
+    /// Ends the instruction, which has nothing more to do, if somebody calls for attention. What a store caused
+    /// is looked at before the next instruction, wherever the block ends: what the guest sees does not depend on
+    /// how an engine cuts its code into blocks.
+    fn look_up(&mut self) -> Result<(), Stop> {
         if self.signals.needs_attention() {
             self.completed = true;
             return Err(Stop);
@@ -479,15 +476,15 @@ impl Sem for Core {
     }
     #[inline(always)]
     fn x(&mut self, r: u8) -> u64 {
-        self.regs[usize::from(r)]
+        self.frame.regs[usize::from(r)]
     }
     #[inline(always)]
     fn set_x(&mut self, r: u8, v: u64) {
-        self.regs[usize::from(r)] = v;
+        self.frame.regs[usize::from(r)] = v;
     }
     #[inline(always)]
     fn pc(&mut self, at: At, offset: i64) -> u64 {
-        self.page_va.wrapping_add(at.offset()).wrapping_add(offset as u64)
+        self.frame.page_va.wrapping_add(at.offset()).wrapping_add(offset as u64)
     }
     #[inline(always)]
     fn bin(&mut self, op: Bin, a: u64, b: u64) -> u64 {
@@ -504,16 +501,16 @@ impl Sem for Core {
 
     #[inline(always)]
     fn jump(&mut self, target: u64) {
-        self.next_pc = target & !1;
+        self.frame.next_pc = target & !1;
     }
     #[inline(always)]
     fn jump_by(&mut self, at: At, offset: i64) {
-        self.next_pc = self.pc(at, offset);
+        self.frame.next_pc = self.pc(at, offset);
     }
     #[inline(always)]
     fn branch(&mut self, cond: u64, at: At, offset: i64) {
         if cond != 0 {
-            self.next_pc = self.pc(at, offset);
+            self.frame.next_pc = self.pc(at, offset);
             self.jumped = true;
         }
     }
@@ -641,11 +638,11 @@ impl Sem for Core {
     }
     #[inline(always)]
     fn f(&mut self, r: u8) -> u64 {
-        self.regs[F + usize::from(r & 31)]
+        self.frame.regs[F + usize::from(r & 31)]
     }
     #[inline(always)]
     fn set_f(&mut self, r: u8, v: u64) {
-        self.regs[F + usize::from(r & 31)] = v;
+        self.frame.regs[F + usize::from(r & 31)] = v;
         self.mark_fp_dirty();
     }
     fn fp2(&mut self, op: Fp2, fmt: Fmt, a: u64, b: u64) -> u64 {

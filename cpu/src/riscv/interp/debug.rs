@@ -63,7 +63,7 @@ impl Interp {
             if retired >= limit {
                 return Exit::Budget;
             }
-            let pc = self.core.next_pc;
+            let pc = self.core.frame.next_pc;
             let points = &self.core.points;
             let same_page = |addr: u64| (addr ^ pc) & !PAGE_MASK == 0;
             let near = points.breakpoints.iter().any(|&addr| same_page(addr));

@@ -10,6 +10,7 @@ mod code;
 mod core;
 mod debug;
 mod fpu;
+pub mod host;
 
 use std::sync::Arc;
 
@@ -18,11 +19,12 @@ use crate::run::{Budget, Exit};
 use crate::signals::Signals;
 
 use self::code::{Block, CodeCache, FetchTlb};
-use self::core::{Core, NO_PAGE, Requests};
+use self::core::{Core, Requests};
 use super::decode::insn_len;
 use super::hart::{Hart, Mode};
 use super::mmu::Access;
 use super::trap::{Cause, Trap};
+use crate::frame::NO_PAGE;
 
 /// Exceptions in a row without an instruction retiring after which the guest is beyond help: nothing but
 /// an interrupt to a higher mode could stop it, and firmware does not repair such loops.
@@ -48,12 +50,14 @@ pub struct Interp {
     core: Core,
     code: CodeCache,
     fetch: FetchTlb,
-    /// Index of the decoded page at `core.page_va`.
+    /// Index of the decoded page at `core.frame.page_va`.
     page: u32,
     /// Entries of the bus's code log that have been followed.
     code_log: u64,
     /// Exceptions since an instruction retired last: how many, and what `retired` was.
     barren_traps: (u32, u64),
+    /// Fetch translations that were dropped since somebody asked.
+    fetch_dropped: Option<Option<u64>>,
     fetch_misses: u64,
     traps: u64,
 }
@@ -71,6 +75,7 @@ impl Interp {
             page: 0,
             code_log,
             barren_traps: (0, 0),
+            fetch_dropped: Some(None),
             fetch_misses: 0,
             traps: 0,
         }
@@ -85,7 +90,7 @@ impl Interp {
     /// Program counter, mode, and whether the hart waits for an interrupt.
     #[must_use]
     pub fn position(&self) -> (u64, Mode, bool) {
-        (self.core.next_pc, self.core.hart.mode, self.core.hart.waiting)
+        (self.core.frame.next_pc, self.core.hart.mode, self.core.hart.waiting)
     }
 
     /// Instructions retired since the hart was made.
@@ -116,9 +121,7 @@ impl Interp {
             return self.run_debug(limit);
         }
         loop {
-            if self.core.poll | self.core.signals.needs_attention()
-                && let Some(exit) = self.attend()
-            {
+            if let Some(exit) = self.attend_if_called() {
                 return exit;
             }
             if self.core.hart.retired >= limit {
@@ -126,6 +129,11 @@ impl Interp {
             }
             self.run_block(limit);
         }
+    }
+
+    #[inline(always)]
+    fn attend_if_called(&mut self) -> Option<Exit> {
+        if self.core.poll | self.core.signals.needs_attention() { self.attend() } else { None }
     }
 
     /// Looks at everything that may have happened since the last block.
@@ -152,7 +160,7 @@ impl Interp {
             self.core.hart.waiting = false;
         }
         if !stepping && let Some(code) = self.core.hart.pending_interrupt(mip) {
-            self.core.hart.pc = self.core.next_pc;
+            self.core.hart.pc = self.core.frame.next_pc;
             self.core.hart.take_interrupt(code);
             self.traps += 1;
             self.trapped();
@@ -185,11 +193,13 @@ impl Interp {
             return;
         }
         if let Some(what) = requests.fetch_flush {
+            let before = self.fetch_dropped;
             match what {
                 Some(va) => self.fetch.flush_page(va),
                 None => self.fetch.flush(),
             }
-            self.core.page_va = NO_PAGE;
+            self.fetch_dropped = if before.is_none() { Some(what) } else { Some(None) };
+            self.core.frame.page_va = NO_PAGE;
         }
         if requests.fence_i {
             self.drop_stale_code();
@@ -209,21 +219,22 @@ impl Interp {
         self.code_log = len;
         if known {
             self.fetch.flush();
-            self.core.page_va = NO_PAGE;
+            self.fetch_dropped = Some(None);
+            self.core.frame.page_va = NO_PAGE;
         }
     }
 
     /// `hart.pc` and mode have changed by a trap.
     fn trapped(&mut self) {
-        self.core.next_pc = self.core.hart.pc;
+        self.core.frame.next_pc = self.core.hart.pc;
         self.core.translation_changed();
     }
 
     /// Performs the block at the program counter, at most up to `limit` retired instructions.
     #[inline(always)]
     fn run_block(&mut self, limit: u64) {
-        let pc = self.core.next_pc;
-        if pc & !PAGE_MASK != self.core.page_va && !self.enter_page(pc) {
+        let pc = self.core.frame.next_pc;
+        if pc & !PAGE_MASK != self.core.frame.page_va && !self.enter_page(pc) {
             return;
         }
         let offset = pc & PAGE_MASK;
@@ -236,12 +247,12 @@ impl Interp {
             return;
         }
         let mut ops = self.code.ops(block);
-        self.core.next_pc = pc.wrapping_add(block.bytes());
+        self.core.frame.next_pc = pc.wrapping_add(block.bytes());
         let room = limit - self.core.hart.retired;
         if room < ops.len() as u64 {
             ops = &ops[..room as usize];
             if let Some(next) = self.code.ops(block).get(ops.len()) {
-                self.core.next_pc = self.core.page_va + next.args.at().offset();
+                self.core.frame.next_pc = self.core.frame.page_va + next.args.at().offset();
             }
         }
         self.core.hart.retired += ops.len() as u64;
@@ -250,7 +261,7 @@ impl Interp {
         self.core.hart.retired -= undone as u64;
         if self.core.stopped {
             let at = ops[ops.len() - undone].args.at();
-            let pc = self.core.page_va + at.offset();
+            let pc = self.core.frame.page_va + at.offset();
             if !self.end_completed(pc.wrapping_add(at.bytes())) {
                 self.take_exception(pc);
             }
@@ -265,7 +276,7 @@ impl Interp {
         }
         self.core.stopped = false;
         self.core.hart.retired += 1;
-        self.core.next_pc = next_pc;
+        self.core.frame.next_pc = next_pc;
         true
     }
 
@@ -313,9 +324,16 @@ impl Interp {
         if self.code.is_full() {
             self.code.clear();
             self.fetch.flush();
-            self.core.page_va = NO_PAGE;
+            self.fetch_dropped = Some(None);
+            self.core.frame.page_va = NO_PAGE;
             return;
         }
+        self.watch();
+        self.code.decode(self.page, offset);
+    }
+
+    /// Makes sure that stores to the current page are noticed from now on.
+    fn watch(&mut self) {
         let gpa = self.code.gpa(self.page);
         let page = self.core.bus.ram_page(gpa);
         // A page that is watched already may be so for another reason, or since a moment ago, so that
@@ -324,7 +342,6 @@ impl Interp {
         if page.is_some_and(|page| page.access == PageAccess::ReadWrite) {
             self.core.write_protect(gpa);
         }
-        self.code.decode(self.page, offset);
     }
 
     /// Makes the page at `pc` current. `false` if something else must happen first: an exception was
@@ -341,7 +358,7 @@ impl Interp {
             },
         };
         self.page = page;
-        self.core.page_va = pc & !PAGE_MASK;
+        self.core.frame.page_va = pc & !PAGE_MASK;
         true
     }
 
@@ -394,7 +411,7 @@ impl Interp {
     /// Fetches, decodes and performs the instruction at the program counter without keeping it: it
     /// crosses pages, or its page is only partly executable.
     fn step_uncached(&mut self) {
-        let pc = self.core.next_pc;
+        let pc = self.core.frame.next_pc;
         let fetched = self.fetch_half(pc).and_then(|low| match insn_len(low) {
             2 => Ok(low),
             _ => Ok(low | self.fetch_half(pc.wrapping_add(2))? << 16),
@@ -408,12 +425,12 @@ impl Interp {
             }
         };
         let (op, _) = self.code.decode_op(word, pc & PAGE_MASK);
-        self.core.page_va = pc & !PAGE_MASK;
-        self.core.next_pc = pc.wrapping_add(insn_len(word));
+        self.core.frame.page_va = pc & !PAGE_MASK;
+        self.core.frame.next_pc = pc.wrapping_add(insn_len(word));
         self.core.hart.retired += 1;
         let undone = (op.handler)(&mut self.core, &[op]);
         // `page` does not belong to `page_va`: the next block must look its page up.
-        self.core.page_va = NO_PAGE;
+        self.core.frame.page_va = NO_PAGE;
         self.core.hart.retired -= undone as u64;
         if self.core.stopped && !self.end_completed(pc.wrapping_add(insn_len(word))) {
             self.take_exception(pc);

@@ -1,0 +1,296 @@
+//! The interpreter as the ground that a translator stands on: it holds the state, fetches, takes traps and
+//! performs what is not translated.
+//!
+//! Translated code works on the [`Frame`]. While it runs, [`Frame::counter`] counts down what it retires;
+//! [`Interp::start_count`] and [`Interp::end_count`] frame such a stretch, and a call out of it says by
+//! [`Site`] where it comes from.
+
+use std::sync::Arc;
+
+use crate::bus::{CpuBus, Width};
+use crate::frame::{Frame, NO_PAGE};
+use crate::ram::HostPage;
+use crate::riscv::csr::fields::mstatus;
+use crate::riscv::hart::Mode;
+use crate::riscv::insn::At;
+use crate::riscv::sem::Sem;
+use crate::run::Exit;
+
+use super::Interp;
+use super::core::Core;
+
+pub use super::code::Op;
+
+/// The place of a guest instruction in the translated block that calls out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Where it lies in its page.
+    pub at: At,
+    /// Instructions of the block from this one on: they have been counted, but are not done.
+    pub undone: u32,
+}
+
+/// A page of guest code that can be translated.
+#[derive(Clone, Copy, Debug)]
+pub struct CodePage {
+    /// Its number: small, and given to another page only after [`CodePage::version`] has changed.
+    pub index: u32,
+    /// How often the number has changed hands.
+    pub version: u32,
+    /// Guest physical address.
+    pub gpa: u64,
+    /// The bytes.
+    pub host: HostPage,
+}
+
+/// What decides where a virtual address leads as an instruction fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchContext {
+    /// `satp`, or 0 in M-mode.
+    pub space: u64,
+    /// Privilege.
+    pub mode: Mode,
+}
+
+/// Fetch translations that were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// None.
+    Nothing,
+    /// Of this page, in every address space.
+    Page(u64),
+    /// All.
+    Everything,
+}
+
+/// A call out of translated code ends it: the state is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leave;
+
+impl Interp {
+    /// The registers and words that translated code works on.
+    pub fn frame(&mut self) -> &mut Frame {
+        &mut self.core.frame
+    }
+
+    /// Whether a debugger has set points: only the interpreter stops at them.
+    #[must_use]
+    pub fn has_points(&self) -> bool {
+        !self.core.points.is_empty()
+    }
+
+    /// Whether somebody calls for the hart's attention.
+    #[must_use]
+    pub fn is_called(&self) -> bool {
+        self.core.signals.needs_attention()
+    }
+
+    /// Makes the next [`attend_if_needed`](Self::attend_if_needed) look at everything.
+    pub fn call(&mut self) {
+        self.core.poll = true;
+    }
+
+    /// Looks at interrupts, requests and kicks, if there may be any. Why to leave `run`, if so.
+    pub fn attend_if_needed(&mut self) -> Option<Exit> {
+        self.attend_if_called()
+    }
+
+    /// Performs a block by interpretation, at most up to `limit` retired instructions.
+    pub fn interpret(&mut self, limit: u64) {
+        self.run_block(limit);
+    }
+
+    /// The page at the program counter. `None` if something else happened instead: an exception was taken, or
+    /// one instruction performed.
+    pub fn code_page(&mut self) -> Option<CodePage> {
+        let pc = self.core.frame.next_pc;
+        if pc & !crate::bus::PAGE_MASK != self.core.frame.page_va && !self.enter_page(pc) {
+            return None;
+        }
+        Some(CodePage {
+            index: self.page,
+            version: self.code.version(self.page),
+            gpa: self.code.gpa(self.page),
+            host: self.code.host(self.page),
+        })
+    }
+
+    /// Makes sure that stores to the page of the last [`code_page`](Self::code_page) are noticed; before its
+    /// bytes are read.
+    pub fn watch_code(&mut self) {
+        self.watch();
+    }
+
+    /// Changes whenever a page's number is given up.
+    #[must_use]
+    pub fn removals(&self) -> u64 {
+        self.code.removals
+    }
+
+    /// The version that page number `index` has now.
+    #[must_use]
+    pub fn page_version(&self, index: u32) -> u32 {
+        self.code.version(index)
+    }
+
+    /// Fetch translations that were dropped since the last call.
+    pub fn take_dropped(&mut self) -> Dropped {
+        match self.fetch_dropped.take() {
+            None => Dropped::Nothing,
+            Some(Some(va)) => Dropped::Page(va),
+            Some(None) => Dropped::Everything,
+        }
+    }
+
+    /// What the next fetch depends on.
+    #[must_use]
+    pub fn fetch_context(&self) -> FetchContext {
+        let hart = &self.core.hart;
+        let space = if hart.mode == Mode::M { 0 } else { hart.satp };
+        FetchContext { space, mode: hart.mode }
+    }
+
+    /// Whether floating point is enabled and rounds to nearest even: what translated code assumes.
+    #[must_use]
+    pub fn fp_is_plain(&self) -> bool {
+        self.core.hart.mstatus & mstatus::FS != 0 && self.core.hart.frm == 0
+    }
+
+    /// ORs floating-point flags that translated code has raised into `fflags`, and marks the state dirty if
+    /// it has written registers.
+    pub fn fold_fp(&mut self, flags: u8, dirty: bool) {
+        self.core.hart.fflags |= flags;
+        if dirty || flags != 0 {
+            self.core.hart.mstatus |= mstatus::FS;
+        }
+    }
+
+    /// Prepares an instruction to be performed by [`perform`](Self::perform).
+    #[must_use]
+    pub fn prepare(&self, word: u32, offset: u64) -> Op {
+        self.code.decode_op(word, offset).0
+    }
+
+    /// Puts the place of the current TLB table into the frame.
+    pub fn publish_tlb(&mut self) {
+        let (table, mask) = self.core.tlb_table();
+        self.core.frame.tlb = table;
+        self.core.frame.tlb_mask = mask;
+    }
+
+    /// Translated code shall run for `insns` instructions from here.
+    pub fn start_count(&mut self, insns: u64) {
+        self.core.frame.counter = insns as i64;
+        self.core.hart.retired += insns;
+    }
+
+    /// Translated code has been left. It may have moved to another page without the interpreter's knowledge.
+    pub fn end_count(&mut self) {
+        self.core.frame.page_va = NO_PAGE;
+        self.core.hart.retired =
+            self.core.hart.retired.wrapping_sub(self.core.frame.counter as u64);
+        self.core.frame.counter = 0;
+    }
+
+    /// Settles the count at a call out from before the last `undone` instructions of a block. Returns what must
+    /// be put back for translated code to go on.
+    fn settle(&mut self, undone: u32) -> u64 {
+        let counted = self.core.hart.retired;
+        let left = self.core.frame.counter + i64::from(undone);
+        self.core.hart.retired = counted.wrapping_sub(left as u64);
+        counted
+    }
+
+    /// After a call out that does not go on: nothing of the stretch is left to count.
+    fn stay_settled(&mut self) -> Leave {
+        self.core.frame.counter = 0;
+        Leave
+    }
+
+    /// The instruction at `site` ended by a stop: takes its exception, or completes it.
+    #[cold]
+    fn stopped(&mut self, site: Site) -> Leave {
+        self.settle(site.undone);
+        let pc = self.core.frame.page_va.wrapping_add(site.at.offset());
+        if !self.end_completed(pc.wrapping_add(site.at.bytes())) {
+            self.take_exception(pc);
+        }
+        self.stay_settled()
+    }
+
+    /// A load of translated code that missed the TLB. Zero-extended.
+    ///
+    /// # Errors
+    /// [`Leave`] if it faulted.
+    pub fn load_for(&mut self, site: Site, va: u64, width: Width) -> Result<u64, Leave> {
+        let value = self.core.load(va, width);
+        self.publish_tlb();
+        value.map_err(|_stop| self.stopped(site))
+    }
+
+    /// A store of translated code that missed the TLB.
+    ///
+    /// # Errors
+    /// [`Leave`] if it faulted, or was done and there is something to look at.
+    pub fn store_for(
+        &mut self,
+        site: Site,
+        va: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Leave> {
+        let done = self.core.store(va, width, value);
+        self.publish_tlb();
+        match done {
+            Ok(()) if !self.core.poll => Ok(()),
+            Ok(()) => {
+                self.core.completed = true;
+                Err(self.stopped(site))
+            }
+            Err(_stop) => Err(self.stopped(site)),
+        }
+    }
+
+    /// Performs an instruction that was not translated.
+    ///
+    /// # Errors
+    /// [`Leave`] unless translated code may go on at the next instruction as if nothing had happened.
+    pub fn perform_for(&mut self, site: Site, op: &Op) -> Result<(), Leave> {
+        let page_va = self.core.frame.page_va;
+        let next_pc = page_va.wrapping_add(site.at.offset()).wrapping_add(site.at.bytes());
+        let plain = self.fp_is_plain();
+        let counted = self.settle(site.undone);
+        self.core.hart.retired += 1;
+        self.core.frame.next_pc = next_pc;
+        let undone = (op.handler)(&mut self.core, std::slice::from_ref(op));
+        self.core.hart.retired -= undone as u64;
+        self.publish_tlb();
+        if self.core.stopped {
+            if !self.end_completed(next_pc) {
+                self.take_exception(page_va.wrapping_add(site.at.offset()));
+            }
+            return Err(self.stay_settled());
+        }
+        let goes_on = !self.core.poll
+            && self.core.frame.next_pc == next_pc
+            && self.core.frame.page_va == page_va
+            && self.fp_is_plain() == plain;
+        if !goes_on {
+            return Err(self.stay_settled());
+        }
+        self.core.hart.retired = counted;
+        Ok(())
+    }
+
+    /// The bus of the hart.
+    #[must_use]
+    pub fn bus(&self) -> &Arc<dyn CpuBus> {
+        &self.core.bus
+    }
+}
+
+impl Core {
+    fn tlb_table(&self) -> (usize, u64) {
+        self.tlb.table()
+    }
+}
