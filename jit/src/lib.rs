@@ -9,3 +9,5 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 pub mod ir;
+pub mod jumps;
+pub mod memory;

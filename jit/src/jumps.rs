@@ -1,0 +1,206 @@
+//! Jump caches: virtual address -> translated code, one cache for each context (whatever decides where a
+//! fetch leads). A hit is proof that the address leads to that code in this context, so translated code looks
+//! here by itself.
+
+use mimic_cpu::bus::PAGE_SIZE;
+
+use crate::memory::CodePtr;
+
+/// Entries of a cache: translated code has this built in.
+pub const ENTRIES: usize = 2048;
+/// Most contexts kept; the least recently used goes first.
+const MAX_CACHES: usize = 24;
+/// A virtual address no instruction has.
+const NONE: u64 = 1;
+/// Entries remembered one by one, so that a cache that was hardly used is emptied quickly.
+const MAX_FILLED: usize = 128;
+
+/// An entry. Translated code knows its layout.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Entry {
+    va: u64,
+    code: usize,
+}
+
+const EMPTY: Entry = Entry { va: NONE, code: 0 };
+
+#[derive(Debug)]
+struct Cache<K> {
+    key: K,
+    entries: Box<[Entry; ENTRIES]>,
+    /// Indices of the entries filled, up to [`MAX_FILLED`].
+    filled: Vec<u16>,
+    /// One bit for each hash of a page that may have entries.
+    pages: [u64; 8],
+    /// What [`JumpCaches::epoch`] was when the cache was last emptied.
+    epoch: u64,
+    last_use: u64,
+}
+
+fn page_bit(va: u64) -> (usize, u64) {
+    let page = va / PAGE_SIZE;
+    ((page / 64 % 8) as usize, 1 << (page % 64))
+}
+
+fn index(va: u64) -> usize {
+    (va / 2) as usize % ENTRIES
+}
+
+impl<K> Cache<K> {
+    fn new(key: K, epoch: u64) -> Self {
+        Cache {
+            key,
+            entries: Box::new([EMPTY; ENTRIES]),
+            filled: Vec::with_capacity(MAX_FILLED),
+            pages: [0; 8],
+            epoch,
+            last_use: 0,
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.filled.len() < MAX_FILLED {
+            for &index in &self.filled {
+                self.entries[usize::from(index)] = EMPTY;
+            }
+        } else {
+            self.entries.fill(EMPTY);
+        }
+        self.filled.clear();
+        self.pages = [0; 8];
+    }
+}
+
+/// The jump caches of a hart, one of them current.
+#[derive(Debug)]
+pub struct JumpCaches<K> {
+    current: Cache<K>,
+    others: Vec<Cache<K>>,
+    /// Goes up when every cache must be emptied; others than the current follow when they are selected.
+    epoch: u64,
+    clock: u64,
+}
+
+impl<K: PartialEq> JumpCaches<K> {
+    /// Makes an empty cache for `key`.
+    #[must_use]
+    pub fn new(key: K) -> Self {
+        JumpCaches { current: Cache::new(key, 0), others: Vec::new(), epoch: 0, clock: 0 }
+    }
+
+    /// Makes `key`'s cache current. Whether it was not.
+    #[inline]
+    pub fn select(&mut self, key: K) -> bool {
+        if self.current.key == key {
+            return false;
+        }
+        self.switch(key);
+        true
+    }
+
+    fn switch(&mut self, key: K) {
+        self.clock += 1;
+        self.current.last_use = self.clock;
+        if let Some(cache) = self.others.iter_mut().find(|cache| cache.key == key) {
+            std::mem::swap(&mut self.current, cache);
+        } else if self.others.len() + 1 < MAX_CACHES {
+            let fresh = Cache::new(key, self.epoch);
+            self.others.push(std::mem::replace(&mut self.current, fresh));
+        } else if let Some(oldest) = self.others.iter_mut().min_by_key(|cache| cache.last_use) {
+            oldest.clear();
+            oldest.key = key;
+            oldest.epoch = self.epoch;
+            std::mem::swap(&mut self.current, oldest);
+        }
+        if self.current.epoch != self.epoch {
+            self.current.clear();
+            self.current.epoch = self.epoch;
+        }
+    }
+
+    /// Address of the current cache's entries, for translated code.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.current.entries.as_ptr().expose_provenance()
+    }
+
+    /// The code at `va` in the current context, if it is known.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, va: u64) -> Option<CodePtr> {
+        let entry = &self.current.entries[index(va)];
+        (entry.va == va).then_some(CodePtr(entry.code))
+    }
+
+    /// Enters the code at `va` in the current context.
+    pub fn insert(&mut self, va: u64, code: CodePtr) {
+        let cache = &mut self.current;
+        let index = index(va);
+        if cache.filled.len() < MAX_FILLED {
+            cache.filled.push(index as u16);
+        }
+        let (word, bit) = page_bit(va);
+        cache.pages[word] |= bit;
+        cache.entries[index] = Entry { va, code: code.0 };
+    }
+
+    /// Forgets everything.
+    pub fn drop_all(&mut self) {
+        self.epoch += 1;
+        self.current.epoch = self.epoch;
+        self.current.clear();
+    }
+
+    /// Forgets the page at `va`, in every context.
+    pub fn drop_page(&mut self, va: u64) {
+        let (word, bit) = page_bit(va);
+        for cache in std::iter::once(&mut self.current).chain(&mut self.others) {
+            if cache.pages[word] & bit != 0 {
+                cache.clear();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_do_not_see_each_other_and_drops_reach_what_they_name() {
+        let (a, b) = (CodePtr(0x10), CodePtr(0x20));
+        let mut jumps = JumpCaches::new(1);
+        jumps.insert(0x5002, a);
+        assert_eq!(jumps.lookup(0x5002), Some(a));
+        assert_eq!(jumps.lookup(0x6002), None, "another page with the same index");
+        assert!(jumps.select(2));
+        assert_eq!(jumps.lookup(0x5002), None);
+        jumps.insert(0x5002, b);
+        jumps.insert(0x9004, b);
+        assert!(jumps.select(1) && !jumps.select(1));
+        assert_eq!(jumps.lookup(0x5002), Some(a));
+        jumps.drop_page(0x9000);
+        assert_eq!(jumps.lookup(0x5002), Some(a));
+        jumps.select(2);
+        assert_eq!(jumps.lookup(0x9004), None);
+        jumps.insert(0x5002, b);
+        jumps.drop_all();
+        assert_eq!(jumps.lookup(0x5002), None);
+        jumps.select(1);
+        assert_eq!(jumps.lookup(0x5002), None, "an old cache is emptied when it is used again");
+    }
+
+    #[test]
+    fn a_recycled_cache_is_empty() {
+        let mut jumps = JumpCaches::new(0);
+        for key in 0..3 * MAX_CACHES {
+            jumps.select(key);
+            assert_eq!(jumps.lookup(0x1000), None);
+            for i in 0..200 {
+                jumps.insert(0x1000 + 2 * i, CodePtr(1));
+            }
+        }
+        assert!(jumps.others.len() < MAX_CACHES);
+    }
+}
