@@ -8,6 +8,7 @@
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+pub mod cache;
 pub mod ir;
 pub mod jumps;
 pub mod memory;

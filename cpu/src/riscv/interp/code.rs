@@ -77,8 +77,6 @@ pub(super) struct CodeCache {
     free: Vec<u32>,
     /// How often each page's number has been given up.
     versions: Vec<u32>,
-    /// How often any has.
-    pub(super) removals: u64,
     pub(super) blocks_decoded: u64,
 }
 
@@ -103,7 +101,6 @@ impl CodeCache {
             by_gpa: HashMap::new(),
             free: Vec::new(),
             versions: Vec::new(),
-            removals: 0,
             blocks_decoded: 0,
         }
     }
@@ -142,14 +139,12 @@ impl CodeCache {
         self.slots[first..first + SLOTS].fill(Block::NONE);
         self.free.push(index);
         self.versions[index as usize] += 1;
-        self.removals += 1;
         true
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.versions.iter_mut().for_each(|version| *version += 1);
-        self.removals += 1;
         self.ops.clear();
         self.pages.clear();
         self.slots.clear();

@@ -121,18 +121,6 @@ impl Interp {
         self.watch();
     }
 
-    /// Changes whenever a page's number is given up.
-    #[must_use]
-    pub fn removals(&self) -> u64 {
-        self.code.removals
-    }
-
-    /// The version that page number `index` has now.
-    #[must_use]
-    pub fn page_version(&self, index: u32) -> u32 {
-        self.code.version(index)
-    }
-
     /// Fetch translations that were dropped since the last call.
     pub fn take_dropped(&mut self) -> Dropped {
         match self.fetch_dropped.take() {

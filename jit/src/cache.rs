@@ -1,0 +1,311 @@
+//! What has been translated: code by page number, mode and offset, and the links between blocks.
+//!
+//! Pages are numbered by whoever fetches; a number that passes to another page changes its version, and
+//! with it everything that is known here of the old page is forgotten. Links lead from a block to another one of
+//! the same page and mode only, so they die together.
+
+use std::io;
+
+use crate::memory::{CodeMemory, CodePtr, Room, SEGMENTS};
+
+/// Even offsets in a page.
+const SLOTS: usize = 2048;
+/// Modes that code of one page may be translated for.
+pub const MODES: usize = 2;
+
+/// Room that is made before a block is emitted.
+pub const MAX_BLOCK_BYTES: usize = 48 << 10;
+
+/// Where a block begins: a page by its number and version, the mode it is translated for, and the offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The page's number.
+    pub page: u32,
+    /// The page's version.
+    pub version: u32,
+    /// The mode, below [`MODES`].
+    pub mode: u8,
+    /// The offset in the page.
+    pub offset: u16,
+}
+
+/// What is known of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Translated.
+    Code(CodePtr),
+    /// Not translated; looked for so many times, this one included.
+    Cold(u32),
+    /// Cannot be translated.
+    Never,
+}
+
+/// A slot: the code's position behind [`Slot::CODE`], or a count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot(u32);
+
+impl Slot {
+    const CODE: u32 = 1 << 31;
+    const NEVER: Slot = Slot(Slot::CODE - 1);
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    version: u32,
+    slots: [Option<Box<[Slot; SLOTS]>>; MODES],
+}
+
+impl Page {
+    fn slot(&mut self, mode: u8, offset: u16) -> &mut Slot {
+        let slots = &mut self.slots[usize::from(mode)];
+        let slots = slots.get_or_insert_with(|| Box::new([Slot(0); SLOTS]));
+        &mut slots[usize::from(offset / 2)]
+    }
+}
+
+/// An exit of a block to an offset of the same page.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    to: Place,
+    /// The displacement of the jump.
+    at: CodePtr,
+}
+
+/// What else belongs to the code in a segment of code memory.
+#[derive(Debug)]
+struct Segment<P> {
+    /// Pages with blocks in it.
+    pages: Vec<(u32, u32)>,
+    links: Vec<Link>,
+    /// What blocks hand to calls out of them.
+    payloads: Vec<P>,
+}
+
+/// Counters of a code cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCounters {
+    /// Blocks entered.
+    pub blocks: u64,
+    /// Bytes of their code.
+    pub bytes: u64,
+    /// Links patched.
+    pub links: u64,
+    /// Segments emptied to make room.
+    pub recycled: u64,
+}
+
+/// The translated code of a hart. `P` is what blocks hand to calls out of them.
+pub struct CodeCache<P> {
+    memory: CodeMemory,
+    pages: Vec<Page>,
+    segments: [Segment<P>; SEGMENTS],
+    counters: CacheCounters,
+}
+
+/// A name for a link or a payload: segment and index.
+const INDEX_BITS: u32 = 28;
+
+fn split(name: u32) -> (usize, usize) {
+    ((name >> INDEX_BITS) as usize, (name & ((1 << INDEX_BITS) - 1)) as usize)
+}
+
+impl<P> CodeCache<P> {
+    /// A cache of `bytes` bytes of code, with the code that `fixed` makes for its address at the beginning.
+    ///
+    /// # Errors
+    /// The host's, if it refuses executable memory.
+    pub fn new(bytes: usize, fixed: impl FnOnce(CodePtr) -> Vec<u8>) -> io::Result<Self> {
+        let mut memory = CodeMemory::new(bytes)?;
+        let code = fixed(memory.fixed_base());
+        memory.set_fixed(&code);
+        Ok(CodeCache {
+            memory,
+            pages: Vec::new(),
+            segments: std::array::from_fn(|_| Segment {
+                pages: Vec::new(),
+                links: Vec::new(),
+                payloads: Vec::new(),
+            }),
+            counters: CacheCounters::default(),
+        })
+    }
+
+    fn page(&mut self, index: u32, version: u32) -> &mut Page {
+        let index = index as usize;
+        if self.pages.len() <= index {
+            self.pages.resize_with(index + 1, Page::default);
+        }
+        let page = &mut self.pages[index];
+        if page.version != version {
+            *page = Page { version, ..Page::default() };
+        }
+        page
+    }
+
+    /// What is known of `place`. Looking for code that is not there is counted.
+    pub fn find(&mut self, place: Place) -> Known {
+        let base = self.memory.fixed_base().0;
+        let slot = self.page(place.page, place.version).slot(place.mode, place.offset);
+        if slot.0 & Slot::CODE != 0 {
+            return Known::Code(CodePtr(base + (slot.0 & !Slot::CODE) as usize));
+        }
+        if *slot == Slot::NEVER {
+            return Known::Never;
+        }
+        slot.0 += 1;
+        Known::Cold(slot.0)
+    }
+
+    /// `place` cannot be translated.
+    pub fn give_up(&mut self, place: Place) {
+        *self.page(place.page, place.version).slot(place.mode, place.offset) = Slot::NEVER;
+    }
+
+    /// Makes room for a block. Whether old code has been dropped for it: jump caches lead nowhere then.
+    pub fn make_room(&mut self) -> bool {
+        let Room::Recycled(recycled) = self.memory.reserve(MAX_BLOCK_BYTES) else { return false };
+        self.counters.recycled += 1;
+        let segment = &mut self.segments[recycled];
+        segment.links.clear();
+        segment.payloads.clear();
+        let pages = std::mem::take(&mut segment.pages);
+        for (index, version) in pages {
+            let page = &mut self.pages[index as usize];
+            if page.version == version {
+                page.slots = Default::default();
+            }
+        }
+        true
+    }
+
+    /// Where the next block's code will lie.
+    #[must_use]
+    pub fn next(&self) -> CodePtr {
+        self.memory.next()
+    }
+
+    /// The name of the first link of the next block; the others follow.
+    #[must_use]
+    pub fn next_link(&self) -> u32 {
+        let segment = self.memory.segment();
+        (segment as u32) << INDEX_BITS | self.segments[segment].links.len() as u32
+    }
+
+    /// The name of the first payload of the next block; the others follow.
+    #[must_use]
+    pub fn next_payload(&self) -> u32 {
+        let segment = self.memory.segment();
+        (segment as u32) << INDEX_BITS | self.segments[segment].payloads.len() as u32
+    }
+
+    /// Enters a block, made for [`next`](Self::next), [`next_link`](Self::next_link) and
+    /// [`next_payload`](Self::next_payload). `links` are the positions of the jumps' displacements in `code`, and
+    /// the offsets in the page that they shall lead to.
+    pub fn insert(
+        &mut self,
+        place: Place,
+        code: &[u8],
+        links: impl Iterator<Item = (usize, u16)>,
+        payloads: impl Iterator<Item = P>,
+    ) -> CodePtr {
+        let at = self.memory.push(code);
+        let segment = &mut self.segments[self.memory.segment()];
+        if segment.pages.last() != Some(&(place.page, place.version)) {
+            segment.pages.push((place.page, place.version));
+        }
+        segment.links.extend(links.map(|(position, offset)| Link {
+            to: Place { offset, ..place },
+            at: CodePtr(at.0 + position),
+        }));
+        segment.payloads.extend(payloads);
+        let position = (at.0 - self.memory.fixed_base().0) as u32;
+        *self.page(place.page, place.version).slot(place.mode, place.offset) =
+            Slot(Slot::CODE | position);
+        self.counters.blocks += 1;
+        self.counters.bytes += code.len() as u64;
+        at
+    }
+
+    /// The offset in its page that link `name` leads to.
+    #[must_use]
+    pub fn link_target(&self, name: u32) -> u16 {
+        let (segment, index) = split(name);
+        self.segments[segment].links[index].to.offset
+    }
+
+    /// Lets link `name` lead to `code`, which must lie where it points.
+    pub fn patch(&mut self, name: u32, code: CodePtr) {
+        let (segment, index) = split(name);
+        let at = self.segments[segment].links[index].at;
+        self.memory.patch_jump(at, code);
+        self.counters.links += 1;
+    }
+
+    /// What the block handed to the call out of it.
+    #[must_use]
+    pub fn payload(&self, name: u32) -> &P {
+        let (segment, index) = split(name);
+        &self.segments[segment].payloads[index]
+    }
+
+    /// Counters since the cache was made.
+    #[must_use]
+    pub fn counters(&self) -> CacheCounters {
+        self.counters
+    }
+
+    /// Bytes of code held now.
+    #[must_use]
+    pub fn bytes_used(&self) -> usize {
+        self.memory.bytes_used()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(page: u32, version: u32, offset: u16) -> Place {
+        Place { page, version, mode: 1, offset }
+    }
+
+    fn cache() -> CodeCache<u32> {
+        CodeCache::new(0, |_| vec![0xc3]).unwrap()
+    }
+
+    fn insert(cache: &mut CodeCache<u32>, at: Place, bytes: usize) -> CodePtr {
+        cache.insert(at, &vec![0xcc; bytes], [(1, 6)].into_iter(), [7].into_iter())
+    }
+
+    #[test]
+    fn code_is_found_by_place_until_the_page_changes() {
+        let mut cache = cache();
+        assert_eq!(cache.find(place(3, 0, 4)), Known::Cold(1));
+        assert_eq!(cache.find(place(3, 0, 4)), Known::Cold(2));
+        assert!(!cache.make_room());
+        let (link, payload) = (cache.next_link(), cache.next_payload());
+        let code = insert(&mut cache, place(3, 0, 4), 64);
+        assert_eq!(cache.find(place(3, 0, 4)), Known::Code(code));
+        assert_eq!(cache.find(Place { mode: 0, ..place(3, 0, 4) }), Known::Cold(1));
+        assert_eq!((cache.link_target(link), *cache.payload(payload)), (6, 7));
+        cache.give_up(place(3, 0, 8));
+        assert_eq!(cache.find(place(3, 0, 8)), Known::Never);
+        assert_eq!(cache.find(place(3, 1, 4)), Known::Cold(1), "another page has the number");
+        assert_eq!(cache.find(place(3, 1, 8)), Known::Cold(1));
+    }
+
+    #[test]
+    fn old_code_makes_room() {
+        let mut cache = cache();
+        let mut recycled = 0;
+        for i in 0..200u32 {
+            recycled += u32::from(cache.make_room());
+            insert(&mut cache, place(i, 0, 0), 20_000);
+        }
+        assert!(recycled > 50);
+        assert!(cache.bytes_used() <= crate::memory::MIN_BYTES);
+        assert!(matches!(cache.find(place(199, 0, 0)), Known::Code(_)));
+        assert_eq!(cache.find(place(0, 0, 0)), Known::Cold(1));
+        assert_eq!(u64::from(recycled), cache.counters().recycled);
+    }
+}
