@@ -5,6 +5,7 @@
 //! ```
 //!
 //! * [`ir`]: what a block of guest code does, in single-assignment form; its text and its evaluation.
+//! * [`riscv`]: what knows RISC-V: lifting its instructions into blocks.
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
@@ -12,3 +13,4 @@ pub mod cache;
 pub mod ir;
 pub mod jumps;
 pub mod memory;
+pub mod riscv;

@@ -27,6 +27,11 @@ pub struct Decoder<S: Sem> {
     compressed: Vec<Vec<&'static c::Compressed>>,
 }
 
+/// Longest block, in instructions. Every engine cuts code into blocks alike: they end here, at the end of the page
+/// and after an instruction that [ends](super::insn::Flow::End) them, so that interrupts are looked at in the
+/// same places.
+pub const MAX_BLOCK: usize = 64;
+
 /// Length in bytes of the instruction whose lowest 16 bits are `low`.
 #[inline]
 #[must_use]

@@ -5,11 +5,13 @@
 //!
 //! In reading order: [`hart`] holds the canonical state, [`csr`] its control and status registers;
 //! [`insn`] has one row per instruction, whose body is generic over [`sem::Sem`]; [`decode`] finds the
-//! row; [`mmu`] and [`pmp`] translate and protect; [`trap`] enters and leaves handlers; [`interp`] is the
-//! engine that performs the bodies.
+//! row; [`alu`] and [`fpu`] compute on values; [`mmu`] and [`pmp`] translate and protect; [`trap`]
+//! enters and leaves handlers; [`interp`] is the engine that performs the bodies.
 
+pub mod alu;
 pub mod csr;
 pub mod decode;
+pub mod fpu;
 pub mod hart;
 pub mod insn;
 pub mod interp;

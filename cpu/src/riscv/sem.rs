@@ -161,6 +161,9 @@ pub enum Cbo {
     Zero,
 }
 
+/// The sets of a FENCE that is Zihintpause's PAUSE.
+pub const PAUSE: (u8, u8) = (1, 0);
+
 /// The world of an instruction body.
 ///
 /// `Err(Stop)` means that the instruction ends here (an exception, usually); bodies pass it on by `?`

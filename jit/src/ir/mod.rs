@@ -8,6 +8,11 @@
 //! Position independence: a block does not know its virtual address, only its place in its page;
 //! [`Op::Pc`] gives addresses when it runs.
 
+pub mod build;
+pub mod eval;
+pub mod opt;
+mod text;
+
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::At;
 use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2, Un};
@@ -155,5 +160,54 @@ impl Op {
                 | Op::Unbox(_)
                 | Op::Box(_)
         )
+    }
+
+    /// Whether it makes a value.
+    #[must_use]
+    pub fn makes_value(&self) -> bool {
+        self.is_pure() || matches!(self, Op::Load { .. } | Op::Fp2(..) | Op::Fp1(..) | Op::Fma(..))
+    }
+
+    /// Whether the block may be left here, so that somebody sees the registers.
+    #[must_use]
+    pub fn may_leave(&self) -> bool {
+        matches!(
+            self,
+            Op::Load { .. }
+                | Op::Store { .. }
+                | Op::Perform
+                | Op::Branch(..)
+                | Op::Jump(_)
+                | Op::Goto(_)
+        )
+    }
+
+    /// The same operation on other values.
+    #[must_use]
+    pub fn with_operands(&self, mut to: impl FnMut(Val) -> Val) -> Op {
+        match *self {
+            Op::Un(op, a) => Op::Un(op, to(a)),
+            Op::Unbox(a) => Op::Unbox(to(a)),
+            Op::Box(a) => Op::Box(to(a)),
+            Op::Fp1(op, fmt, round, a) => Op::Fp1(op, fmt, round, to(a)),
+            Op::Set(slot, a) => Op::Set(slot, to(a)),
+            Op::Branch(a, offset) => Op::Branch(to(a), offset),
+            Op::Jump(a) => Op::Jump(to(a)),
+            Op::Load { addr, width } => Op::Load { addr: to(addr), width },
+            Op::Bin(op, a, b) => Op::Bin(op, to(a), to(b)),
+            Op::Fp2(op, fmt, a, b) => Op::Fp2(op, fmt, to(a), to(b)),
+            Op::Store { addr, width, value } => {
+                Op::Store { addr: to(addr), width, value: to(value) }
+            }
+            Op::Select(a, b, c) => Op::Select(to(a), to(b), to(c)),
+            Op::Fma(fmt, a, b, c) => Op::Fma(fmt, to(a), to(b), to(c)),
+            Op::Const(_)
+            | Op::Get(_)
+            | Op::Pc(_)
+            | Op::Fence
+            | Op::FpDirty
+            | Op::Perform
+            | Op::Goto(_) => *self,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::bus::{PAGE_MASK, PAGE_SIZE, Width};
 use crate::ram::HostPage;
-use crate::riscv::decode::{Decoder, insn_len};
+use crate::riscv::decode::{Decoder, MAX_BLOCK, insn_len};
 use crate::riscv::hart::Mode;
 use crate::riscv::insn::{Args, At, Flow, Format, Instruction};
 use crate::riscv::sem::Sem;
@@ -22,8 +22,6 @@ pub struct Op {
 /// Performs the first of some ops and those after it; see [`super::core`].
 pub(super) type Handler = fn(&mut Core, &[Op]) -> usize;
 
-/// Longest block, in instructions.
-const MAX_BLOCK: usize = 64;
 /// Decoded instructions kept before everything is dropped (16 bytes each).
 const MAX_OPS: usize = 4 << 20;
 

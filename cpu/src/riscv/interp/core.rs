@@ -11,15 +11,14 @@ use crate::riscv::csr::{CsrOp, Effects, Outside};
 use crate::riscv::hart::{Hart, Mode, Reservation};
 use crate::riscv::insn::{At, Flow, Instruction};
 use crate::riscv::mmu::Access;
-use crate::riscv::sem::{Amo, Bin, Cbo, Fmt, Fp1, Fp2, Sem, Un};
+use crate::riscv::sem::{Amo, Bin, Cbo, Fmt, Fp1, Fp2, PAUSE, Sem, Un};
 use crate::riscv::trap::{Cause, Trap};
-use crate::riscv::{CACHE_BLOCK, NS_PER_TICK};
+use crate::riscv::{CACHE_BLOCK, NS_PER_TICK, alu, fpu};
 use crate::signals::Signals;
 use crate::softfloat::{Flags, Rounding};
 use crate::tlb::{Fill, TableKey, Tlb};
 
 use super::code::{Handler, Op};
-use super::{alu, fpu};
 
 /// The instruction ended early; [`Core::trap`] says why.
 #[derive(Clone, Copy, Debug)]
@@ -65,9 +64,6 @@ pub(super) struct Core {
     /// The watchpoint that the current instruction has met.
     pub(super) watched: Option<DebugEvent>,
 }
-
-/// The sets of a FENCE that is Zihintpause's PAUSE.
-const PAUSE: (u8, u8) = (1, 0);
 
 /// Where an address leads.
 enum Place {

@@ -5,11 +5,9 @@
 //! retired, and calls one body after the other on the [`core::Core`]. Between blocks, and only there,
 //! it looks at interrupts and at what instructions left to be done.
 
-mod alu;
 mod code;
 mod core;
 mod debug;
-mod fpu;
 pub mod host;
 
 use std::sync::Arc;

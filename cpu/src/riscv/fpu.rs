@@ -29,7 +29,7 @@ fn fp2_in<F: Format>(env: &mut Env, op: Fp2, a: u64, b: u64) -> u64 {
 
 /// Performs [`Fp2`].
 #[inline]
-pub(super) fn fp2(op: Fp2, fmt: Fmt, rounding: Rounding, a: u64, b: u64) -> (u64, Flags) {
+pub fn fp2(op: Fp2, fmt: Fmt, rounding: Rounding, a: u64, b: u64) -> (u64, Flags) {
     with(rounding, |env| match fmt {
         Fmt::H => fp2_in::<F16>(env, op, a, b),
         Fmt::S => fp2_in::<F32>(env, op, a, b),
@@ -61,7 +61,7 @@ fn fp1_in<F: Format>(env: &mut Env, op: Fp1, a: u64) -> u64 {
 /// Performs [`Fp1`]; `fmt` is the format of the result where that is floating point, else of the
 /// operand.
 #[inline]
-pub(super) fn fp1(op: Fp1, fmt: Fmt, rounding: Rounding, a: u64) -> (u64, Flags) {
+pub fn fp1(op: Fp1, fmt: Fmt, rounding: Rounding, a: u64) -> (u64, Flags) {
     with(rounding, |env| match fmt {
         Fmt::H => fp1_in::<F16>(env, op, a),
         Fmt::S => fp1_in::<F32>(env, op, a),
@@ -71,7 +71,7 @@ pub(super) fn fp1(op: Fp1, fmt: Fmt, rounding: Rounding, a: u64) -> (u64, Flags)
 
 /// `a * b + c`, rounded once.
 #[inline]
-pub(super) fn fma(fmt: Fmt, rounding: Rounding, a: u64, b: u64, c: u64) -> (u64, Flags) {
+pub fn fma(fmt: Fmt, rounding: Rounding, a: u64, b: u64, c: u64) -> (u64, Flags) {
     with(rounding, |env| match fmt {
         Fmt::H => sf::fma::<F16>(env, a, b, c),
         Fmt::S => sf::fma::<F32>(env, a, b, c),

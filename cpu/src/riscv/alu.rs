@@ -13,8 +13,9 @@ fn clmul(a: u64, b: u64) -> u128 {
 }
 
 /// Performs [`Bin`].
+#[must_use]
 #[inline(always)]
-pub(super) fn bin(op: Bin, a: u64, b: u64) -> u64 {
+pub fn bin(op: Bin, a: u64, b: u64) -> u64 {
     let (sa, sb) = (a as i64, b as i64);
     let (wa, wb) = (a as u32, b as u32);
     let (swa, swb) = (a as i32, b as i32);
@@ -81,8 +82,9 @@ pub(super) fn bin(op: Bin, a: u64, b: u64) -> u64 {
 }
 
 /// Performs [`Un`].
+#[must_use]
 #[inline(always)]
-pub(super) fn un(op: Un, a: u64) -> u64 {
+pub fn un(op: Un, a: u64) -> u64 {
     match op {
         Un::Clz => u64::from(a.leading_zeros()),
         Un::Ctz => u64::from(a.trailing_zeros()),
@@ -103,7 +105,8 @@ pub(super) fn un(op: Un, a: u64) -> u64 {
 
 /// The new value of memory under [`Amo`]; `old` is zero-extended, only the low `width` of the result
 /// counts.
-pub(super) fn amo(op: Amo, width: Width, old: u64, value: u64) -> u64 {
+#[must_use]
+pub fn amo(op: Amo, width: Width, old: u64, value: u64) -> u64 {
     let (signed, unsigned) = (
         (width.sign_extend(old) as i64, width.sign_extend(value) as i64),
         (old, width.zero_extend(value)),

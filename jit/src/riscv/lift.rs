@@ -1,0 +1,266 @@
+//! RISC-V instructions become a block: the bodies of the instruction tables, performed on operations instead of values.
+//!
+//! What has no operations here (CSRs, atomics, environment calls, ...) becomes [`Op::Perform`]: a body that asks for
+//! such a thing is broken off, and what it has built until then is dropped.
+
+use mimic_cpu::bus::{PAGE_SIZE, Width};
+use mimic_cpu::frame::F;
+use mimic_cpu::riscv::csr::CsrOp;
+use mimic_cpu::riscv::decode::{Decoder, MAX_BLOCK, insn_len};
+use mimic_cpu::riscv::insn::{Args, At, Flow, Instruction, SINK};
+use mimic_cpu::riscv::sem::{Amo, Bin, Cbo, Fmt, Fp1, Fp2, PAUSE, Sem, Un};
+use mimic_cpu::softfloat::Rounding;
+
+use crate::ir::build::Builder;
+use crate::ir::opt::Passes;
+use crate::ir::{Block, Op, Round, Slot, Val};
+
+/// What a block takes for granted of the hart that runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ModeKey {
+    /// Floating point is on (`mstatus.FS`) and the dynamic rounding mode (`frm`) is to nearest, ties to even.
+    pub fp: bool,
+}
+
+/// The body cannot be expressed in operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotLifted;
+
+/// An instruction's body.
+pub type Body = fn(&mut Lifter, Args) -> Result<(), NotLifted>;
+
+/// Lifts blocks; keeps its buffers from one to the next.
+pub struct Lifter {
+    decoder: Decoder<Lifter>,
+    build: Builder,
+    mode: ModeKey,
+    /// Rounding of the current instruction's operation.
+    rounding: Rounding,
+    /// How the current instruction ends the block.
+    end: Option<Op>,
+    /// The current instruction has asked for something that has no operation.
+    refused: bool,
+}
+
+impl Lifter {
+    /// A lifter for an emitter that takes what `supports` accepts.
+    #[must_use]
+    pub fn new(passes: Passes, supports: fn(&Op) -> bool) -> Self {
+        Lifter {
+            decoder: Decoder::default(),
+            build: Builder::new(passes, supports),
+            mode: ModeKey { fp: false },
+            rounding: Rounding::NearestEven,
+            end: None,
+            refused: false,
+        }
+    }
+
+    /// Lifts the block at offset `start` (even, below 4096) of a page, whose 16 bits at an offset `read` gives.
+    /// `None` if its first instruction crosses into the next page.
+    ///
+    /// Blocks are cut as the interpreter cuts them: after [`MAX_BLOCK`] instructions, before an instruction that
+    /// crosses into the next page, and after one that [ends](Flow::End) them.
+    pub fn lift_block(
+        &mut self,
+        read: impl Fn(u64) -> u16,
+        start: u64,
+        mode: ModeKey,
+    ) -> Option<&Block> {
+        self.mode = mode;
+        self.build.start(start);
+        let mut at = start;
+        let mut end = None;
+        while at < PAGE_SIZE && self.build.len() < MAX_BLOCK && end.is_none() {
+            let low = u32::from(read(at));
+            let len = insn_len(low);
+            if at + len > PAGE_SIZE {
+                break;
+            }
+            let word = if len == 4 { low | u32::from(read(at + 2)) << 16 } else { low };
+            end = self.lift(word, At::new(at, len));
+            at += len;
+        }
+        if self.build.is_empty() {
+            return None;
+        }
+        Some(self.build.finish(end.unwrap_or(Op::Goto(at as i64))))
+    }
+
+    /// Lifts an instruction. How it ends the block, if it does.
+    fn lift(&mut self, word: u32, at: At) -> Option<Op> {
+        self.build.begin(at, word);
+        (self.rounding, self.end, self.refused) = (Rounding::NearestEven, None, false);
+        let next = Op::Goto((at.offset() + at.bytes()) as i64);
+        let Some(insn) = self.decoder.decode(word, at.offset()) else {
+            self.build.perform();
+            return Some(next);
+        };
+        let row = &self.decoder.rows()[usize::from(insn.row)];
+        let (body, flow) = (row.handler, row.flow);
+        let lifted = body(self, insn.args).is_ok();
+        if !lifted || self.refused || !self.build.end() {
+            self.build.perform();
+            self.end = None;
+        }
+        match (self.end, flow) {
+            (None, Flow::End) => Some(next),
+            (end, _) => end,
+        }
+    }
+
+    /// Refuses a floating-point operation in a format or a rounding that has none here. A result that is `exact`
+    /// is not rounded.
+    fn check_fp(&mut self, fmt: Fmt, exact: bool) {
+        self.refused |= fmt == Fmt::H || !exact && self.rounding != Rounding::NearestEven;
+    }
+}
+
+fn slot_of_f(r: u8) -> Slot {
+    F as Slot + (r & 31)
+}
+
+impl Sem for Lifter {
+    type V = Val;
+    type Stop = NotLifted;
+    type Handler = Body;
+
+    fn handler<I: Instruction<Self>>() -> Body {
+        I::perform
+    }
+
+    fn imm(&mut self, value: i64) -> Val {
+        self.build.imm(value as u64)
+    }
+    fn x(&mut self, r: u8) -> Val {
+        if r == 0 { self.build.imm(0) } else { self.build.get(r) }
+    }
+    fn set_x(&mut self, r: u8, v: Val) {
+        if r != SINK {
+            self.build.set(r, v);
+        }
+    }
+    fn pc(&mut self, at: At, offset: i64) -> Val {
+        self.build.pc(at.offset() as i64 + offset)
+    }
+    fn bin(&mut self, op: Bin, a: Val, b: Val) -> Val {
+        self.build.bin(op, a, b)
+    }
+    fn un(&mut self, op: Un, a: Val) -> Val {
+        self.build.un(op, a)
+    }
+    fn select(&mut self, cond: Val, a: Val, b: Val) -> Val {
+        self.build.select(cond, a, b)
+    }
+
+    fn jump(&mut self, target: Val) {
+        self.end = Some(self.build.jump(target));
+    }
+    fn jump_by(&mut self, at: At, offset: i64) {
+        self.end = Some(Op::Goto(at.offset() as i64 + offset));
+    }
+    fn branch(&mut self, cond: Val, at: At, offset: i64) {
+        self.build.branch(cond, at.offset() as i64 + offset);
+    }
+
+    fn load(&mut self, addr: Val, width: Width) -> Result<Val, NotLifted> {
+        Ok(self.build.load(addr, width))
+    }
+    fn store(&mut self, addr: Val, width: Width, value: Val) -> Result<(), NotLifted> {
+        self.build.store(addr, width, value);
+        Ok(())
+    }
+    fn load_reserved(&mut self, _: Val, _: Width) -> Result<Val, NotLifted> {
+        Err(NotLifted)
+    }
+    fn store_conditional(&mut self, _: Val, _: Width, _: Val) -> Result<Val, NotLifted> {
+        Err(NotLifted)
+    }
+    fn amo(&mut self, _: Amo, _: Val, _: Width, _: Val) -> Result<Val, NotLifted> {
+        Err(NotLifted)
+    }
+    fn cbo(&mut self, _: Cbo, _: Val) -> Result<(), NotLifted> {
+        Err(NotLifted)
+    }
+    fn fence(&mut self, pred: u8, succ: u8) {
+        // PAUSE lets other harts run.
+        if (pred, succ) == PAUSE {
+            self.refused = true;
+        } else {
+            self.build.fence();
+        }
+    }
+    fn fence_i(&mut self) {
+        self.refused = true;
+    }
+
+    fn illegal(&mut self) -> NotLifted {
+        NotLifted
+    }
+    fn need_fp(&mut self) -> Result<(), NotLifted> {
+        if self.mode.fp { Ok(()) } else { Err(NotLifted) }
+    }
+    fn rounding(&mut self, rm: u8) -> Result<(), NotLifted> {
+        const DYNAMIC: u8 = 7;
+        self.rounding = match rm & 7 {
+            DYNAMIC => Rounding::NearestEven,
+            rm => Rounding::from_frm(rm).ok_or(NotLifted)?,
+        };
+        Ok(())
+    }
+    fn f(&mut self, r: u8) -> Val {
+        self.build.get(slot_of_f(r))
+    }
+    fn set_f(&mut self, r: u8, v: Val) {
+        self.build.mark_fp_dirty();
+        self.build.set(slot_of_f(r), v);
+    }
+    fn fp2(&mut self, op: Fp2, fmt: Fmt, a: Val, b: Val) -> Val {
+        self.check_fp(fmt, false);
+        self.build.fp2(op, fmt, a, b)
+    }
+    fn fp1(&mut self, op: Fp1, fmt: Fmt, a: Val) -> Val {
+        let to_integer =
+            matches!(op, Fp1::ToI32 | Fp1::ToU32 | Fp1::ToI64 | Fp1::ToU64 | Fp1::ToI32Mod);
+        let truncates = to_integer && self.rounding == Rounding::TowardZero;
+        let widens = matches!(op, Fp1::FromI32 | Fp1::FromU32 | Fp1::From(Fmt::S));
+        self.check_fp(fmt, truncates || widens && fmt == Fmt::D);
+        if let Fp1::From(from) = op {
+            self.refused |= from == Fmt::H;
+        }
+        let round = if truncates { Round::Zero } else { Round::Nearest };
+        self.build.fp1(op, fmt, round, a)
+    }
+    fn fma(&mut self, fmt: Fmt, a: Val, b: Val, c: Val) -> Val {
+        self.check_fp(fmt, false);
+        self.build.fma(fmt, a, b, c)
+    }
+
+    fn csr(&mut self, _: CsrOp, _: u16, _: Option<Val>) -> Result<Val, NotLifted> {
+        Err(NotLifted)
+    }
+    fn ecall(&mut self) -> NotLifted {
+        NotLifted
+    }
+    fn ebreak(&mut self, _: At) -> NotLifted {
+        NotLifted
+    }
+    fn mret(&mut self) -> Result<(), NotLifted> {
+        Err(NotLifted)
+    }
+    fn sret(&mut self) -> Result<(), NotLifted> {
+        Err(NotLifted)
+    }
+    fn wfi(&mut self) -> Result<(), NotLifted> {
+        Err(NotLifted)
+    }
+    fn wrs(&mut self, _: bool) -> Result<(), NotLifted> {
+        Err(NotLifted)
+    }
+    fn sfence_vma(&mut self, _: Option<Val>, _: Option<Val>) -> Result<(), NotLifted> {
+        Err(NotLifted)
+    }
+    fn sfence_order(&mut self) -> Result<(), NotLifted> {
+        Err(NotLifted)
+    }
+}

@@ -1,0 +1,3 @@
+//! What the translator knows of RISC-V.
+
+pub mod lift;
