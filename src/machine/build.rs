@@ -40,6 +40,7 @@ use super::payload::Layout;
 use super::rendezvous::Rendezvous;
 use super::snapshot::{self, Snapshot};
 use super::spec::{ConsoleKind, DiskSpec, FlashSpec, MachineSpec};
+use super::tables::PageTables;
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, payload, process_cpu_time};
 
 /// Most RAM: what the map leaves above [`virt::RAM_BASE`] in 44 bits of physical address.
@@ -339,7 +340,9 @@ pub(super) fn build(
         .collect();
     let moved = signals.clone();
     mtime.on_change(move || moved.iter().for_each(|signals| signals.call_attention()));
-    let code = CodeLog::new(&memory);
+    let coherent = spec.deterministic.then(|| Arc::clone(&rendezvous));
+    let code = CodeLog::new(&memory, coherent.clone());
+    let tables = coherent.map(|rendezvous| PageTables::new(&memory, rendezvous));
     let mut observers: Vec<Arc<dyn mimic_devices::memory::WriteObserver>> = vec![code.clone()];
     if let Some(tohost) = spec.image.tohost {
         let output = Box::new(wiring.output.clone());
@@ -354,6 +357,7 @@ pub(super) fn build(
         mtime: mtime.clone(),
         hart_timers,
         code,
+        tables,
         rendezvous: Arc::clone(&rendezvous),
         crowded: !spec.deterministic && harts::crowded(spec.cpus),
     });

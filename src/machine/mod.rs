@@ -15,6 +15,7 @@ mod payload;
 mod rendezvous;
 pub mod snapshot;
 pub mod spec;
+mod tables;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -157,8 +157,8 @@ impl CpuBus for TestBus {
         self.log.lock().unwrap().len() as u64
     }
 
-    fn code_log(&self, from: u64) -> Vec<u64> {
-        self.log.lock().unwrap()[from as usize..].to_vec()
+    fn code_log(&self, from: u64) -> Option<Vec<u64>> {
+        Some(self.log.lock().unwrap()[from as usize..].to_vec())
     }
 
     fn take_requests(&self, _: usize) -> Vec<Request> {
