@@ -111,8 +111,33 @@ pub trait CpuBus: Send + Sync {
     /// [`watch_code`](Self::watch_code); grows only.
     fn code_log_len(&self) -> u64;
 
-    /// Pages (guest physical addresses) in the log from entry `from` on.
-    fn code_log(&self, from: u64) -> Vec<u64>;
+    /// Pages (guest physical addresses) in the log from entry `from` on; `None` if the log does not reach
+    /// back so far any more: then any page may have been written to.
+    fn code_log(&self, from: u64) -> Option<Vec<u64>>;
+
+    /// Whether what harts keep of memory must never be older than memory: a translation or decoded code ends
+    /// with the store that makes it stale, not only with the guest's fence. Then nothing that a guest sees
+    /// depends on what an engine happens to keep. So it is in deterministic machines, where all harts run on
+    /// one thread; elsewhere the fences of the manual are what counts.
+    ///
+    /// In such a machine a store that calls the storing hart's attention is the last instruction before the
+    /// hart looks at its requests and at the code log.
+    fn coherent(&self) -> bool {
+        false
+    }
+
+    /// In a [`coherent`](Self::coherent) machine: a translation was read from the page-table entry at `gpa`
+    /// and may be kept until [`Request::FlushTranslations`] says that the entry was written to. The requests
+    /// that this call itself puts to the calling hart must be applied before the hart's next store.
+    fn watch_entry(&self, gpa: u64) {
+        let _ = gpa;
+    }
+
+    /// Reports that a page-table walk has set A or D in the entry at `gpa`, in a
+    /// [`PageAccess::Watched`] page. What was read from the entry before stays right.
+    fn entry_updated(&self, gpa: u64) {
+        self.watched_write(gpa, 8);
+    }
 
     /// Takes what was asked of `hart` since the last call. The hart looks here whenever its attention is
     /// called, applies the requests before it executes anything else, and then calls

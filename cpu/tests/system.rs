@@ -263,8 +263,25 @@ fn a_handler_that_faults_itself_is_reported() {
 }
 
 /// Performs a store that changes an instruction, `fence.i`, and the changed instruction.
+/// The same if the bus has forgotten which pages were written to.
 fn patched(store: &[u32], target: u64, old: &[u32], new: u64, prepare: impl Fn(&mut Hart)) -> Hart {
-    let bus = TestBus::new(8, 0);
+    let [told, not_told] = [false, true].map(|forgetful| {
+        let bus = TestBus::new(8, 0);
+        bus.forgetful.store(forgetful, Ordering::SeqCst);
+        patched_on(&bus, store, target, old, new, &prepare)
+    });
+    assert_eq!(told, not_told);
+    told
+}
+
+fn patched_on(
+    bus: &Arc<TestBus>,
+    store: &[u32],
+    target: u64,
+    old: &[u32],
+    new: u64,
+    prepare: impl Fn(&mut Hart),
+) -> Hart {
     // The target is executed once before, so that it has been decoded: jalr ra, 0(a0).
     let mut code = vec![0x0005_00e7];
     code.extend(store);
@@ -277,7 +294,7 @@ fn patched(store: &[u32], target: u64, old: &[u32], new: u64, prepare: impl Fn(&
     hart.mtvec = HANDLER;
     (hart.x[10], hart.x[11], hart.x[12]) = (target, target, new);
     prepare(&mut hart);
-    let (mut interp, _) = interp(hart, &bus);
+    let (mut interp, _) = interp(hart, bus);
     run(&mut interp, 40);
     interp.hart()
 }

@@ -40,10 +40,17 @@ use super::payload::Layout;
 use super::rendezvous::Rendezvous;
 use super::snapshot::{self, Snapshot};
 use super::spec::{ConsoleKind, DiskSpec, FlashSpec, MachineSpec};
+use super::tables::PageTables;
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, payload, process_cpu_time};
 
-/// Most RAM: what the map leaves above [`virt::RAM_BASE`] in 44 bits of physical address.
-const MAX_MEMORY: u64 = 1 << 43;
+/// Most RAM: what is kept per page is taken from the host at once, a byte each, whoever asks for the machine.
+const MAX_MEMORY: u64 = 1 << 40;
+
+/// Whether a machine may have so many bytes of RAM.
+pub(super) fn is_memory_size(bytes: u64) -> bool {
+    bytes != 0 && bytes.is_multiple_of(PAGE_SIZE) && bytes <= MAX_MEMORY
+}
+
 /// What a deterministic machine's real-time clock shows at its start: 2026-01-01, in nanoseconds since
 /// 1970.
 const DETERMINISTIC_EPOCH: u64 = 1_767_225_600 * 1_000_000_000;
@@ -231,7 +238,7 @@ pub(super) fn build(
             virt::DISK_SLOTS.len()
         )));
     }
-    if spec.memory == 0 || !spec.memory.is_multiple_of(PAGE_SIZE) || spec.memory > MAX_MEMORY {
+    if !is_memory_size(spec.memory) {
         return Err(MachineError::MemorySize(spec.memory));
     }
     let seed = if spec.deterministic { [0x6d; 32] } else { entropy()? };
@@ -339,7 +346,9 @@ pub(super) fn build(
         .collect();
     let moved = signals.clone();
     mtime.on_change(move || moved.iter().for_each(|signals| signals.call_attention()));
-    let code = CodeLog::new(&memory);
+    let coherent = spec.deterministic.then(|| Arc::clone(&rendezvous));
+    let code = CodeLog::new(&memory, coherent.clone());
+    let tables = coherent.map(|rendezvous| PageTables::new(&memory, rendezvous));
     let mut observers: Vec<Arc<dyn mimic_devices::memory::WriteObserver>> = vec![code.clone()];
     if let Some(tohost) = spec.image.tohost {
         let output = Box::new(wiring.output.clone());
@@ -354,6 +363,7 @@ pub(super) fn build(
         mtime: mtime.clone(),
         hart_timers,
         code,
+        tables,
         rendezvous: Arc::clone(&rendezvous),
         crowded: !spec.deterministic && harts::crowded(spec.cpus),
     });

@@ -1,8 +1,9 @@
 //! The adapter between CPUs and devices: the only place where the two meet.
 #![allow(unsafe_code)] // Host pages of guest RAM are handed from one crate to the other.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mimic_cpu::bus::{BusFault, CpuBus, PAGE_MASK, PageAccess, RamPage, Request, Width};
 use mimic_cpu::ram::HostPage;
@@ -13,6 +14,7 @@ use mimic_devices::clock::Timer;
 use mimic_devices::memory::{GuestMemory, WatchBits, WriteObserver};
 
 use super::rendezvous::Rendezvous;
+use super::tables::PageTables;
 
 /// What the harts of a machine see.
 pub(super) struct MachineBus {
@@ -22,39 +24,71 @@ pub(super) struct MachineBus {
     /// One per hart; they call the hart's attention.
     pub(super) hart_timers: Vec<Timer>,
     pub(super) code: Arc<CodeLog>,
+    /// In a deterministic machine.
+    pub(super) tables: Option<Arc<PageTables>>,
     pub(super) rendezvous: Arc<Rendezvous>,
     /// There are more harts, on threads of their own, than host cores.
     pub(super) crowded: bool,
 }
 
 /// Code pages that were written to, in the order of the writes.
-#[derive(Default)]
 pub(super) struct CodeLog {
-    pages: Mutex<Vec<u64>>,
+    pages: Mutex<VecDeque<u64>>,
+    /// Entries that there have been, forgotten ones included.
     len: AtomicU64,
     memory: std::sync::Weak<GuestMemory>,
+    /// All harts drop code with the store that makes it stale.
+    coherent: Option<Arc<Rendezvous>>,
 }
 
+/// Entries that the log keeps. A hart that has not looked for longer drops all of its code.
+const LOG_ENTRIES: usize = 1024;
+
 impl CodeLog {
-    /// A log that hears of the writes to `memory`'s code pages.
-    pub(super) fn new(memory: &Arc<GuestMemory>) -> Arc<Self> {
-        let log = Arc::new(CodeLog { memory: Arc::downgrade(memory), ..CodeLog::default() });
+    /// A log that hears of the writes to `memory`'s code pages. With `coherent`, it calls all harts'
+    /// attention.
+    pub(super) fn new(memory: &Arc<GuestMemory>, coherent: Option<Arc<Rendezvous>>) -> Arc<Self> {
+        let (pages, len) = (Mutex::default(), AtomicU64::new(0));
+        let log = Arc::new(CodeLog { pages, len, memory: Arc::downgrade(memory), coherent });
         let observer: Arc<dyn WriteObserver> = Arc::<CodeLog>::clone(&log);
         memory.observe(WatchBits::CODE, &observer);
         log
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Entries so far.
+    fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// The pages from entry `from` on, if all of them are still there.
+    fn since(&self, from: u64) -> Option<Vec<u64>> {
+        let pages = self.lock();
+        let forgotten = self.len() - pages.len() as u64;
+        let from = usize::try_from(from.checked_sub(forgotten)?).ok()?;
+        Some(pages.iter().skip(from).copied().collect())
     }
 }
 
 impl WriteObserver for CodeLog {
     fn written(&self, gpa: u64, _len: u64, _bits: WatchBits) {
         let page = gpa & !PAGE_MASK;
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.push(page);
-        self.len.store(pages.len() as u64, Ordering::Release);
+        let mut pages = self.lock();
+        if pages.len() == LOG_ENTRIES {
+            pages.pop_front();
+        }
+        pages.push_back(page);
+        self.len.store(self.len() + 1, Ordering::Release);
         // Only now may harts write unwatched: whoever hears of such a store finds the page in the log. And
         // whoever reads the log waits for this, so that it watches the page anew.
         if let Some(memory) = self.memory.upgrade() {
             memory.unwatch(page, WatchBits::CODE);
+        }
+        if let Some(rendezvous) = &self.coherent {
+            rendezvous.call_attention_of_all();
         }
     }
 }
@@ -101,12 +135,28 @@ impl CpuBus for MachineBus {
     }
 
     fn code_log_len(&self) -> u64 {
-        self.code.len.load(Ordering::Acquire)
+        self.code.len()
     }
 
-    fn code_log(&self, from: u64) -> Vec<u64> {
-        let pages = self.code.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.get(from as usize..).unwrap_or(&[]).to_vec()
+    fn code_log(&self, from: u64) -> Option<Vec<u64>> {
+        self.code.since(from)
+    }
+
+    fn coherent(&self) -> bool {
+        self.tables.is_some()
+    }
+
+    fn watch_entry(&self, gpa: u64) {
+        if let Some(tables) = &self.tables {
+            tables.entry_read(gpa);
+        }
+    }
+
+    fn entry_updated(&self, gpa: u64) {
+        if let Some(tables) = &self.tables {
+            tables.entry_updated(gpa);
+        }
+        self.memory.written(gpa, 8);
     }
 
     fn take_requests(&self, hart: usize) -> Vec<Request> {
@@ -137,5 +187,34 @@ impl CpuBus for MachineBus {
                 timer.arm(self.mtime.deadline(ns / NS_PER_TICK));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mimic_devices::memory::RegionSpec;
+
+    #[test]
+    fn the_code_log_forgets_what_is_old_and_says_so() {
+        let memory = Arc::new(GuestMemory::new(&[RegionSpec::ram(0x8000_0000, 0x1_0000)]).unwrap());
+        let log = CodeLog::new(&memory, None);
+        let page = |index: u64| 0x8000_0000 + index % 16 * 0x1000;
+        for index in 0..LOG_ENTRIES as u64 + 10 {
+            memory.watch(page(index), WatchBits::CODE);
+            memory.store(page(index) + 8, 1u8).unwrap();
+            memory.store(page(index) + 9, 1u8).unwrap();
+        }
+        let len = log.len();
+        assert_eq!(
+            len,
+            LOG_ENTRIES as u64 + 10,
+            "a page is named once each time that it is watched"
+        );
+        assert_eq!(log.since(len), Some(Vec::new()));
+        assert_eq!(log.since(len - 2).unwrap(), [page(len - 2), page(len - 1)]);
+        assert_eq!(log.since(10).unwrap().len(), LOG_ENTRIES);
+        assert_eq!(log.since(9), None);
+        assert_eq!(log.since(0), None);
     }
 }

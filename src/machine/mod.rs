@@ -15,6 +15,7 @@ mod payload;
 mod rendezvous;
 pub mod snapshot;
 pub mod spec;
+mod tables;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -81,7 +82,9 @@ pub enum MachineError {
         given: u64,
     },
     /// The size of RAM is no multiple of a page, or absurd.
-    #[error("--mem {0} bytes is not a size of RAM: give a multiple of 4K, such as 512M or 2G")]
+    #[error(
+        "--mem {0} bytes is not a size of RAM: give a multiple of 4K, such as 512M or 2G, at most 1024G"
+    )]
     MemorySize(u64),
     /// The board has not so many harts.
     #[error("--cpus {given}: this board has 1 to {max} here")]

@@ -90,8 +90,15 @@ impl Rendezvous {
     /// executes its next block.
     pub(super) fn tell_all(&self, request: Request) {
         for mailbox in self.lock().iter_mut() {
-            mailbox.requests.push(request);
+            if mailbox.requests.last() != Some(&request) {
+                mailbox.requests.push(request);
+            }
         }
+        self.call_attention_of_all();
+    }
+
+    /// Makes every hart look around before it executes its next block.
+    pub(super) fn call_attention_of_all(&self) {
         self.harts.iter().for_each(|hart| hart.call_attention());
     }
 

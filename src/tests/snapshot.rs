@@ -4,6 +4,7 @@
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
+mod unfenced;
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -54,12 +55,25 @@ fn rom_guest(folder: &Path, name: &str, insns: u64) -> Guest {
     Guest { args: strings(&["run", path.to_str().unwrap()]), insns }
 }
 
+/// A guest whose harts keep neither translations nor code longer than they are right, because it has no
+/// fences.
+fn unfenced_guest(folder: &Path, harts: u32) -> Guest {
+    let path = folder.join("unfenced.bin");
+    std::fs::write(&path, unfenced::unfenced()).unwrap();
+    let (path, base, harts) =
+        (path.to_str().unwrap(), unfenced::BASE.to_string(), harts.to_string());
+    let args = ["run", path, "--load-addr", &base, "--firmware", "none", "--cpus", &harts];
+    Guest { args: strings(&args), insns: 50_000 }
+}
+
 fn small_guests(folder: &Path) -> Vec<Guest> {
     vec![
         sbi_guest(folder, 1),
         sbi_guest(folder, 2),
         rom_guest(folder, "rv64/interrupts", 2_000),
         rom_guest(folder, "rv64/paging", 5_000),
+        unfenced_guest(folder, 1),
+        unfenced_guest(folder, 2),
     ]
 }
 

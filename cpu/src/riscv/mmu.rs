@@ -167,6 +167,7 @@ impl Hart {
                     return page_fault;
                 }
                 table = ppn * PAGE_SIZE;
+                bus.watch_entry(entry_gpa);
                 continue;
             }
             return self.leaf(bus, va, access, mode, level, Leaf { pte, ppn, entry_gpa, page });
@@ -231,10 +232,11 @@ impl Hart {
                 return Ok(None);
             }
             if page.access == PageAccess::Watched {
-                bus.watched_write(entry_gpa, 8);
+                bus.entry_updated(entry_gpa);
             }
             pte = updated;
         }
+        bus.watch_entry(entry_gpa);
         Ok(Some(Translation {
             gpa: ppn * PAGE_SIZE | va & PAGE_MASK,
             span,

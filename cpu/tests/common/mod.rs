@@ -5,7 +5,7 @@
 use std::cell::UnsafeCell;
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mimic_cpu::bus::{BusFault, CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Request, Width};
@@ -33,6 +33,8 @@ pub(crate) struct TestBus {
     rom: usize,
     watched: Mutex<BTreeSet<u64>>,
     log: Mutex<Vec<u64>>,
+    /// The log does not say which pages it has named.
+    pub(crate) forgetful: AtomicBool,
     pub(crate) device: AtomicU64,
     /// Interrupt lines that the device register drives: what is written to it is what they are.
     pub(crate) drives: Mutex<Option<Arc<Signals>>>,
@@ -55,6 +57,7 @@ impl TestBus {
             rom: pages,
             watched: Mutex::default(),
             log: Mutex::default(),
+            forgetful: AtomicBool::new(false),
             device: AtomicU64::new(0),
             drives: Mutex::default(),
             requests: Mutex::default(),
@@ -157,8 +160,9 @@ impl CpuBus for TestBus {
         self.log.lock().unwrap().len() as u64
     }
 
-    fn code_log(&self, from: u64) -> Vec<u64> {
-        self.log.lock().unwrap()[from as usize..].to_vec()
+    fn code_log(&self, from: u64) -> Option<Vec<u64>> {
+        let forgetful = self.forgetful.load(Ordering::SeqCst);
+        (!forgetful).then(|| self.log.lock().unwrap()[from as usize..].to_vec())
     }
 
     fn take_requests(&self, _: usize) -> Vec<Request> {

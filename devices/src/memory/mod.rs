@@ -41,6 +41,8 @@ bitflags::bitflags! {
         /// Dirty logging is armed. The first write takes the bit away, so a page without it has
         /// been written since [`GuestMemory::begin_dirty_log`].
         const DIRTY = 4;
+        /// Translations were read from the page, which holds page tables.
+        const TABLE = 8;
     }
 }
 

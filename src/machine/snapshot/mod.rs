@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use file::Snapshot;
 
 use super::Shared;
+use super::build::is_memory_size;
 use super::control::Sample;
 use super::harts::Turn;
 use super::spec::ConsoleKind;
@@ -232,6 +233,9 @@ impl MachineState {
                 "its harts have the ISA {:?}, those of this version {ISA_STRING:?}",
                 config.isa
             )));
+        }
+        if !is_memory_size(config.memory) {
+            return Err(invalid(format!("no machine has {} bytes of memory", config.memory)));
         }
         if harts.len() != config.cpus as usize {
             return Err(invalid("the number of harts is not the machine's"));

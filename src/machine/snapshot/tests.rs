@@ -122,6 +122,19 @@ fn pages_that_are_nowhere_or_out_of_order_are_refused() {
 }
 
 #[test]
+fn absurd_sizes_of_memory_are_refused_before_anything_is_taken() {
+    let (_folder, path) = small();
+    let state = Snapshot::open(&path).unwrap().state().clone();
+    for memory in [0, 4097, 1 << 43, u64::MAX & !0xfff] {
+        let mut state = state.clone();
+        state.config.memory = memory;
+        file::write_raw(&path, &postcard::to_allocvec(&state).unwrap(), &[]).unwrap();
+        let error = Snapshot::open(&path).err().expect("refused").to_string();
+        assert!(error.contains(&format!("no machine has {memory} bytes of memory")), "{error}");
+    }
+}
+
+#[test]
 fn a_full_disk_is_named() {
     let error = SnapshotError::io(Path::new("x"), io::Error::from(io::ErrorKind::StorageFull));
     assert_eq!(error.to_string(), "x: the disk is full, nothing was written");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Width};
+use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Request, Width};
 use crate::debug::{DebugEvent, DebugPoints};
 use crate::frame::{F, Frame, NO_PAGE};
 use crate::ram::{Cell, HostPage};
@@ -56,6 +56,8 @@ pub(super) struct Core {
     timer_pending: bool,
     pub(super) rounding: Rounding,
     pub(super) bus: Arc<dyn CpuBus>,
+    /// [`CpuBus::coherent`].
+    pub(super) coherent: bool,
     pub(super) signals: Arc<Signals>,
     pub(super) tlb_misses: u64,
     pub(super) device_accesses: u64,
@@ -91,6 +93,7 @@ impl Outside for Moment<'_> {
 impl Core {
     pub(super) fn new(hart: Hart, bus: Arc<dyn CpuBus>, signals: Arc<Signals>) -> Self {
         let key = data_key(&hart);
+        let coherent = bus.coherent();
         let mut core = Core {
             frame: Frame::new(),
             hart,
@@ -104,6 +107,7 @@ impl Core {
             timer_pending: false,
             rounding: Rounding::NearestEven,
             bus,
+            coherent,
             signals,
             tlb_misses: 0,
             device_accesses: 0,
@@ -208,6 +212,29 @@ impl Core {
         self.tlb.write_protect(gpa);
     }
 
+    /// Applies what others have asked of the hart.
+    pub(super) fn apply_requests(&mut self) {
+        let hart = self.hart.hartid as usize;
+        let requests = self.bus.take_requests(hart);
+        if requests.is_empty() {
+            return;
+        }
+        for request in requests {
+            match request {
+                Request::WriteProtect(gpa) => self.write_protect(gpa),
+                Request::FlushTranslations => self.flush(),
+            }
+        }
+        self.bus.requests_done(hart);
+    }
+
+    /// After a page-table walk: page tables that are watched from now on are not written unnoticed any more.
+    pub(super) fn walked(&mut self) {
+        if self.coherent && self.signals.needs_attention() {
+            self.apply_requests();
+        }
+    }
+
     #[cold]
     pub(super) fn stop(&mut self, trap: Trap) -> Stop {
         self.trap = trap;
@@ -221,6 +248,7 @@ impl Core {
             .hart
             .translate(&*self.bus, va, access, mode)
             .and_then(|to| self.hart.protect(to.gpa, len, va, access, mode).map(|()| to));
+        self.walked();
         let to = match found {
             Ok(to) => to,
             Err(trap) => return Err(self.stop(trap)),
@@ -299,18 +327,18 @@ impl Core {
             let high = self.store_place(second, len - in_page)?;
             self.store_part(low, in_page, value);
             self.store_part(high, len - in_page, value >> (8 * in_page));
-            return Ok(());
+            return self.look_after_store();
         }
         if va & (len - 1) != 0 {
             let place = self.store_place(va, len)?;
             self.store_part(place, len, value);
-            return Ok(());
+            return self.look_after_store();
         }
         match self.locate(va, len, Access::Store)? {
             Place::Ram(page, gpa) => {
                 page.host.store(gpa, width, value);
                 self.stored(page, gpa, len);
-                self.look_up()
+                self.look_after_store()
             }
             Place::Device(gpa) => self.device_write(va, gpa, width, value),
             Place::Rom(gpa) => {
@@ -326,13 +354,13 @@ impl Core {
         if self.bus.write(gpa, width, value).is_err() {
             return Err(self.stop(Access::Store.access_fault(va)));
         }
-        self.look_up()
+        self.look_after_store()
     }
 
-    /// Ends the instruction, which has nothing more to do, if somebody calls for attention. What a store caused
-    /// is looked at before the next instruction, wherever the block ends: what the guest sees does not depend on
-    /// how an engine cuts its code into blocks.
-    fn look_up(&mut self) -> Result<(), Stop> {
+    /// What a store caused is looked at before the next instruction, wherever the block ends: what the guest
+    /// sees does not depend on how an engine cuts its code into blocks. The store is the last thing that its
+    /// instruction does.
+    fn look_after_store(&mut self) -> Result<(), Stop> {
         if self.signals.needs_attention() {
             self.completed = true;
             return Err(Stop);
@@ -587,7 +615,7 @@ impl Sem for Core {
                 page.host.store(gpa + i, Width::Double, 0);
             }
             self.stored(page, gpa, CACHE_BLOCK);
-            return Ok(());
+            return self.look_after_store();
         }
         // Memory is coherent, so only the right to reach it matters: either kind of access will do.
         if self.locate(block, CACHE_BLOCK, Access::Load).is_err() {

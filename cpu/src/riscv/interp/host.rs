@@ -213,7 +213,19 @@ impl Interp {
     pub fn load_for(&mut self, site: Site, va: u64, width: Width) -> Result<u64, Leave> {
         let value = self.core.load(va, width);
         self.publish_tlb();
+        if self.core.poll {
+            self.leave_after_block(site);
+        }
         value.map_err(|_stop| self.stopped(site))
+    }
+
+    /// Makes translated code leave at the end of the block: whatever is left of its count then is not enough
+    /// for another one.
+    fn leave_after_block(&mut self, site: Site) {
+        let counter = -i64::from(site.undone);
+        let given_up = self.core.frame.counter - counter;
+        self.core.hart.retired = self.core.hart.retired.wrapping_sub(given_up as u64);
+        self.core.frame.counter = counter;
     }
 
     /// A store of translated code that missed the TLB.

@@ -12,7 +12,7 @@ pub mod host;
 
 use std::sync::Arc;
 
-use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, Request, Width};
+use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, Width};
 use crate::run::{Budget, Exit};
 use crate::signals::Signals;
 
@@ -140,7 +140,10 @@ impl Interp {
         self.core.poll = false;
         if self.core.signals.needs_attention() {
             self.core.signals.take_attention();
-            self.apply_requests_of_others();
+            self.core.apply_requests();
+            if self.core.coherent {
+                self.drop_stale_code();
+            }
             self.core.look_at_clock();
             if self.core.signals.take_kick() {
                 self.core.poll = true;
@@ -169,21 +172,6 @@ impl Interp {
         None
     }
 
-    fn apply_requests_of_others(&mut self) {
-        let hart = self.core.hart.hartid as usize;
-        let requests = self.core.bus.take_requests(hart);
-        if requests.is_empty() {
-            return;
-        }
-        for request in requests {
-            match request {
-                Request::WriteProtect(gpa) => self.core.write_protect(gpa),
-                Request::FlushTranslations => self.core.flush(),
-            }
-        }
-        self.core.bus.requests_done(hart);
-    }
-
     /// What the hart's own instructions left to be done.
     fn serve_requests(&mut self) {
         let requests = std::mem::take(&mut self.core.requests);
@@ -210,10 +198,15 @@ impl Interp {
         if len == self.code_log {
             return;
         }
-        let mut known = false;
-        for gpa in self.core.bus.code_log(self.code_log) {
-            known |= self.code.remove(gpa);
-        }
+        let known = match self.core.bus.code_log(self.code_log) {
+            Some(pages) => {
+                pages.into_iter().fold(false, |known, gpa| known | self.code.remove(gpa))
+            }
+            None => {
+                self.code.clear();
+                true
+            }
+        };
         self.code_log = len;
         if known {
             self.fetch.flush();
@@ -363,7 +356,9 @@ impl Interp {
     fn fetch_page(&mut self, pc: u64) -> Option<u32> {
         self.fetch_misses += 1;
         let (mode, satp) = (self.core.hart.mode, self.core.hart.satp);
-        let to = match self.core.hart.translate(&*self.core.bus, pc, Access::Fetch, mode) {
+        let to = self.core.hart.translate(&*self.core.bus, pc, Access::Fetch, mode);
+        self.core.walked();
+        let to = match to {
             Ok(to) => to,
             Err(trap) => {
                 self.core.trap = trap;
@@ -414,6 +409,7 @@ impl Interp {
             2 => Ok(low),
             _ => Ok(low | self.fetch_half(pc.wrapping_add(2))? << 16),
         });
+        self.core.walked();
         let word = match fetched {
             Ok(word) => word,
             Err(trap) => {
