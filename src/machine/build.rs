@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use mimic_cpu::bus::{CpuBus, Request};
-use mimic_cpu::riscv::ISA_STRING;
 use mimic_cpu::riscv::csr::fields::irq;
 use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::signals::Signals;
@@ -241,7 +240,8 @@ pub(super) fn build(
     };
     let config = snapshot::Config {
         board: "virt".into(),
-        isa: ISA_STRING.into(),
+        cpu: spec.cpu,
+        isa: spec.cpu.isa_string(),
         cpus: spec.cpus as u32,
         memory: spec.memory,
         deterministic: spec.deterministic,
@@ -359,7 +359,7 @@ pub(super) fn build(
     });
     let mut turn = Turn::new(spec.cpus);
     let mut states: Vec<Hart> =
-        (0..spec.cpus).map(|id| Hart::new(id as u64, virt::BOOT_ROM.base)).collect();
+        (0..spec.cpus).map(|id| Hart::of_model(spec.cpu, id as u64, virt::BOOT_ROM.base)).collect();
     if let Some(snapshot) = &snapshot {
         let state = snapshot.state();
         state.restore_devices(&space)?;
