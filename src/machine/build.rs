@@ -306,7 +306,7 @@ pub(super) fn build(
         timers: timers.clone(),
         mtime: mtime.clone(),
         pins,
-        plic: Arc::new(Mutex::new(Plic::new(virt::PLIC_SOURCES, contexts))),
+        plic: Plic::new(virt::PLIC_SOURCES, contexts, clock.clone(), &timers),
         control: Arc::clone(&control),
         output: SharedOutput(Arc::new(Mutex::new(io.output))),
         memory: Arc::clone(&memory),
