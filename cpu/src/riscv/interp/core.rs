@@ -566,7 +566,12 @@ impl Sem for Core {
 
     fn amo(&mut self, op: Amo, addr: u64, width: Width, value: u64) -> Result<u64, Stop> {
         let (host, gpa, watched) = self.atomic_place(addr, width, Access::Store)?;
-        let old = host.update(gpa, width, |old| alu::amo(op, width, old, value));
+        let old = if op == Amo::Swap {
+            // What locks are taken with: under contention a compare-exchange fetches the line twice.
+            host.swap(gpa, width, value)
+        } else {
+            host.update(gpa, width, |old| alu::amo(op, width, old, value))
+        };
         if watched {
             self.bus.watched_write(gpa, width.bytes());
         }
