@@ -29,7 +29,7 @@ use mimic_devices::virtio::mmio::{Interface, VirtioMmio};
 use crate::board::virt::{self, Part, Placement};
 use crate::engine;
 
-use super::bus::{CodeLog, MachineBus};
+use super::bus::{CodeLog, MachineBus, PATIENCE};
 use super::control::Control;
 use super::event_loop::ConsoleInput;
 use super::harts;
@@ -355,7 +355,12 @@ pub(super) fn build(
         hart_timers,
         code,
         rendezvous: Arc::clone(&rendezvous),
-        crowded: !spec.deterministic && harts::crowded(spec.cpus),
+        patience: match spec.deterministic {
+            // The others run on the same thread.
+            true => u32::MAX,
+            false if harts::crowded(spec.cpus) => 1,
+            false => PATIENCE,
+        },
     });
     let mut turn = Turn::new(spec.cpus);
     let mut states: Vec<Hart> =
