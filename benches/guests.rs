@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use mimic::harness::{Case, Outcome, Settings, Source, run};
 use mimic::machine::spec::{EngineKind, Limits};
+use mimic_cpu::riscv::model::CpuModel;
 use mimic_test_roms::{Kind, roms};
 
 use cpu_time::{CpuTime, criterion, instructions};
@@ -19,6 +20,7 @@ use cpu_time::{CpuTime, criterion, instructions};
 fn bench_roms(c: &mut Criterion<CpuTime>) {
     let settings = Settings {
         memory: 128 << 20,
+        cpu: CpuModel::default(),
         cpus: 1,
         deterministic: false,
         engine: EngineKind::Interp,

@@ -147,7 +147,7 @@ pub trait CpuBus: Send + Sync {
     /// Acknowledges the requests that were taken.
     fn requests_done(&self, hart: usize);
 
-    /// The guest spins: lets others run if harts outnumber the host's cores.
+    /// The guest spins: lets others run, now or after some more calls.
     fn relax(&self);
 
     /// Guest time now, in nanoseconds.

@@ -122,6 +122,19 @@ impl HostPage {
         }
     }
 
+    /// Atomically replaces an aligned word or double word; returns the old value, zero-extended.
+    ///
+    /// # Panics
+    /// As [`compare_exchange`](Self::compare_exchange).
+    pub fn swap(self, offset: u64, width: Width, new: u64) -> u64 {
+        let ptr = self.at(offset, width);
+        match width {
+            Width::Double => atomic!(AtomicU64, ptr).swap(new, Ordering::SeqCst),
+            Width::Word => u64::from(atomic!(AtomicU32, ptr).swap(new as u32, Ordering::SeqCst)),
+            Width::Byte | Width::Half => panic!("no sub-word swap"),
+        }
+    }
+
     /// Atomically replaces an aligned word or double word by `f(old)`; returns the old value,
     /// zero-extended.
     ///

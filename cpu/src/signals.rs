@@ -14,7 +14,8 @@ pub struct Signals {
     lines: AtomicU64,
     /// The engine shall leave `run`.
     leave: AtomicBool,
-    asleep: Mutex<()>,
+    /// A thread is parked.
+    asleep: Mutex<bool>,
     wake: Condvar,
 }
 
@@ -41,8 +42,11 @@ impl Signals {
     pub fn call_attention(&self) {
         self.attention.store(true, Ordering::SeqCst);
         // Taking the lock orders this wake-up after a parking hart's last look at `attention`.
-        drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
-        self.wake.notify_all();
+        let asleep = *self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        // A running hart hears of it without a system call.
+        if asleep {
+            self.wake.notify_all();
+        }
     }
 
     /// Makes the engine leave `run` at the next instruction boundary.
@@ -72,16 +76,19 @@ impl Signals {
 
     /// Parks the calling thread until somebody calls for attention, at most for `limit`.
     pub fn park(&self, limit: Option<Duration>) {
-        let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         while !self.attention.load(Ordering::SeqCst) {
+            *asleep = true;
             match limit {
-                None => guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                None => asleep = self.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner),
                 Some(limit) => {
-                    drop(self.wake.wait_timeout(guard, limit));
-                    return;
+                    let waited = self.wake.wait_timeout(asleep, limit);
+                    asleep = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    break;
                 }
             }
         }
+        *asleep = false;
     }
 }
 

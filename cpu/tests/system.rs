@@ -164,6 +164,34 @@ fn an_interrupt_that_a_store_raises_is_taken_right_behind_it() {
     assert_eq!(hart.retired, 100);
 }
 
+/// The load itself is over, its register written and the device read once.
+#[test]
+fn an_interrupt_that_a_load_raises_is_taken_right_behind_it() {
+    for (load, bytes) in [(0x0005_a503, 4), (0x4188, 2)] {
+        // lw a0, 0(a1) and c.lw a0, 0(a1); c.addi a2, 1 twice; c.j .
+        let bus = TestBus::new(4, 0);
+        bus.store(RAM, Half, load & 0xffff);
+        bus.store(RAM + 2, Half, load >> 16);
+        for (at, half) in [(0, 0x0605), (2, 0x0605), (4, 0xa001)] {
+            bus.store(RAM + bytes + at, Half, half);
+        }
+        let mut hart = open_hart(RAM);
+        hart.mtvec = HANDLER;
+        bus.put_words(HANDLER, &[0x6f]);
+        hart.mie = MTI;
+        hart.mstatus |= 1 << 3;
+        hart.x[11] = DEVICE;
+        bus.device.store(MTI, Ordering::SeqCst);
+        let (mut interp, signals) = interp(hart, &bus);
+        *bus.drives.lock().unwrap() = Some(signals);
+        run(&mut interp, 100);
+        let hart = interp.hart();
+        assert_eq!((hart.mcause, hart.mepc), (INTERRUPT | 7, RAM + bytes));
+        assert_eq!((hart.x[10], hart.x[12], hart.retired), (MTI, 0, 100));
+        assert_eq!(interp.counters().device_accesses, 1);
+    }
+}
+
 /// Enabling a pending interrupt takes effect before the next instruction (privileged, 3.1.9: evaluated after
 /// every xRET and every write to the CSRs involved).
 #[test]

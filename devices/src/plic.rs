@@ -3,12 +3,18 @@
 //! Source: RISC-V PLIC specification 1.0.0. Every source has a level-triggered gateway: a request
 //! that it passed on stays pending although the level drops, and the next one is passed on only
 //! after completion (section "Interrupt Gateways").
+//!
+//! When that next one comes is the gateway's affair. A driver that never makes its device lower the line
+//! (xv6's of 2022 does not read the UART's IIR) would spend every hart's time in its handler, so a source
+//! that stays high through [`STORM`] completions is then passed on once in [`STORM_DELAY`] only, as the
+//! IOAPICs of KVM and QEMU do with level-triggered inputs.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{BusError, Device, RestoreError, SavedDevice, Width, check, lock, word_only};
+use crate::clock::{Clock, Timer, TimerQueue};
 use crate::irq::{IrqLine, IrqSink};
 
 /// Bytes that the device takes on the bus with room for every context of the specification.
@@ -26,12 +32,19 @@ const CONTEXT_STRIDE: u64 = 0x1000;
 const THRESHOLD: u64 = 0;
 const CLAIM: u64 = 4;
 
-const VERSION: u32 = 1;
+/// Completions in a row, the level high all the time, after which a source is slowed down.
+pub const STORM: u32 = 1000;
+/// Time between completion and the next request of such a source, in nanoseconds of guest time.
+pub const STORM_DELAY: u64 = 5_000_000;
+
+const VERSION: u32 = 2;
 
 /// The device. As an [`IrqSink`] its inputs are the source numbers.
 pub struct Plic {
     // What the board attached: one line per context.
     lines: Vec<IrqLine>,
+    clock: Clock,
+    timer: Timer,
 
     // What the guest can tell, and the levels at the gateways.
     state: PlicState,
@@ -46,6 +59,11 @@ struct PlicState {
     pending: Vec<u32>,
     /// The gateway passed a request on and has not seen its completion.
     in_service: Vec<u32>,
+    /// By source number: completions since the level was low.
+    repeats: Vec<u32>,
+    /// Completed, the level high, and not passed on before `held_until`.
+    held: Vec<u32>,
+    held_until: Option<u64>,
     contexts: Vec<ContextState>,
 }
 
@@ -64,6 +82,9 @@ impl PlicState {
             level: words(),
             pending: words(),
             in_service: words(),
+            repeats: vec![0; sources as usize + 1],
+            held: words(),
+            held_until: None,
             contexts: (0..contexts).map(|_| context()).collect(),
         }
     }
@@ -83,10 +104,22 @@ fn set_bit(set: &mut [u32], source: u32, value: bool) {
 impl Plic {
     /// A PLIC with the sources 1 to `sources` (the device tree's `riscv,ndev`, at most
     /// [`MAX_SOURCES`]) and one context per line, numbered in the order given.
-    pub fn new(sources: u32, contexts: Vec<IrqLine>) -> Self {
-        let sources = sources.min(MAX_SOURCES);
-        let state = PlicState::new(sources, contexts.len());
-        Self { lines: contexts, state }
+    pub fn new(
+        sources: u32,
+        contexts: Vec<IrqLine>,
+        clock: Clock,
+        timers: &TimerQueue,
+    ) -> Arc<Mutex<Self>> {
+        Arc::new_cyclic(|plic: &Weak<Mutex<Self>>| {
+            let plic = plic.clone();
+            let timer = timers.register(Arc::new(move |now| {
+                if let Some(plic) = plic.upgrade() {
+                    lock(&plic).end_delay(now);
+                }
+            }));
+            let state = PlicState::new(sources.min(MAX_SOURCES), contexts.len());
+            Mutex::new(Self { lines: contexts, clock, timer, state })
+        })
     }
 
     /// The highest source number.
@@ -108,6 +141,9 @@ impl Plic {
         if level {
             self.forward(source);
             self.update();
+        } else {
+            self.state.repeats[source as usize] = 0;
+            set_bit(&mut self.state.held, source, false);
         }
     }
 
@@ -164,8 +200,45 @@ impl Plic {
             && !bit(&state.pending, source)
         {
             set_bit(&mut state.in_service, source, false);
+            if bit(&state.level, source) {
+                self.repeat(source);
+            }
+        }
+    }
+
+    /// Passes on another request of a source whose level has stayed high, at once or later.
+    fn repeat(&mut self, source: u32) {
+        let state = &mut self.state;
+        let repeats = &mut state.repeats[source as usize];
+        if *repeats < STORM {
+            *repeats += 1;
             self.forward(source);
             self.update();
+        } else {
+            set_bit(&mut state.held, source, true);
+            if state.held_until.is_none() {
+                state.held_until = Some(self.clock.now().saturating_add(STORM_DELAY));
+                self.arm();
+            }
+        }
+    }
+
+    fn end_delay(&mut self, now: u64) {
+        if self.state.held_until.is_none_or(|until| now < until) {
+            return;
+        }
+        self.state.held_until = None;
+        let held = self.state.held.clone();
+        self.state.held.fill(0);
+        (1..=self.sources()).filter(|&source| bit(&held, source)).for_each(|s| self.forward(s));
+        self.update();
+    }
+
+    /// Drives the timer from the state.
+    fn arm(&self) {
+        match self.state.held_until {
+            Some(until) => self.timer.arm(until),
+            None => self.timer.cancel(),
         }
     }
 }
@@ -264,12 +337,13 @@ impl Device for Plic {
         // The wires keep their levels; devices lower them in their own reset.
         state.level = std::mem::take(&mut self.state.level);
         self.state = state;
+        self.arm();
         (1..=self.sources()).for_each(|source| self.forward(source));
         self.update();
     }
 
     fn save(&self) -> SavedDevice {
-        let Self { lines: _, state } = self;
+        let Self { lines: _, clock: _, timer: _, state } = self;
         SavedDevice::encode(VERSION, state)
     }
 
@@ -283,7 +357,9 @@ impl Device for Plic {
         let sound = |set: &Vec<u32>| {
             set.len() == words && set.iter().enumerate().all(|(i, w)| w & !self.valid(i) == 0)
         };
-        check([&state.level, &state.pending, &state.in_service].into_iter().all(sound), "sources")?;
+        let sets = [&state.level, &state.pending, &state.in_service, &state.held];
+        check(sets.into_iter().all(sound), "sources")?;
+        check(state.repeats.len() == sources, "repeats")?;
         let unforwarded = state.pending.iter().zip(&state.in_service).any(|(p, s)| p & !s != 0);
         check(!unforwarded, "pending without a request")?;
         for context in &state.contexts {
@@ -291,6 +367,7 @@ impl Device for Plic {
             check(context.threshold <= MAX_PRIORITY, "threshold")?;
         }
         self.state = state;
+        self.arm();
         self.update();
         Ok(())
     }
@@ -313,8 +390,12 @@ mod tests {
 
     /// Two contexts, 95 sources as on `virt`.
     fn plic() -> (Arc<Mutex<Plic>>, [IrqLine; 2]) {
+        timed_plic(&Clock::deterministic(), &TimerQueue::new())
+    }
+
+    fn timed_plic(clock: &Clock, timers: &TimerQueue) -> (Arc<Mutex<Plic>>, [IrqLine; 2]) {
         let lines = [IrqLine::unconnected(), IrqLine::unconnected()];
-        (Arc::new(Mutex::new(Plic::new(95, lines.to_vec()))), lines)
+        (Plic::new(95, lines.to_vec(), clock.clone(), timers), lines)
     }
 
     fn read(plic: &Mutex<Plic>, offset: u64) -> u64 {
@@ -364,6 +445,39 @@ mod tests {
         wire.lower();
         write(&plic, CLAIM0, 7);
         assert!(!lines[0].level());
+    }
+
+    #[test]
+    fn a_storm_is_slowed_down_and_loses_nothing() {
+        let (clock, timers) = (Clock::deterministic(), TimerQueue::new());
+        let (plic, lines) = timed_plic(&clock, &timers);
+        let wire = IrqLine::new(inputs(&plic), 7);
+        write(&plic, 4 * 7, 1);
+        write(&plic, 0x2000, 1 << 7);
+        let serve = || {
+            assert!(lines[0].level());
+            assert_eq!(read(&plic, CLAIM0), 7);
+            write(&plic, CLAIM0, 7);
+        };
+        wire.raise();
+        (0..=STORM).for_each(|_| serve());
+        assert!(!lines[0].level(), "the level is still high, but time must pass");
+        timers.fire_due(STORM_DELAY - 1);
+        assert!(!lines[0].level());
+        let saved = lock(&plic).save();
+        timers.fire_due(STORM_DELAY);
+        serve();
+        assert!(!lines[0].level(), "once in a while only");
+        // A restored one knows how long to wait.
+        lock(&plic).restore(&saved).unwrap();
+        assert_eq!(timers.next_deadline(), Some(STORM_DELAY));
+        timers.fire_due(STORM_DELAY);
+        serve();
+        // A line that falls has been served: the next request comes at once.
+        wire.lower();
+        wire.raise();
+        serve();
+        assert!(lines[0].level());
     }
 
     #[test]
@@ -457,6 +571,8 @@ mod tests {
         refuse(|state| state.pending[0] |= 1);
         refuse(|state| state.pending[0] |= 2);
         refuse(|state| state.level.push(0));
+        refuse(|state| state.held[0] |= 1);
+        refuse(|state| state.repeats.clear());
         refuse(|state| state.contexts[1].enable.clear());
         refuse(|state| state.contexts.truncate(1));
         refuse(|state| state.contexts[0].threshold = 9);

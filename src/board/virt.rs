@@ -1,6 +1,7 @@
 //! `virt`, the RISC-V board: QEMU's memory map, so that images made for it run unchanged.
 
-use mimic_cpu::riscv::{CACHE_BLOCK, ISA_EXTENSIONS, ISA_STRING, TIMEBASE_HZ};
+use mimic_cpu::riscv::model::CpuModel;
+use mimic_cpu::riscv::{CACHE_BLOCK, TIMEBASE_HZ};
 use mimic_firmware::fdt::{Chosen, CpuNode, DeviceTree, FdtError, Mmu, Node, ReservedMemory};
 
 use super::{BoardInfo, MapLine};
@@ -159,6 +160,8 @@ pub fn describe() -> BoardInfo {
 /// What the device tree says besides the placement list.
 #[derive(Clone, Debug, Default)]
 pub struct TreeOptions {
+    /// What the harts offer.
+    pub cpu: CpuModel,
     /// Number of harts.
     pub harts: u32,
     /// Bytes of RAM.
@@ -185,8 +188,8 @@ pub fn device_tree(options: &TreeOptions) -> Result<Vec<u8>, FdtError> {
     const RESET: u32 = 0x7777;
     let cpu = |hart_id| CpuNode {
         hart_id,
-        isa: ISA_STRING.into(),
-        extensions: ISA_EXTENSIONS.iter().map(|&name| name.into()).collect(),
+        isa: options.cpu.isa_string(),
+        extensions: options.cpu.extensions().into_iter().map(str::to_owned).collect(),
         mmu: Mmu::Sv57,
         cbom_block_size: Some(CACHE_BLOCK as u32),
         cbop_block_size: Some(CACHE_BLOCK as u32),

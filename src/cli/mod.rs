@@ -3,6 +3,7 @@
 //! Every way out ends with a line on stderr that names the cause, and a status of `report`.
 
 mod boot;
+mod cpus;
 mod doctor;
 mod machines;
 mod options;
@@ -47,6 +48,8 @@ enum Command {
     Snapshot(snapshot::SnapshotCommand),
     /// List boards and their memory maps
     Machines,
+    /// List models of CPUs, and what can be switched in them
+    Cpus,
     /// Show what this host offers
     Doctor,
 }
@@ -91,6 +94,7 @@ pub fn main() -> u8 {
         Command::Test(args) => test::execute(&args),
         Command::Snapshot(command) => snapshot::execute(&command),
         Command::Machines => machines::execute(),
+        Command::Cpus => cpus::execute(),
         Command::Doctor => doctor::execute(),
     };
     tty::restore();

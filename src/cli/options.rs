@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::disk::{Access, Disk, DiskImage, Overlay};
 
 use super::{Failure, values};
@@ -23,6 +24,9 @@ use crate::terminal::session::{GdbOptions, SessionOptions};
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
 /// What a kernel needs beyond its image and what it unpacks; measured with Debian's.
 const KERNEL_HEADROOM: u64 = 44 << 20;
+
+/// How `--cpu` is written.
+pub(super) const CPU_FORM: &str = "MODEL[,FEATURE=on|off]";
 
 /// Boards, by their names on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -111,6 +115,9 @@ pub(super) struct MachineArgs {
     /// Number of harts, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) cpus: usize,
+    /// Model of the harts, and what to switch on or off in it; `mimic cpus` lists both
+    #[arg(long, value_name = CPU_FORM, default_value_t)]
+    pub(super) cpu: CpuModel,
     /// What runs the guest's instructions
     #[arg(long, value_enum, default_value = "interp")]
     pub(super) engine: Engine,
@@ -343,6 +350,7 @@ impl MachineArgs {
             board: match self.machine {
                 Board::Virt => BoardKind::Virt,
             },
+            cpu: self.cpu,
             cpus: self.cpus,
             deterministic: self.deterministic,
             memory: self.mem.unwrap_or(default_memory),

@@ -109,12 +109,13 @@ fn info(file: &Path) -> Result<u8, Failure> {
     let state = snapshot.state();
     let config = &state.config;
     let mut text = format!(
-        "{}: board {}, {} of memory, {} hart{}{}\n  guest time {:.6} s",
+        "{}: board {}, {} of memory, {} hart{} {}{}\n  guest time {:.6} s",
         file.display(),
         config.board,
         values::mebibytes(config.memory),
         config.cpus,
         if config.cpus == 1 { "" } else { "s" },
+        config.cpu,
         if config.deterministic { ", deterministic" } else { "" },
         state.time as f64 / 1e9,
     );

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::options::Engine;
+use super::options::{CPU_FORM, Engine};
 use super::run::granularity;
 use super::{Failure, print, values};
+use mimic_cpu::riscv::model::CpuModel;
+
 use crate::harness::{self, Case, Settings};
 use crate::machine::spec::{EngineKind, Limits};
 
@@ -35,6 +37,9 @@ pub(super) struct TestArgs {
     /// Harts of each machine, 1 to 8; the built-in ROMs name their own number
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: usize,
+    /// Model of the harts, and what to switch on or off in it; `mimic cpus` lists both
+    #[arg(long, value_name = CPU_FORM, default_value_t)]
+    cpu: CpuModel,
     /// Run the same way every time: one thread, time counted in retired instructions
     #[arg(long)]
     deterministic: bool,
@@ -59,6 +64,7 @@ pub(super) fn execute(args: &TestArgs) -> Result<u8, Failure> {
     let cases = cases(args)?;
     let settings = Settings {
         memory: args.mem,
+        cpu: args.cpu,
         cpus: args.cpus,
         deterministic: args.deterministic,
         engine: match args.engine {

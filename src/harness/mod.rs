@@ -17,6 +17,8 @@ pub use collect::{Collected, builtin, collect};
 pub use export::{json, junit};
 pub use table::table;
 
+use mimic_cpu::riscv::model::CpuModel;
+
 use crate::loader::{self, LoadOptions};
 use crate::machine::spec::{
     BoardKind, ConsoleKind, End, EngineKind, Firmware, Limits, MachineSpec, Stats,
@@ -48,6 +50,8 @@ pub enum Source {
 pub struct Settings {
     /// Bytes of RAM.
     pub memory: u64,
+    /// What the harts offer.
+    pub cpu: CpuModel,
     /// Harts of machines for files; ROMs name their own number.
     pub cpus: usize,
     /// Deterministic runs.
@@ -180,6 +184,7 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
     };
     let spec = MachineSpec {
         board: BoardKind::Virt,
+        cpu: settings.cpu,
         cpus: match &case.source {
             Source::File(_) => settings.cpus,
             Source::Rom(rom) => rom.harts as usize,

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use mimic_cpu::bus::{CpuBus, Request};
-use mimic_cpu::riscv::ISA_STRING;
 use mimic_cpu::riscv::csr::fields::irq;
 use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::signals::Signals;
@@ -30,7 +29,7 @@ use mimic_devices::virtio::mmio::{Interface, VirtioMmio};
 use crate::board::virt::{self, Part, Placement};
 use crate::engine;
 
-use super::bus::{CodeLog, MachineBus};
+use super::bus::{CodeLog, MachineBus, PATIENCE};
 use super::control::Control;
 use super::event_loop::ConsoleInput;
 use super::harts;
@@ -248,7 +247,8 @@ pub(super) fn build(
     };
     let config = snapshot::Config {
         board: "virt".into(),
-        isa: ISA_STRING.into(),
+        cpu: spec.cpu,
+        isa: spec.cpu.isa_string(),
         cpus: spec.cpus as u32,
         memory: spec.memory,
         deterministic: spec.deterministic,
@@ -313,7 +313,7 @@ pub(super) fn build(
         timers: timers.clone(),
         mtime: mtime.clone(),
         pins,
-        plic: Arc::new(Mutex::new(Plic::new(virt::PLIC_SOURCES, contexts))),
+        plic: Plic::new(virt::PLIC_SOURCES, contexts, clock.clone(), &timers),
         control: Arc::clone(&control),
         output: SharedOutput(Arc::new(Mutex::new(io.output))),
         memory: Arc::clone(&memory),
@@ -365,11 +365,16 @@ pub(super) fn build(
         code,
         tables,
         rendezvous: Arc::clone(&rendezvous),
-        crowded: !spec.deterministic && harts::crowded(spec.cpus),
+        patience: match spec.deterministic {
+            // The others run on the same thread.
+            true => u32::MAX,
+            false if harts::crowded(spec.cpus) => 1,
+            false => PATIENCE,
+        },
     });
     let mut turn = Turn::new(spec.cpus);
     let mut states: Vec<Hart> =
-        (0..spec.cpus).map(|id| Hart::new(id as u64, virt::BOOT_ROM.base)).collect();
+        (0..spec.cpus).map(|id| Hart::of_model(spec.cpu, id as u64, virt::BOOT_ROM.base)).collect();
     if let Some(snapshot) = &snapshot {
         let state = snapshot.state();
         state.restore_devices(&space)?;

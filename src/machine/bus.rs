@@ -1,6 +1,7 @@
 //! The adapter between CPUs and devices: the only place where the two meet.
 #![allow(unsafe_code)] // Host pages of guest RAM are handed from one crate to the other.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,8 +28,17 @@ pub(super) struct MachineBus {
     /// In a deterministic machine.
     pub(super) tables: Option<Arc<PageTables>>,
     pub(super) rendezvous: Arc<Rendezvous>,
-    /// There are more harts, on threads of their own, than host cores.
-    pub(super) crowded: bool,
+    /// How often a hart pauses before it gives way to others.
+    pub(super) patience: u32,
+}
+
+/// Pauses after which a hart gives way although every hart has a host core: others may want the cores too,
+/// and the hart that this one waits for may be without. They take about as long as giving way does.
+pub(super) const PATIENCE: u32 = 200;
+
+thread_local! {
+    /// Pauses of this thread's hart since it gave way.
+    static PAUSES: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Code pages that were written to, in the order of the writes.
@@ -168,9 +178,12 @@ impl CpuBus for MachineBus {
     }
 
     fn relax(&self) {
-        if self.crowded {
+        let pauses = PAUSES.get() + 1;
+        if pauses >= self.patience {
+            PAUSES.set(0);
             std::thread::yield_now();
         } else {
+            PAUSES.set(pauses);
             std::hint::spin_loop();
         }
     }

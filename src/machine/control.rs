@@ -8,6 +8,7 @@ use mimic_cpu::debug::DebugEvent;
 use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::signals::Signals;
 use mimic_devices::power::{PowerEvent, PowerSink};
+use mimic_firmware::riscv::sbi;
 
 use super::spec::{End, HartView, Stats};
 use crate::engine::Engine;
@@ -312,8 +313,8 @@ impl PowerSink for Control {
         self.end(match event {
             PowerEvent::Pass if self.firmware_codes => End::PowerOff,
             PowerEvent::Pass => End::Pass,
-            PowerEvent::Fail(122) if self.firmware_codes => End::Panicked,
-            PowerEvent::Fail(121) if self.firmware_codes => {
+            PowerEvent::Fail(sbi::FAILURE_CODE) if self.firmware_codes => End::Panicked,
+            PowerEvent::Fail(sbi::TRAP_CODE) if self.firmware_codes => {
                 End::Died("the firmware trapped in M-mode; its last line names the cause".into())
             }
             PowerEvent::Fail(code) => End::Fail(u64::from(code)),

@@ -100,6 +100,7 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
     // From the top down: device tree, then RAM disk.
     let top = ram_end.min(LOW_LIMIT);
     let mut tree = TreeOptions {
+        cpu: spec.cpu,
         harts,
         memory,
         flash: spec.flash.is_some(),

@@ -23,8 +23,15 @@ impl Mailbox {
     }
 }
 
+#[derive(Default)]
+struct Mailboxes {
+    of: Vec<Mailbox>,
+    /// Threads that wait for a change.
+    waiting: usize,
+}
+
 pub(super) struct Rendezvous {
-    mailboxes: Mutex<Vec<Mailbox>>,
+    mailboxes: Mutex<Mailboxes>,
     changed: Condvar,
     harts: Vec<Arc<Signals>>,
 }
@@ -32,20 +39,31 @@ pub(super) struct Rendezvous {
 impl Rendezvous {
     pub(super) fn new(harts: Vec<Arc<Signals>>) -> Self {
         Rendezvous {
-            mailboxes: Mutex::new(harts.iter().map(|_| Mailbox::default()).collect()),
+            mailboxes: Mutex::new(Mailboxes {
+                of: harts.iter().map(|_| Mailbox::default()).collect(),
+                waiting: 0,
+            }),
             changed: Condvar::new(),
             harts,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Mailbox>> {
+    fn lock(&self) -> MutexGuard<'_, Mailboxes> {
         self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who wait, if anybody does: a hart's turns cost no system call.
+    fn tell_waiting(&self, mailboxes: &Mailboxes) {
+        if mailboxes.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// The hart's engine starts or stops executing guest code.
     pub(super) fn set_running(&self, hart: usize, running: bool) {
-        self.lock()[hart].running = running;
-        self.changed.notify_all();
+        let mut mailboxes = self.lock();
+        mailboxes.of[hart].running = running;
+        self.tell_waiting(&mailboxes);
     }
 
     /// Puts `request` to every other hart if it is `needed`, and waits until those that run have applied
@@ -58,30 +76,33 @@ impl Rendezvous {
             return;
         }
         let mut mailboxes = self.lock();
-        let was_running = std::mem::replace(&mut mailboxes[hart].running, false);
+        let was_running = std::mem::replace(&mut mailboxes.of[hart].running, false);
         if needed() {
-            for (other, mailbox) in mailboxes.iter_mut().enumerate() {
+            for (other, mailbox) in mailboxes.of.iter_mut().enumerate() {
                 if other != hart {
                     mailbox.requests.push(request);
                     self.harts[other].call_attention();
                 }
             }
         }
-        let others_busy = |mailboxes: &[Mailbox]| {
+        let others_busy = |mailboxes: &Mailboxes| {
             mailboxes
+                .of
                 .iter()
                 .enumerate()
                 .any(|(other, mailbox)| other != hart && mailbox.must_be_waited_for())
         };
         if others_busy(&mailboxes) {
             // Those that wait for this hart need not any more.
-            self.changed.notify_all();
+            self.tell_waiting(&mailboxes);
         }
         while others_busy(&mailboxes) {
+            mailboxes.waiting += 1;
             mailboxes = self.changed.wait(mailboxes).unwrap_or_else(PoisonError::into_inner);
+            mailboxes.waiting -= 1;
         }
-        mailboxes[hart].running = was_running;
-        if !mailboxes[hart].requests.is_empty() {
+        mailboxes.of[hart].running = was_running;
+        if !mailboxes.of[hart].requests.is_empty() {
             self.harts[hart].call_attention();
         }
     }
@@ -89,7 +110,7 @@ impl Rendezvous {
     /// Puts `request` to every hart without waiting. From a hart's thread, too: it finds the request before it
     /// executes its next block.
     pub(super) fn tell_all(&self, request: Request) {
-        for mailbox in self.lock().iter_mut() {
+        for mailbox in &mut self.lock().of {
             if mailbox.requests.last() != Some(&request) {
                 mailbox.requests.push(request);
             }
@@ -105,15 +126,16 @@ impl Rendezvous {
     /// Takes what was asked of `hart`; [`Self::done`] acknowledges it.
     pub(super) fn take(&self, hart: usize) -> Vec<Request> {
         let mut mailboxes = self.lock();
-        let requests = std::mem::take(&mut mailboxes[hart].requests);
-        mailboxes[hart].taken = !requests.is_empty();
+        let requests = std::mem::take(&mut mailboxes.of[hart].requests);
+        mailboxes.of[hart].taken = !requests.is_empty();
         requests
     }
 
     /// What was taken has been applied.
     pub(super) fn done(&self, hart: usize) {
-        self.lock()[hart].taken = false;
-        self.changed.notify_all();
+        let mut mailboxes = self.lock();
+        mailboxes.of[hart].taken = false;
+        self.tell_waiting(&mailboxes);
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::disk::Disk;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,8 @@ pub struct Limits {
 pub struct MachineSpec {
     /// The board.
     pub board: BoardKind,
+    /// What the harts offer.
+    pub cpu: CpuModel,
     /// Number of harts.
     pub cpus: usize,
     /// Bytes of RAM.
@@ -131,6 +134,7 @@ impl Resumption {
     pub(super) fn spec(&self, config: &snapshot::Config) -> MachineSpec {
         MachineSpec {
             board: BoardKind::Virt,
+            cpu: config.cpu,
             cpus: config.cpus as usize,
             memory: config.memory,
             deterministic: config.deterministic,

@@ -31,6 +31,9 @@ fn wrong_command_lines_end_with_126_and_say_what_to_do() {
         (&["run", "x", "--mem", "lots"], "512M or 2G"),
         (&["run", "x", "--escape", "a"], "^A to ^Z"),
         (&["run", "x", "--engine", "warp"], "interp"),
+        (&["run", "x", "--cpu", "rv32"], "there is rv64"),
+        (&["test", "--cpu", "rv64,zba=off"], "svade and sstc can"),
+        (&["boot", "demo", "--cpu", "rv64,svade"], "svade=on or svade=off"),
         (&["boot", "debian-risc"], "debian-riscv64"),
         (&["test", "/no/such/folder"], "/no/such/folder"),
         (&["frobnicate"], "frobnicate"),
@@ -107,6 +110,48 @@ fn limits_end_a_guest_with_124() {
     let report: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
     assert_eq!(report["stats"]["instructions"], 1_000_000, "counts are exact");
+}
+
+/// Ends with bit 61 of `menvcfg` (0x30a), ADUE, plus 2 as the finisher's failure code.
+const TELLS_ADUE: &[u32] = &[
+    0x30a0_2373, // csrr  t1, menvcfg
+    0x03d3_5313, // srli  t1, t1, 61
+    0x0013_7313, // andi  t1, t1, 1
+    0x0023_0313, // addi  t1, t1, 2
+    0x0103_1313, // slli  t1, t1, 16
+    0x0000_32b7, // lui   t0, 3
+    0x3332_8293, // addi  t0, t0, 0x333
+    0x0053_6333, // or    t1, t1, t0
+    0x0010_02b7, // lui   t0, 0x100
+    0x0062_a023, // sw    t1, 0(t0)
+    0x0000_006f, // j     .
+];
+
+#[test]
+fn the_cpu_model_reaches_the_guest_and_its_snapshot() {
+    let code = |args: &[&str]| ending(&run_flat(TELLS_ADUE, args)).0;
+    assert_eq!(code(&[]), Some(2));
+    assert_eq!(code(&["--cpu", "rv64,svade=off"]), Some(3));
+    assert_eq!(code(&["--cpu", "rv64,svade=on,sstc=off"]), Some(2));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = guest(folder.path(), TELLS_ADUE);
+    let snapshot = folder.path().join("snapshot");
+    let snapshot = snapshot.to_str().unwrap();
+    let model = ["--load-addr", BASE, "--cpu", "rv64,svade=off,sstc=off"];
+    let save = ["snapshot", "save", snapshot, "--at", "insns=2", path.to_str().unwrap()];
+    assert_eq!(run(&[&save, &model[..]].concat()).status.code(), Some(0));
+    let info = run(&["snapshot", "info", snapshot]);
+    let info = String::from_utf8_lossy(&info.stdout);
+    assert!(info.contains("1 hart rv64,svade=off,sstc=off"), "{info}");
+    assert_eq!(run(&["snapshot", "load", snapshot]).status.code(), Some(3));
+
+    let cpus = run(&["cpus"]);
+    let cpus = String::from_utf8_lossy(&cpus.stdout);
+    assert!(
+        ["rv64: rv64imafdc_", "svade", "sstc"].iter().all(|word| cpus.contains(word)),
+        "{cpus}"
+    );
 }
 
 #[test]

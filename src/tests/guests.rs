@@ -12,6 +12,7 @@ use mimic::machine::spec::{
 };
 use mimic::machine::{ConsoleIo, Machine};
 use mimic_cpu::riscv::TIMEBASE_HZ;
+use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::serial::SerialOutput;
 use mimic_firmware::riscv::sbi;
 use mimic_firmware::riscv::sbi_check::{SbiCheckConfig, sbi_check};
@@ -27,6 +28,7 @@ fn roms_pass_on_every_engine() {
     for (engine, deterministic) in ENGINES.into_iter().flat_map(|e| [(e, false), (e, true)]) {
         let settings = Settings {
             memory: 128 << 20,
+            cpu: CpuModel::default(),
             cpus: 1,
             deterministic,
             engine,
@@ -59,10 +61,17 @@ impl SerialOutput for Capture {
 }
 
 /// Runs a flat S-mode guest on the built-in firmware; how it ended, and what it printed.
-fn run_on_firmware(guest: &[u8], base: u64, harts: usize, engine: EngineKind) -> (End, String) {
+fn run_on_firmware(
+    guest: &[u8],
+    base: u64,
+    cpu: CpuModel,
+    harts: usize,
+    engine: EngineKind,
+) -> (End, String) {
     let options = LoadOptions { load_addr: Some(base) };
     let spec = MachineSpec {
         board: BoardKind::Virt,
+        cpu,
         cpus: harts,
         deterministic: false,
         memory: 64 << 20,
@@ -86,7 +95,11 @@ fn run_on_firmware(guest: &[u8], base: u64, harts: usize, engine: EngineKind) ->
 
 #[test]
 fn the_sbi_does_what_its_specification_says() {
-    for (engine, harts) in ENGINES.into_iter().flat_map(|e| [(e, 1), (e, 2), (e, 4)]) {
+    let whole = CpuModel::default();
+    // Here the firmware lends its own timer.
+    let without_sstc = CpuModel { sstc: false, ..whole };
+    let machines = [(whole, 1), (whole, 2), (whole, 4), (without_sstc, 2)];
+    for (engine, (cpu, harts)) in ENGINES.into_iter().flat_map(|e| machines.map(|m| (e, m))) {
         let base = virt::RAM_BASE + (2 << 20);
         let guest = sbi_check(&SbiCheckConfig {
             base,
@@ -96,8 +109,8 @@ fn the_sbi_does_what_its_specification_says() {
             timebase: TIMEBASE_HZ,
             implementation: Some(sbi::IMPLEMENTATION_ID),
         });
-        let (end, text) = run_on_firmware(&guest, base, harts, engine);
-        assert_eq!(end, End::PowerOff, "on {engine:?}, {harts} harts: {text}");
-        assert!(text.contains("failed 0"), "on {engine:?}, {harts} harts: {text}");
+        let (end, text) = run_on_firmware(&guest, base, cpu, harts, engine);
+        assert_eq!(end, End::PowerOff, "on {engine:?}, {harts} harts, {cpu}: {text}");
+        assert!(text.contains("failed 0"), "on {engine:?}, {harts} harts, {cpu}: {text}");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mimic::harness::{self, Case, Settings, Source};
 use mimic::machine::spec::{EngineKind, Limits};
+use mimic_cpu::riscv::model::CpuModel;
 use mimic_test_roms::{Rom, roms};
 
 const ENGINES: [EngineKind; 1] = [EngineKind::Interp];
@@ -25,6 +26,7 @@ fn run(rom: &Rom, engine: EngineKind, seconds: u64) -> Result<Vec<u64>, String> 
     std::fs::write(&path, rom.build_for(1_000 * seconds)).unwrap();
     let settings = Settings {
         memory: 32 << 20,
+        cpu: CpuModel::default(),
         cpus: rom.harts as usize,
         deterministic: false,
         engine,

@@ -5,6 +5,7 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -18,6 +19,31 @@ use rustix::termios::{LocalModes, OutputModes, tcgetattr};
 use support::{BASE, ECHOES, guest, mimic};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The program under test, which a failing test does not leave behind.
+struct Program(Child);
+
+impl Deref for Program {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Program {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// A pseudo-terminal: the keyboard and screen of the program under test.
 struct Terminal {
@@ -49,9 +75,9 @@ impl Terminal {
         Terminal { master, slave, screen }
     }
 
-    fn spawn(&self, command: &mut Command) -> Child {
+    fn spawn(&self, command: &mut Command) -> Program {
         let end = || Stdio::from(OwnedFd::from(self.slave.try_clone().unwrap()));
-        command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap()
+        Program(command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap())
     }
 
     fn type_keys(&mut self, keys: &[u8]) {
@@ -90,7 +116,7 @@ impl Terminal {
 }
 
 /// An echoing guest on a terminal.
-fn session(folder: &tempfile::TempDir, args: &[&str]) -> (Terminal, Child) {
+fn session(folder: &tempfile::TempDir, args: &[&str]) -> (Terminal, Program) {
     let path = guest(folder.path(), ECHOES);
     let terminal = Terminal::open();
     assert!(!terminal.is_raw());

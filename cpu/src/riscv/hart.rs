@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::csr::fields::mstatus;
+use super::model::CpuModel;
 use super::pmp::Pmp;
 
 /// Privilege modes (privileged, 1.2), with their encodings.
@@ -84,6 +85,8 @@ impl Counter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // The registers are documented in the privileged manual, chapters 3 and 10.
 pub struct Hart {
+    /// What the hart offers, decided when it was made.
+    pub model: CpuModel,
     pub hartid: u64,
     pub x: [u64; 32],
     pub f: [u64; 32],
@@ -128,10 +131,17 @@ pub struct Hart {
 }
 
 impl Hart {
-    /// A hart in its reset state (privileged, 3.4), about to execute at `pc`.
+    /// A hart of the default model in its reset state.
     #[must_use]
     pub fn new(hartid: u64, pc: u64) -> Self {
+        Hart::of_model(CpuModel::default(), hartid, pc)
+    }
+
+    /// A hart in its reset state (privileged, 3.4), about to execute at `pc`.
+    #[must_use]
+    pub fn of_model(model: CpuModel, hartid: u64, pc: u64) -> Self {
         Hart {
+            model,
             hartid,
             x: [0; 32],
             f: [0; 32],
@@ -154,7 +164,7 @@ impl Hart {
             mepc: 0,
             mcause: 0,
             mtval: 0,
-            menvcfg: 0,
+            menvcfg: model.menvcfg_at_reset(),
             mcycle: Counter::default(),
             minstret: Counter::default(),
             pmp: Pmp::default(),

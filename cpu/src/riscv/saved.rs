@@ -14,6 +14,7 @@ impl Hart {
     /// The name of the first field that holds what no running hart can hold.
     pub fn check(&self) -> Result<(), &'static str> {
         let Hart {
+            model,
             hartid: _,
             x,
             f: _,
@@ -74,7 +75,7 @@ impl Hart {
             ("mcounteren", mcounteren >> 32 == 0),
             ("mcountinhibit", within(mcountinhibit, MCOUNTINHIBIT)),
             ("mepc", mepc & 1 == 0),
-            ("menvcfg", within(menvcfg, envcfg::MENVCFG) && cbie_is_legal(menvcfg)),
+            ("menvcfg", within(menvcfg, model.menvcfg_writable()) && cbie_is_legal(menvcfg)),
             ("mcycle", mcycle.inhibited == (mcountinhibit & 1 != 0)),
             ("minstret", minstret.inhibited == (mcountinhibit & 4 != 0)),
             ("pmp", pmp.is_legal()),

@@ -36,7 +36,8 @@ pub(crate) struct TestBus {
     /// The log does not say which pages it has named.
     pub(crate) forgetful: AtomicBool,
     pub(crate) device: AtomicU64,
-    /// Interrupt lines that the device register drives: what is written to it is what they are.
+    /// Interrupt lines that the device register drives: what is written to it is what they are, and what is
+    /// read from it they become.
     pub(crate) drives: Mutex<Option<Arc<Signals>>>,
     /// What others ask of the hart; its attention must be called too.
     pub(crate) requests: Mutex<Vec<Request>>,
@@ -74,6 +75,13 @@ impl TestBus {
         // SAFETY: a page is aligned and as long as PAGE_SIZE, lives as long as the bus, which every
         // interpreter owns, and is touched through this type alone.
         Some((unsafe { HostPage::new(ptr) }, index < self.rom))
+    }
+
+    fn drive(&self, value: u64) {
+        if let Some(signals) = &*self.drives.lock().unwrap() {
+            signals.set_lines(value, true);
+            signals.set_lines(!value, false);
+        }
     }
 
     /// Memory at `gpa`, which must be RAM or ROM.
@@ -129,7 +137,9 @@ impl CpuBus for TestBus {
         if gpa != DEVICE {
             return Err(BusFault);
         }
-        Ok(width.zero_extend(self.device.load(Ordering::SeqCst)))
+        let value = width.zero_extend(self.device.load(Ordering::SeqCst));
+        self.drive(value);
+        Ok(value)
     }
 
     fn write(&self, gpa: u64, width: Width, value: u64) -> Result<(), BusFault> {
@@ -138,10 +148,7 @@ impl CpuBus for TestBus {
         }
         let value = width.zero_extend(value);
         self.device.store(value, Ordering::SeqCst);
-        if let Some(signals) = &*self.drives.lock().unwrap() {
-            signals.set_lines(value, true);
-            signals.set_lines(!value, false);
-        }
+        self.drive(value);
         Ok(())
     }
 

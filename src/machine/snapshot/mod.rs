@@ -13,9 +13,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mimic_cpu::bus::CpuBus;
+use mimic_cpu::riscv::NS_PER_TICK;
 use mimic_cpu::riscv::csr::fields::envcfg;
 use mimic_cpu::riscv::hart::Hart;
-use mimic_cpu::riscv::{ISA_STRING, NS_PER_TICK};
+use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::aclint::Mtime;
 use mimic_devices::bus::{AddressSpace, RestoreError, SavedDevice, lock};
 use mimic_devices::memory::{GuestMemory, RegionKind};
@@ -122,7 +123,9 @@ fn invalid(what: impl Into<String>) -> SnapshotError {
 pub struct Config {
     /// The board's name.
     pub board: String,
-    /// The harts' ISA string.
+    /// What the harts offer.
+    pub cpu: CpuModel,
+    /// Their ISA string.
     pub isa: String,
     /// Harts.
     pub cpus: u32,
@@ -228,9 +231,10 @@ impl MachineState {
         if config.board != "virt" {
             return Err(invalid(format!("there is no board named {:?}", config.board)));
         }
-        if config.isa != ISA_STRING {
+        let isa = config.cpu.isa_string();
+        if config.isa != isa {
             return Err(invalid(format!(
-                "its harts have the ISA {:?}, those of this version {ISA_STRING:?}",
+                "its harts have the ISA {:?}, those of this version {isa:?}",
                 config.isa
             )));
         }
@@ -244,6 +248,9 @@ impl MachineState {
             let named = |what| invalid(format!("hart {index} has an impossible {what}"));
             if hart.hartid != index as u64 {
                 return Err(named("hartid"));
+            }
+            if hart.model != config.cpu {
+                return Err(named("model"));
             }
             hart.check().map_err(named)?;
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::serial::SerialOutput;
 
 use super::*;
@@ -33,6 +34,7 @@ fn small() -> (tempfile::TempDir, PathBuf) {
     let code = [0x0012_8293u32, 0xffdf_f06f].map(u32::to_le_bytes).concat();
     let spec = MachineSpec {
         board: BoardKind::Virt,
+        cpu: CpuModel::default(),
         cpus: 2,
         memory: 1 << 20,
         deterministic: true,

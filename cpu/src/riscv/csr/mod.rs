@@ -105,7 +105,8 @@ impl Hart {
     }
 
     fn stimecmp_allowed(&self) -> bool {
-        self.mode == Mode::M || self.menvcfg & envcfg::STCE != 0 && self.mcounteren >> 1 & 1 != 0
+        let to_s = self.menvcfg & envcfg::STCE != 0 && self.mcounteren >> 1 & 1 != 0;
+        self.model.sstc && (self.mode == Mode::M || to_s)
     }
 
     fn legal(condition: bool) -> Result<(), Illegal> {
@@ -261,7 +262,7 @@ impl Hart {
             num::MTVEC => set(&mut self.mtvec, value & !2),
             num::MCOUNTEREN => set(&mut self.mcounteren, value & 0xffff_ffff),
             num::MENVCFG => {
-                self.menvcfg = legal_envcfg(value, envcfg::MENVCFG);
+                self.menvcfg = legal_envcfg(value, self.model.menvcfg_writable());
                 // ADUE and PBMTE change what page-table entries mean, STCE where STIP comes from.
                 Effects::INTERRUPTS | Effects::FLUSH | Effects::TIMER
             }

@@ -47,6 +47,9 @@ pub(super) struct Core {
     /// The instruction that ended by [`Stop`] is complete; there is no trap, only something to look at before
     /// the next one.
     pub(super) completed: bool,
+    /// What a device answered to the load that ended by [`Stop`]: nothing else is the matter, and the load is
+    /// performed again, alone, with this.
+    pub(super) answer: Option<u64>,
     /// Why the last [`Stop`] happened.
     pub(super) trap: Trap,
     pub(super) requests: Requests,
@@ -101,6 +104,7 @@ impl Core {
             jumped: false,
             stopped: false,
             completed: false,
+            answer: None,
             trap: Trap { cause: Cause::IllegalInstruction, tval: 0 },
             requests: Requests::default(),
             poll: true,
@@ -279,6 +283,9 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn load_slow(&mut self, va: u64, width: Width) -> Result<u64, Stop> {
+        if let Some(answer) = self.answer.take() {
+            return Ok(answer);
+        }
         let len = width.bytes();
         let in_page = PAGE_SIZE - (va & PAGE_MASK);
         if in_page < len {
@@ -297,7 +304,16 @@ impl Core {
 
     fn device_read(&mut self, va: u64, gpa: u64, width: Width) -> Result<u64, Stop> {
         self.device_accesses += 1;
-        self.bus.read(gpa, width).map_err(|_| self.stop(Access::Load.access_fault(va)))
+        let Ok(answer) = self.bus.read(gpa, width) else {
+            return Err(self.stop(Access::Load.access_fault(va)));
+        };
+        // As with stores, what the load caused is looked at before the next instruction. But the load is not
+        // over: its value is still to be put into a register.
+        if self.signals.needs_attention() {
+            self.answer = Some(answer);
+            return Err(Stop);
+        }
+        Ok(answer)
     }
 
     /// Loads `len` bytes, not aligned, inside a page.
@@ -590,7 +606,12 @@ impl Sem for Core {
 
     fn amo(&mut self, op: Amo, addr: u64, width: Width, value: u64) -> Result<u64, Stop> {
         let (host, gpa, watched) = self.atomic_place(addr, width, Access::Store)?;
-        let old = host.update(gpa, width, |old| alu::amo(op, width, old, value));
+        let old = if op == Amo::Swap {
+            // What locks are taken with: under contention a compare-exchange fetches the line twice.
+            host.swap(gpa, width, value)
+        } else {
+            host.update(gpa, width, |old| alu::amo(op, width, old, value))
+        };
         if watched {
             self.bus.watched_write(gpa, width.bytes());
         }

@@ -195,13 +195,18 @@ impl Interp {
         Leave
     }
 
-    /// The instruction at `site` ended by a stop: takes its exception, or completes it.
+    /// The instruction at `site` ended by a stop: takes its exception, or completes it. A load that a device has
+    /// answered is performed by the interpreter, which finds the answer there.
     #[cold]
     fn stopped(&mut self, site: Site) -> Leave {
         self.settle(site.undone);
         let pc = self.core.frame.page_va.wrapping_add(site.at.offset());
-        if !self.end_completed(pc.wrapping_add(site.at.bytes())) {
-            self.take_exception(pc);
+        if self.core.answer.is_some() {
+            self.core.frame.next_pc = pc;
+            self.step_uncached();
+            self.core.answer = None;
+        } else {
+            self.conclude(pc, pc.wrapping_add(site.at.bytes()));
         }
         self.stay_settled()
     }
@@ -209,7 +214,7 @@ impl Interp {
     /// A load of translated code that missed the TLB. Zero-extended.
     ///
     /// # Errors
-    /// [`Leave`] if it faulted.
+    /// [`Leave`] if it faulted, or was done and there is something to look at.
     pub fn load_for(&mut self, site: Site, va: u64, width: Width) -> Result<u64, Leave> {
         let value = self.core.load(va, width);
         self.publish_tlb();
@@ -266,9 +271,7 @@ impl Interp {
         self.core.hart.retired -= undone as u64;
         self.publish_tlb();
         if self.core.stopped {
-            if !self.end_completed(next_pc) {
-                self.take_exception(page_va.wrapping_add(site.at.offset()));
-            }
+            self.end_stopped(*op, page_va.wrapping_add(site.at.offset()), next_pc);
             return Err(self.stay_settled());
         }
         let goes_on = !self.core.poll

@@ -16,7 +16,7 @@ use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, Width};
 use crate::run::{Budget, Exit};
 use crate::signals::Signals;
 
-use self::code::{Block, CodeCache, FetchTlb};
+use self::code::{Block, CodeCache, FetchTlb, Op};
 use self::core::{Core, Requests};
 use super::decode::insn_len;
 use super::hart::{Hart, Mode};
@@ -251,24 +251,34 @@ impl Interp {
         let undone = (first.handler)(&mut self.core, ops);
         self.core.hart.retired -= undone as u64;
         if self.core.stopped {
-            let at = ops[ops.len() - undone].args.at();
+            let op = ops[ops.len() - undone];
+            let at = op.args.at();
             let pc = self.core.frame.page_va + at.offset();
-            if !self.end_completed(pc.wrapping_add(at.bytes())) {
-                self.take_exception(pc);
-            }
+            self.end_stopped(op, pc, pc.wrapping_add(at.bytes()));
         }
     }
 
-    /// If the instruction that stopped is complete, counts it and goes on at `next_pc`.
+    /// `op`, the instruction at `pc`, has stopped. Puts what a device has answered where it belongs, if that is
+    /// why.
     #[cold]
-    fn end_completed(&mut self, next_pc: u64) -> bool {
-        if !std::mem::take(&mut self.core.completed) {
-            return false;
+    fn end_stopped(&mut self, op: Op, pc: u64, next_pc: u64) {
+        if self.core.answer.is_some() {
+            self.core.completed = (op.handler)(&mut self.core, &[op]) == 0;
         }
+        self.conclude(pc, next_pc);
+    }
+
+    /// Counts the instruction at `pc`, which has stopped, and goes on at `next_pc` if it is complete; takes its
+    /// exception if not.
+    #[cold]
+    fn conclude(&mut self, pc: u64, next_pc: u64) {
         self.core.stopped = false;
-        self.core.hart.retired += 1;
-        self.core.frame.next_pc = next_pc;
-        true
+        if std::mem::take(&mut self.core.completed) {
+            self.core.hart.retired += 1;
+            self.core.frame.next_pc = next_pc;
+        } else {
+            self.take_exception(pc);
+        }
     }
 
     /// Takes the exception in `core.trap`, raised by the instruction at `pc`.
@@ -423,11 +433,11 @@ impl Interp {
         self.core.frame.next_pc = pc.wrapping_add(insn_len(word));
         self.core.hart.retired += 1;
         let undone = (op.handler)(&mut self.core, &[op]);
+        self.core.hart.retired -= undone as u64;
+        if self.core.stopped {
+            self.end_stopped(op, pc, pc.wrapping_add(insn_len(word)));
+        }
         // `page` does not belong to `page_va`: the next block must look its page up.
         self.core.frame.page_va = NO_PAGE;
-        self.core.hart.retired -= undone as u64;
-        if self.core.stopped && !self.end_completed(pc.wrapping_add(insn_len(word))) {
-            self.take_exception(pc);
-        }
     }
 }

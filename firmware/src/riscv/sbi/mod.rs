@@ -76,6 +76,11 @@ pub struct SbiConfig {
     pub trap_code: u16,
 }
 
+/// Finisher code of a guest that reports a system failure, unless told otherwise.
+pub const FAILURE_CODE: u16 = 122;
+/// Finisher code of a trap inside the firmware, unless told otherwise.
+pub const TRAP_CODE: u16 = 121;
+
 impl Default for SbiConfig {
     /// One hart on the `virt` board; the finisher codes are Mimic's exit statuses for "the guest
     /// reported a panic" and "the guest died".
@@ -87,8 +92,8 @@ impl Default for SbiConfig {
             uart: 0x1000_0000,
             finisher: 0x10_0000,
             next_addr: 0x8020_0000,
-            failure_code: 122,
-            trap_code: 121,
+            failure_code: FAILURE_CODE,
+            trap_code: TRAP_CODE,
         }
     }
 }
