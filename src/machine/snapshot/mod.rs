@@ -277,16 +277,22 @@ impl MachineState {
     /// Puts the devices into their states. Time is set, and memory holds what it held.
     pub(super) fn restore_devices(&self, space: &AddressSpace) -> Result<(), SnapshotError> {
         let present = space.devices();
-        let same = present.len() == self.devices.len()
-            && present.iter().zip(&self.devices).all(|((base, _, device), saved)| {
-                (*base, lock(device).name()) == (saved.base, saved.name.as_str())
-            });
-        if !same {
-            let list = |names: Vec<String>| names.join(", ");
+        let here: Vec<_> =
+            present.iter().map(|(base, _, device)| (*base, lock(device).name())).collect();
+        let there: Vec<_> =
+            self.devices.iter().map(|saved| (saved.base, saved.name.as_str())).collect();
+        if here != there {
+            let only = |these: &[(u64, &str)], others: &[(u64, &str)]| {
+                let only = these.iter().filter(|device| !others.contains(device));
+                let only: Vec<_> =
+                    only.map(|(base, name)| format!("{name} at {base:#x}")).collect();
+                if only.is_empty() { "nothing".to_owned() } else { only.join(", ") }
+            };
             return Err(invalid(format!(
-                "its devices are not this machine's: {} there, {} here",
-                list(self.devices.iter().map(|d| format!("{}@{:x}", d.name, d.base)).collect()),
-                list(present.iter().map(|(b, _, d)| format!("{}@{b:x}", lock(d).name())).collect()),
+                "its devices are not this machine's: it has {}, here is {}; give the disks that the saved \
+                 machine had (--disk)",
+                only(&there, &here),
+                only(&here, &there),
             )));
         }
         // The interrupt controller comes last: what the others do to its inputs on the way is forgotten.
