@@ -1,10 +1,10 @@
 //! Building a block: operations are simplified while they are made.
 //!
 //! What the lifter asks for passes the rules of [`fold`], which see the operations of the same instruction and what is
-//! known of registers ([`facts`]): constants, addresses, how far values are extended. So values do not live
-//! from one instruction to the next: an instruction reads its registers anew by [`Op::Get`], never uses
-//! what it read after it has written the register, and code for a machine whose registers hold the guest's has
-//! nothing to keep.
+//! known of registers ([`facts`]): constants, addresses, how far values are extended. An instruction reads its
+//! registers anew by [`Op::Get`], so that code for a machine whose registers hold the guest's has nothing to
+//! keep: no value is taken by another instruction than its own, except that of an [`Op::Get`], by the next
+//! instruction; and none of an [`Op::Get`] after the register has been written.
 
 mod facts;
 mod fold;
