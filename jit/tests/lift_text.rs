@@ -150,6 +150,18 @@ fn shifts_to_and_fro_are_extensions() {
           v1 = SextH v0
           x10 = v1",
     );
+    // Of what is short enough already.
+    check(
+        assemble!(; lbu a0, [a1] ; slli a0, a0, 33 ; srli a0, a0, 33),
+        "010:
+          v0 = x11
+          v1 = Load Byte [v0]
+          x10 = v1
+        014:
+          v3 = x10
+        018:
+          x10 = v3",
+    );
     // What the first shift read is gone.
     check(
         assemble!(; slli a0, a0, 48 ; srai a1, a0, 48),

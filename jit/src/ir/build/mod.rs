@@ -207,7 +207,9 @@ impl Builder {
     pub fn set(&mut self, slot: Slot, v: Val) {
         let v = self.fuse(slot, v);
         let (value, fact) = (self.op(v), self.fact(v));
-        if self.folds() && value == Op::Get(slot) {
+        // What an earlier instruction has read may have been overwritten.
+        let read_now = v.0 as usize >= self.now.first;
+        if self.folds() && value == Op::Get(slot) && read_now {
             return;
         }
         let known = self.known >> slot & 1 != 0;
