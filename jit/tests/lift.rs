@@ -383,11 +383,11 @@ fn random_code(random: &mut Random, rows: &[Row<Lifter>]) -> Vec<u16> {
             4 => {
                 // lui or auipc, then something with an immediate: addi, addiw, ld, jalr, xori, slli.
                 let upper = random.pick(&[0x37, 0x17]) | (a as u32) << 7;
+                // Often a page of data.
+                let page = random.next() as u32;
+                let page = random.pick(&[u32::MAX, u32::MAX - 1, page]);
                 let lower = random.pick(&[0x13, 0x1b, 0x3003, 0x67, 0x4013, 0x1013]);
-                code.extend(halves(&[
-                    upper | (random.next() as u32) << 12,
-                    shift(lower, b, a, random.below(64)),
-                ]));
+                code.extend(halves(&[upper | page << 12, shift(lower, b, a, random.below(64))]));
             }
             _ => {
                 let row = &rows[random.below(rows.len() as u64) as usize];
