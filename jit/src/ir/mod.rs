@@ -101,7 +101,7 @@ pub struct Insn {
     pub at: At,
     /// Its bits (a compressed instruction's in the lower half).
     pub word: u32,
-    /// Its first operation in [`Block::ops`]. Its last is before the next instruction's first.
+    /// Its first operation in [`Block::ops`]. Its last is before the next instruction's first; there may be none.
     pub first: u32,
 }
 

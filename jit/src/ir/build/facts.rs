@@ -172,3 +172,114 @@ pub(super) fn fp1(op: Fp1, fmt: Fmt) -> Fact {
 pub(super) fn fma(fmt: Fmt) -> Fact {
     of_format(fmt)
 }
+
+#[cfg(test)]
+mod tests {
+    use mimic_cpu::riscv::alu;
+
+    use super::*;
+
+    const BINS: [Bin; 34] = [
+        Bin::Add,
+        Bin::Sub,
+        Bin::And,
+        Bin::Or,
+        Bin::Xor,
+        Bin::Sll,
+        Bin::Srl,
+        Bin::Sra,
+        Bin::Slt,
+        Bin::Sltu,
+        Bin::Eq,
+        Bin::Mul,
+        Bin::Mulh,
+        Bin::Mulhu,
+        Bin::Mulhsu,
+        Bin::Div,
+        Bin::Divu,
+        Bin::Rem,
+        Bin::Remu,
+        Bin::Rolw,
+        Bin::Rorw,
+        Bin::Rol,
+        Bin::Ror,
+        Bin::Min,
+        Bin::Minu,
+        Bin::Max,
+        Bin::Maxu,
+        Bin::Clmul,
+        Bin::Clmulh,
+        Bin::Clmulr,
+        Bin::Divw,
+        Bin::Divuw,
+        Bin::Remw,
+        Bin::Remuw,
+    ];
+    const UNS: [Un; 14] = [
+        Un::Clz,
+        Un::Ctz,
+        Un::Cpop,
+        Un::Clzw,
+        Un::Ctzw,
+        Un::Cpopw,
+        Un::OrcB,
+        Un::Rev8,
+        Un::SextB,
+        Un::SextH,
+        Un::SextW,
+        Un::ZextB,
+        Un::ZextH,
+        Un::ZextW,
+    ];
+
+    /// Whether `fact` is true of `value`, by the words of its definition.
+    fn holds(fact: Fact, value: u64) -> bool {
+        assert!(fact.zero <= 64 && (1..=64).contains(&fact.sign));
+        let below = u128::from(value) < 1 << fact.zero;
+        let half = 1i128 << (fact.sign - 1);
+        let extended = (-half..half).contains(&i128::from(value as i64));
+        below && extended && (!fact.boxed || value >> 32 == 0xffff_ffff)
+    }
+
+    /// Values at the edges of every number of bits.
+    fn values() -> Vec<u64> {
+        let powers = (0..64).step_by(3).chain([7, 8, 15, 16, 31, 32, 63]).map(|n| 1u64 << n);
+        powers.flat_map(|p| [p, p - 1, p.wrapping_neg(), !p]).chain([u64::MAX]).collect()
+    }
+
+    /// Facts that are true of a value: the tightest, and those that say less.
+    fn true_facts(value: u64) -> [Fact; 4] {
+        let tight = Fact::of(value);
+        assert!(holds(tight, value), "{value:#x}: {tight:?}");
+        let loose =
+            Fact { zero: (tight.zero + 5).min(64), sign: (tight.sign + 5).min(64), boxed: false };
+        [tight, loose, Fact { zero: 64, ..tight }, Fact { sign: 64, ..tight }]
+    }
+
+    #[test]
+    fn what_is_known_of_results_is_true() {
+        for a in values() {
+            for fact in true_facts(a) {
+                for op in UNS {
+                    let (found, result) = (un(op, fact), alu::un(op, a));
+                    assert!(holds(found, result), "{op:?} {a:#x} {fact:?}: {result:#x} {found:?}");
+                }
+            }
+            for b in values() {
+                for (x, y) in true_facts(a).into_iter().zip(true_facts(b)) {
+                    for op in BINS {
+                        let result = alu::bin(op, a, b);
+                        for constant in [None, Some(b)] {
+                            let found = bin(op, x, y, constant);
+                            assert!(
+                                holds(found, result),
+                                "{op:?} {a:#x} {x:?} {b:#x} {y:?}: {result:#x} {found:?}",
+                            );
+                        }
+                    }
+                    assert!(holds(x.either(y), a) && holds(x.either(y), b));
+                }
+            }
+        }
+    }
+}

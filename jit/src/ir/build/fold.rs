@@ -176,7 +176,6 @@ impl Builder {
             }
             Op::Un(op, x) => match extension(op) {
                 Some((bits, false)) => (x, c & (u64::MAX >> (64 - bits))),
-                Some((bits, true)) if c >> bits == 0 => (x, c),
                 _ => (a, c),
             },
             _ => (a, c),

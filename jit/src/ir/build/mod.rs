@@ -1,10 +1,10 @@
 //! Building a block: operations are simplified while they are made.
 //!
 //! What the lifter asks for passes the rules of [`fold`], which see the operations of the same instruction and what is
-//! known of registers ([`facts`]): constants, addresses, how far values are extended. So values do not live
-//! from one instruction to the next: an instruction reads its registers anew by [`Op::Get`], never uses
-//! what it read after it has written the register, and code for a machine whose registers hold the guest's has
-//! nothing to keep.
+//! known of registers ([`facts`]): constants, addresses, how far values are extended. An instruction reads its
+//! registers anew by [`Op::Get`], so that code for a machine whose registers hold the guest's has nothing to
+//! keep: no value is taken by another instruction than its own, except that of an [`Op::Get`], by the next
+//! instruction; and none of an [`Op::Get`] after the register has been written.
 
 mod facts;
 mod fold;
@@ -207,7 +207,9 @@ impl Builder {
     pub fn set(&mut self, slot: Slot, v: Val) {
         let v = self.fuse(slot, v);
         let (value, fact) = (self.op(v), self.fact(v));
-        if self.folds() && value == Op::Get(slot) {
+        // What an earlier instruction has read may have been overwritten.
+        let read_now = v.0 as usize >= self.now.first;
+        if self.folds() && value == Op::Get(slot) && read_now {
             return;
         }
         let known = self.known >> slot & 1 != 0;
