@@ -109,7 +109,7 @@ fn info(file: &Path) -> Result<u8, Failure> {
     let state = snapshot.state();
     let config = &state.config;
     let mut text = format!(
-        "{}: board {}, {} of memory, {} hart{} {}{}\n  guest time {:.6} s",
+        "{}: board {}, {} of memory, {} hart{} ({}){}\n  guest time {:.6} s",
         file.display(),
         config.board,
         values::mebibytes(config.memory),

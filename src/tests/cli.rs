@@ -143,7 +143,7 @@ fn the_cpu_model_reaches_the_guest_and_its_snapshot() {
     assert_eq!(run(&[&save, &model[..]].concat()).status.code(), Some(0));
     let info = run(&["snapshot", "info", snapshot]);
     let info = String::from_utf8_lossy(&info.stdout);
-    assert!(info.contains("1 hart rv64,svade=off,sstc=off"), "{info}");
+    assert!(info.contains("1 hart (rv64,svade=off,sstc=off)"), "{info}");
     assert_eq!(run(&["snapshot", "load", snapshot]).status.code(), Some(3));
 
     let cpus = run(&["cpus"]);

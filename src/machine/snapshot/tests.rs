@@ -124,22 +124,10 @@ fn pages_that_are_nowhere_or_out_of_order_are_refused() {
 }
 
 #[test]
-fn a_machine_with_other_devices_is_refused_by_what_differs() {
-    let (_folder, path) = small();
-    let mut state = Snapshot::open(&path).unwrap().state().clone();
-    let slot = state.devices.iter_mut().find(|device| device.base == 0x1000_1000).unwrap();
-    slot.name = "virtio-blk".into();
-    file::write_raw(&path, &postcard::to_allocvec(&state).unwrap(), &[]).unwrap();
-    let error = resume(&path).unwrap_err().to_string();
-    let what = "it has virtio-blk at 0x10001000, here is virtio-mmio at 0x10001000; give the disks";
-    assert!(error.contains(what), "{error}");
-}
-
-#[test]
 fn absurd_sizes_of_memory_are_refused_before_anything_is_taken() {
     let (_folder, path) = small();
     let state = Snapshot::open(&path).unwrap().state().clone();
-    for memory in [0u64, 4097, 1 << 43, !0xfff] {
+    for memory in [0, 4097, 1 << 43, !0xfff] {
         let mut state = state.clone();
         state.config.memory = memory;
         file::write_raw(&path, &postcard::to_allocvec(&state).unwrap(), &[]).unwrap();
