@@ -13,7 +13,7 @@ use super::homes::{Home, home, in_frame, is_discarded};
 use super::{Emitter, fp, int};
 use crate::ir::{Block, Op, Slot, Val};
 use mimic_cpu::bus::Width;
-use mimic_cpu::riscv::sem::Bin;
+use mimic_cpu::riscv::sem::{Bin, Un};
 
 /// General-purpose scratch registers.
 pub(super) const SCRATCH: [Reg; 3] = [RAX, RCX, RDX];
@@ -129,6 +129,31 @@ fn folds(ops: &[Op], op: Op, value: Val, user: Op) -> bool {
         (Op::Bin(Bin::Xor, _, ones), Op::Bin(Bin::And, a, b)) => {
             a != b && constant(ones) == Some(u64::MAX)
         }
+        // Shifts of words: the host's take the amount modulo 32, and need no extension before.
+        (Op::Bin(op, ..), Op::Un(Un::SextW, _)) => is_word_shift(ops, value) && op != Bin::Sra,
+        (Op::Un(Un::ZextW | Un::SextW, _), Op::Bin(Bin::Sll | Bin::Srl | Bin::Sra, a, amount)) => {
+            a == value && a != amount && constant(amount).is_some()
+        }
+        _ => false,
+    }
+}
+
+/// What masks the amount of a shift of words.
+const WORD_AMOUNT: u64 = 31;
+
+/// Whether a value is a shift whose low half is that of a shift of 32-bit words: of a low half by an amount modulo
+/// 32, or to the left by a constant.
+pub(super) fn is_word_shift(ops: &[Op], value: Val) -> bool {
+    let op = |v: Val| ops[v.0 as usize];
+    let Op::Bin(shift, a, amount) = op(value) else { return false };
+    match op(amount) {
+        Op::Const(amount) => shift == Bin::Sll && amount <= WORD_AMOUNT,
+        Op::Bin(Bin::And, _, mask) if op(mask) == Op::Const(WORD_AMOUNT) => match shift {
+            Bin::Sll => true,
+            Bin::Srl => matches!(op(a), Op::Un(Un::ZextW, _)),
+            Bin::Sra => matches!(op(a), Op::Un(Un::SextW, _)),
+            _ => false,
+        },
         _ => false,
     }
 }
@@ -171,10 +196,16 @@ impl Alloc {
                 if value.uses == 1 && !matches!(op, Op::Const(_) | Op::Get(_)) {
                     let user = value.user as usize;
                     let adjacent = self.values[user].effects == value.effects;
+                    let v = Val(i as u32);
                     // Chains end at conditions: else one operation would need more registers than there are.
-                    let nested = matches!(op, Op::Bin(Bin::Xor | Bin::Sll, ..))
-                        && self.values[user].deferred;
-                    if adjacent && !nested && folds(ops, *op, Val(i as u32), ops[user]) {
+                    let folded = if self.values[user].deferred
+                        && !matches!(op, Op::Bin(Bin::Slt | Bin::Sltu | Bin::Eq | Bin::And, ..))
+                    {
+                        false
+                    } else {
+                        folds(ops, *op, v, ops[user])
+                    };
+                    if adjacent && (folded || self.folds_into_word_shift(ops, v, user)) {
                         self.values[i].deferred = true;
                         end = value.last;
                     }
@@ -189,6 +220,21 @@ impl Alloc {
         }
     }
 
+    /// Whether a value is an operand of a shift of words that it does not change: that reads through it.
+    fn folds_into_word_shift(&self, ops: &[Op], v: Val, user: usize) -> bool {
+        let shift = Val(user as u32);
+        let Op::Bin(op, a, amount) = ops[user] else { return false };
+        let whole = op == Bin::Sra || self.values[user].deferred;
+        whole
+            && is_word_shift(ops, shift)
+            && a != amount
+            && match ops[v.0 as usize] {
+                Op::Bin(Bin::And, ..) => v == amount,
+                Op::Un(Un::ZextW | Un::SextW, _) => v == a,
+                _ => false,
+            }
+    }
+
     pub(super) fn value(&self, v: Val) -> &Value {
         &self.values[v.0 as usize]
     }
@@ -196,6 +242,20 @@ impl Alloc {
     /// Whether the value will be computed by its user.
     pub(super) fn is_deferred(&self, v: Val) -> bool {
         self.value(v).deferred
+    }
+
+    /// The operation that alone reads the value.
+    pub(super) fn only_user(&self, v: u32) -> Option<u32> {
+        let value = &self.values[v as usize];
+        (value.uses == 1).then_some(value.user)
+    }
+
+    /// What a deferred extension or mask is of; the value itself if it is none.
+    pub(super) fn inner(&self, ops: &[Op], v: Val) -> Val {
+        match ops[v.0 as usize] {
+            Op::Un(_, of) | Op::Bin(Bin::And, of, _) if self.is_deferred(v) => of,
+            _ => v,
+        }
     }
 
     /// Lets every register be taken again.

@@ -495,10 +495,10 @@ impl Code {
     }
 
     /// `imul dst, rm, imm`.
-    pub(super) fn imul_imm(&mut self, dst: Reg, rm: Rm, imm: i32) {
+    pub(super) fn imul_imm(&mut self, size: Size, dst: Reg, rm: Rm, imm: i32) {
         let short = imm == i32::from(imm as i8);
         let code = if short { 0x6b } else { 0x69 };
-        let mut bytes = Self::build(opcode(0, 0, code), Size::Q, dst, rm, None);
+        let mut bytes = Self::build(opcode(0, 0, code), size, dst, rm, None);
         if short {
             bytes.byte(imm as u8);
         } else {

@@ -8,7 +8,7 @@ use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::sem::{Bin, Un};
 
 use super::abi::PAGE_VA;
-use super::alloc::{Loc, Src, fits, is_scratch};
+use super::alloc::{Loc, Src, fits, is_scratch, is_word_shift};
 use super::asm::{
     Alu, Code, Cond, Group3, Mem, Opcode, RAX, RBP, RCX, RDX, Reg, Rm, Shift, Size, opcode,
 };
@@ -63,6 +63,7 @@ fn alu(e: &mut Emitter, i: u32, op: Alu, a: Val, b: Val) {
         return;
     }
     let (mut sa, mut sb) = (e.src(a), e.src(b));
+    let size = size_of(e, i);
     let dst = e.dst_over_either(i, sa, sb);
     if op != Alu::Sub && sb == Src::Reg(dst) && sa != sb {
         (sa, sb) = (sb, sa);
@@ -74,27 +75,43 @@ fn alu(e: &mut Emitter, i: u32, op: Alu, a: Val, b: Val) {
             _ => None,
         };
         if let Some(sum) = sum {
-            e.code.lea(Size::Q, dst, sum);
+            e.code.lea(size, dst, sum);
             return e.define(i, dst);
         }
     }
-    if sb == Src::Reg(dst) && sa != sb {
-        // dst = sa - dst.
-        e.code.group3(Group3::Neg, Size::Q, Rm::Reg(dst));
-        alu_src(e, Alu::Add, Size::Q, dst, sa);
-    } else if op == Alu::Xor && sb == Src::Imm(-1) {
-        e.copy(dst, sa);
-        e.code.group3(Group3::Not, Size::Q, Rm::Reg(dst));
-    } else if op == Alu::And && sb == Src::Imm(0xff) {
-        let rm = e.rm_of(sa);
-        e.code.extend(Width::Byte, false, dst, rm);
-    } else {
-        e.copy(dst, sa);
-        if !(op == Alu::Add && sb == Src::Imm(0)) {
-            alu_src(e, op, Size::Q, dst, sb);
+    match sb {
+        _ if sb == Src::Reg(dst) && sa != sb => {
+            // dst = sa - dst.
+            e.code.group3(Group3::Neg, size, Rm::Reg(dst));
+            alu_src(e, Alu::Add, size, dst, sa);
+        }
+        Src::Imm(-1) if op == Alu::Xor => {
+            e.copy(dst, sa);
+            e.code.group3(Group3::Not, size, Rm::Reg(dst));
+        }
+        Src::Imm(0xff) if op == Alu::And => {
+            let rm = e.rm_of(sa);
+            e.code.extend(Width::Byte, false, dst, rm);
+        }
+        Src::Imm(mask) if op == Alu::And && mask >= 0 => {
+            e.copy(dst, sa);
+            e.code.alu_imm(op, Size::L, Rm::Reg(dst), mask);
+        }
+        Src::Imm(0) if op == Alu::Add => e.copy(dst, sa),
+        _ => {
+            e.copy(dst, sa);
+            alu_src(e, op, size, dst, sb);
         }
     }
     e.define(i, dst);
+}
+
+/// 32 bits if only the low half of the result is used.
+fn size_of(e: &Emitter, i: u32) -> Size {
+    match e.alloc.only_user(i).map(|user| e.ops[user as usize]) {
+        Some(Op::Un(Un::SextW | Un::ZextW, _)) => Size::L,
+        _ => Size::Q,
+    }
 }
 
 /// A register in the frame is changed by an operation on itself: done there, if so.
@@ -164,14 +181,37 @@ fn and_not(e: &mut Emitter, i: u32, a: Val, b: Val) -> bool {
 fn shift(e: &mut Emitter, i: u32, op: Shift, a: Val, b: Val) {
     if let Loc::Const(amount) = e.alloc.value(b).loc {
         let amount = amount as u8 & 63;
-        let sa = e.src(a);
-        let dst = e.dst_over(i, sa);
-        e.copy(dst, sa);
+        let dst = shifted_from(e, i, a);
         if amount != 0 {
             e.code.shift_imm(op, Size::Q, dst, amount);
         }
         return e.define(i, dst);
     }
+    if op == Shift::Sar && is_word_shift(&e.ops, Val(i)) {
+        return word_shift(e, i, op, a, b);
+    }
+    shift_by(e, i, op, Size::Q, a, b);
+}
+
+/// The destination of a shift by a constant, with the value, extended if that was left to the shift.
+fn shifted_from(e: &mut Emitter, i: u32, a: Val) -> Reg {
+    if let Op::Un(extension @ (Un::ZextW | Un::SextW), of) = e.ops[a.0 as usize]
+        && e.alloc.is_deferred(a)
+    {
+        let from = e.src(of);
+        let dst = e.dst_over(i, from);
+        let rm = e.rm_of(from);
+        e.code.extend(Width::Word, extension == Un::SextW, dst, rm);
+        return dst;
+    }
+    let sa = e.src(a);
+    let dst = e.dst_over(i, sa);
+    e.copy(dst, sa);
+    dst
+}
+
+/// A shift by a variable amount.
+fn shift_by(e: &mut Emitter, i: u32, op: Shift, size: Size, a: Val, b: Val) {
     let amount = e.gpr(b);
     let a = e.rm(a);
     let dst = e.dst_over(i, Src::Reg(amount));
@@ -180,8 +220,25 @@ fn shift(e: &mut Emitter, i: u32, op: Shift, a: Val, b: Val) {
         Shift::Shr => SHRX,
         _ => SARX,
     };
-    e.code.vex(op, Size::Q, dst, amount, a);
+    e.code.vex(op, size, dst, amount, a);
+    sign_extend_word(e, size, dst);
     e.define(i, dst);
+}
+
+/// A shift of 32-bit words, sign-extended; its operands' masks and extensions have no effect on it.
+fn word_shift(e: &mut Emitter, i: u32, op: Shift, a: Val, b: Val) {
+    let (a, b) = (e.alloc.inner(&e.ops, a), e.alloc.inner(&e.ops, b));
+    if let Loc::Const(amount) = e.alloc.value(b).loc {
+        let sa = e.src(a);
+        let dst = e.dst_over(i, sa);
+        e.copy(dst, sa);
+        if amount != 0 {
+            e.code.shift_imm(op, Size::L, dst, amount as u8);
+        }
+        sign_extend_word(e, Size::L, dst);
+        return e.define(i, dst);
+    }
+    shift_by(e, i, op, Size::L, a, b);
 }
 
 /// A rotation; those of 32 bits are sign-extended.
@@ -260,10 +317,11 @@ fn mul(e: &mut Emitter, i: u32, a: Val, b: Val) {
         (a, b) = (b, a);
     }
     let (mut sa, mut sb) = (e.src(a), e.src(b));
+    let size = size_of(e, i);
     if let Src::Imm(imm) = sb {
         let rm = e.rm_of(sa);
         let dst = e.dst_over(i, sa);
-        e.code.imul_imm(dst, rm, imm);
+        e.code.imul_imm(size, dst, rm, imm);
         return e.define(i, dst);
     }
     let dst = e.dst_over(i, sa);
@@ -272,7 +330,7 @@ fn mul(e: &mut Emitter, i: u32, a: Val, b: Val) {
     }
     e.copy(dst, sa);
     let rm = e.rm_of(sb);
-    e.code.op(IMUL, Size::Q, dst, rm);
+    e.code.op(IMUL, size, dst, rm);
     e.define(i, dst);
 }
 
@@ -570,6 +628,12 @@ fn add_const(e: &mut Emitter, i: u32, a: Val, c: u64) {
 
 /// [`Op::Un`].
 pub(super) fn un(e: &mut Emitter, i: u32, op: Un, a: Val) {
+    if let Op::Bin(shift @ (Bin::Sll | Bin::Srl), x, amount) = e.ops[a.0 as usize]
+        && e.alloc.is_deferred(a)
+    {
+        let shift = if shift == Bin::Sll { Shift::Shl } else { Shift::Shr };
+        return word_shift(e, i, shift, x, amount);
+    }
     let sa = e.src(a);
     if op == Un::Rev8 {
         let dst = e.dst_over(i, sa);

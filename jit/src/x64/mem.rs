@@ -69,13 +69,18 @@ fn settle_address(e: &mut Emitter, (base, disp): (Reg, i32)) -> Reg {
     RAX
 }
 
-/// Looks the address up. On a hit, RCX is what to add to it.
-fn look_up(e: &mut Emitter, addr: Reg, width: Width, tag: i32) -> Fix {
+/// Looks the address up, which is in a register and, if its base is a home, the sum of that. On a hit, RCX is what to add to it.
+fn look_up(e: &mut Emitter, addr: Reg, place: (Reg, i32), width: Width, tag: i32) -> Fix {
     let bmi2 = e.features.bmi2;
     let code = &mut e.code;
-    match width {
-        Width::Byte => code.mov(Size::Q, RDX, Rm::Reg(addr)),
-        _ => code.lea(Size::Q, RDX, Mem::new(addr, width.bytes() as i32 - 1)),
+    let (base, disp) = match place {
+        (base, disp) if !is_scratch(base) => (base, disp),
+        _ => (addr, 0),
+    };
+    match disp.checked_add(width.bytes() as i32 - 1) {
+        Some(0) => code.mov(Size::Q, RDX, Rm::Reg(base)),
+        Some(last) => code.lea(Size::Q, RDX, Mem::new(base, last)),
+        None => code.lea(Size::Q, RDX, Mem::new(addr, width.bytes() as i32 - 1)),
     }
     if bmi2 {
         code.vex_imm8(RORX, Size::Q, RCX, 0, Rm::Reg(addr), TLB_SHIFT as u8);
@@ -124,7 +129,7 @@ pub(super) fn load(e: &mut Emitter, i: u32, addr: Val, width: Width) {
         e.clear(r, i);
     }
     let addr = settle_address(e, place);
-    let miss = look_up(e, addr, width, READ_TAG);
+    let miss = look_up(e, addr, place, width, READ_TAG);
     let from = Mem::indexed(addr, RCX, 0, 0);
     let dst = match (to_xmm, e.target) {
         (Some((_, reg)), _) => Dst::Xmm(reg),
@@ -169,7 +174,7 @@ pub(super) fn store(e: &mut Emitter, i: u32, addr: Val, width: Width, value: Val
     }
     let src = e.src(value);
     let addr = settle_address(e, place);
-    let miss = look_up(e, addr, width, WRITE_TAG);
+    let miss = look_up(e, addr, place, width, WRITE_TAG);
     let to = Mem::indexed(addr, RCX, 0, 0);
     match src {
         Src::Imm(imm) => e.code.store_imm(width, to, imm),

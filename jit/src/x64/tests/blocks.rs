@@ -1,15 +1,18 @@
-//! Random blocks.
+//! Random blocks: of operations, and lifted from random guest code.
 
 use mimic_cpu::bus::Width;
-use mimic_cpu::riscv::insn::At;
+use mimic_cpu::riscv::insn::{self, At, Format};
+use mimic_cpu::riscv::sem::Bin;
 
 use super::Random;
 use super::machine::{MEMORY, Machine};
 use super::ops::{BINS, UNS};
+use crate::ir::opt::Passes;
 use crate::ir::{Block, Insn, Op, Slot, Val};
-use mimic_cpu::riscv::sem::Bin;
+use crate::riscv::lift::{Lifter, ModeKey};
+use crate::x64::supports;
 
-const SLOTS: [Slot; 16] = [1, 2, 5, 6, 8, 10, 10, 11, 12, 16, 20, 31, 64, 70, 74, 32];
+const SLOTS: [Slot; 15] = [1, 2, 5, 6, 8, 10, 10, 11, 12, 16, 20, 31, 64, 70, 74];
 /// Registers that hold addresses.
 const POINTERS: [Slot; 3] = [9, 13, 21];
 
@@ -40,7 +43,7 @@ impl Maker<'_> {
                 self.make(Op::Const(constant))
             }
             1..4 => {
-                let slot = self.random.pick(&SLOTS[..15]);
+                let slot = self.random.pick(&SLOTS);
                 self.make(Op::Get(slot))
             }
             _ if lately == 0 => self.make(Op::Pc(0x123)),
@@ -117,7 +120,7 @@ impl Maker<'_> {
                 // Not often, so that blocks are usually long.
                 let always = self.push(Op::Get(3));
                 let cond = self.push(Op::Bin(Bin::And, cond, always));
-                let target = self.random.pick(&[0x200, 0x300, -4, 0x1000, 0x12_3456]);
+                let target = self.random.pick(&[0x200, 0x400, -4, 0x1000, 0x12_3456]);
                 self.push(Op::Branch(cond, target));
             }
         }
@@ -152,25 +155,60 @@ fn block(random: &mut Random) -> Block {
     Block { start: 0x400, insns, ops: maker.ops }
 }
 
+fn regs(random: &mut Random) -> [u64; 256] {
+    let mut regs = [0; 256];
+    for (slot, reg) in regs.iter_mut().enumerate() {
+        if matches!(slot, 1..32 | 64..96) {
+            *reg = random.value();
+        }
+    }
+    // Branches follow it seldom.
+    regs[3] = u64::from(random.below(4) == 0);
+    for slot in POINTERS {
+        regs[slot as usize] = MEMORY + random.below(3 * 4096 + 100) as u64;
+    }
+    regs
+}
+
 #[test]
-fn random_blocks() {
+fn of_random_operations() {
     let mut machine = Machine::new();
     let mut random = Random(0x1234_5678);
     for _ in 0..20_000 {
         let block = block(&mut random);
         for _ in 0..2 {
-            let mut regs = [0; 256];
-            for (slot, reg) in regs.iter_mut().enumerate() {
-                if matches!(slot, 1..32 | 64..96) {
-                    *reg = random.value();
-                }
+            machine.compare(&block, &regs(&mut random));
+        }
+    }
+}
+
+#[test]
+fn of_random_guest_code() {
+    let mut machine = Machine::new();
+    let mut random = Random(0x8765_4321);
+    let rows = insn::tables::<Lifter>();
+    for k in 0..30_000 {
+        let passes = if k % 4 == 0 { Passes::empty() } else { Passes::all() };
+        let mut lifter = Lifter::new(passes, supports);
+        let mut code = Vec::new();
+        for _ in 0..1 + random.below(20) {
+            let row = &rows[random.below(rows.len())];
+            let mut word = row.pattern.value | random.next() as u32 & !row.pattern.mask;
+            if matches!(row.format, Format::I | Format::S) && random.below(2) == 0 {
+                // A base register that points into memory, most likely.
+                word = word & !(0x1f << 15) | u32::from(random.pick(&POINTERS)) << 15;
             }
-            // Branches follow it seldom.
-            regs[3] = u64::from(random.below(4) == 0);
-            for slot in POINTERS {
-                regs[slot as usize] = MEMORY + random.below(3 * 4096 + 100) as u64;
+            if row.pattern.matches(word) {
+                code.push(word);
             }
-            machine.compare(&block, &regs);
+        }
+        let read = |at: u64| {
+            let at = (at as usize - 0x400) / 2;
+            code.get(at / 2).map_or(0, |word| (word >> (16 * (at % 2))) as u16)
+        };
+        let block = lifter.lift_block(read, 0x400, ModeKey { fp: false }).unwrap();
+        for _ in 0..2 {
+            machine.compare(block, &regs(&mut random));
         }
     }
 }

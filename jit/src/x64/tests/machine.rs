@@ -1,16 +1,13 @@
 //! Runs emitted code: executable memory, a frame, a TLB, and an engine's calls.
 #![allow(unsafe_code)] // Emitted code is run.
 
-use std::fs::File;
-use std::os::fd::FromRawFd;
-
-use memmap2::{Mmap, MmapMut, MmapOptions};
 use mimic_cpu::bus::Width;
 use mimic_cpu::frame::Frame;
 
-use super::reference::{Left, World};
 use crate::ir::Block;
-use crate::x64::{CallSite, Calls, Emitter, Exit, JUMPS_LEN, Place, Thunks};
+use crate::ir::eval::{Evaluation, Left, Memory};
+use crate::memory::{CodeMemory, CodePtr};
+use crate::x64::{CallSite, Calls, Emitter, Exit, JUMPS_LEN, LinkSite, Place, Thunks};
 
 /// Virtual addresses of the memory: four pages. The TLB knows the first for loads and stores and the second for
 /// loads; the fourth faults.
@@ -18,8 +15,7 @@ pub(super) const MEMORY: u64 = 0x7fff_f000;
 pub(super) const MEMORY_LEN: usize = 4 * 4096;
 pub(super) const PAGE_VA: u64 = 0xffff_ffc0_1234_5000;
 const ENTRIES: usize = 16;
-const CODE_LEN: usize = 1 << 20;
-const BLOCK_AT: usize = 4096;
+const MAX_BLOCK_BYTES: usize = 48 << 10;
 /// Bits that calls out must restore; the lowest six are sticky.
 pub(super) const GUEST_MXCSR: u32 = 0x1f80 | 0x20;
 
@@ -40,29 +36,32 @@ fn index(va: u64, width: Width) -> Option<usize> {
     (end <= MEMORY_LEN as u64 - 4096).then_some(offset as usize)
 }
 
-impl World for Engine {
-    fn load(&mut self, va: u64, width: Width) -> Option<u64> {
-        let from = index(va, width)?;
+impl Memory for Engine {
+    type Fault = ();
+
+    fn load(&mut self, va: u64, width: Width) -> Result<u64, ()> {
+        let from = index(va, width).ok_or(())?;
         let mut bytes = [0; 8];
         let len = width.bytes() as usize;
         bytes[..len].copy_from_slice(&self.memory[from..from + len]);
-        Some(u64::from_le_bytes(bytes))
+        Ok(u64::from_le_bytes(bytes))
     }
 
-    fn store(&mut self, va: u64, width: Width, value: u64) -> bool {
-        let Some(to) = index(va, width) else { return false };
+    fn store(&mut self, va: u64, width: Width, value: u64) -> Result<(), ()> {
+        let to = index(va, width).ok_or(())?;
         let len = width.bytes() as usize;
         self.memory[to..to + len].copy_from_slice(&value.to_le_bytes()[..len]);
-        true
+        Ok(())
     }
+}
 
-    /// Changes registers, some with homes and some without; every fourth word stops.
-    fn perform(&mut self, word: u32, regs: &mut [u64; 256]) -> bool {
-        for (k, slot) in [1usize, 5, 10, 16, 31, 64, 70, 74, 80].into_iter().enumerate() {
-            regs[slot] = regs[slot].rotate_left(word % 64) ^ regs[10 + k] ^ u64::from(word);
-        }
-        word % 4 != 3
+/// Performs an instruction that has no operations: changes registers, some with homes and some without. Whether
+/// the block goes on: after every fourth instruction word it does not.
+fn perform_word(word: u32, regs: &mut [u64; 256]) -> bool {
+    for (k, slot) in [1usize, 5, 10, 16, 31, 64, 70, 74, 80].into_iter().enumerate() {
+        regs[slot] = regs[slot].rotate_left(word % 64) ^ regs[10 + k] ^ u64::from(word);
     }
+    word >> 7 & 3 != 3
 }
 
 /// Fills every register that a called function may change.
@@ -104,18 +103,18 @@ fn called(engine: &mut Engine, site: u32) {
 
 extern "sysv64" fn load(engine: &mut Engine, va: u64, site: u32) -> u64 {
     called(engine, site);
-    let value = World::load(engine, va, CallSite::decode(site).width);
+    let value = Memory::load(engine, va, CallSite::decode(site).width);
     // SAFETY: as in `called`.
-    unsafe { (*engine.frame).leave = u64::from(value.is_none()) };
+    unsafe { (*engine.frame).leave = u64::from(value.is_err()) };
     clobber();
     value.unwrap_or(0xdead)
 }
 
 extern "sysv64" fn store(engine: &mut Engine, va: u64, site: u32, value: u64) {
     called(engine, site);
-    let done = World::store(engine, va, CallSite::decode(site).width, value);
+    let done = Memory::store(engine, va, CallSite::decode(site).width, value);
     // SAFETY: as in `called`.
-    unsafe { (*engine.frame).leave = u64::from(!done) };
+    unsafe { (*engine.frame).leave = u64::from(done.is_err()) };
     clobber();
 }
 
@@ -124,14 +123,16 @@ extern "sysv64" fn perform(engine: &mut Engine, index: u32, site: u32) {
     let word = engine.words[index as usize];
     // SAFETY: as in `called`.
     let frame = unsafe { &mut *engine.frame };
-    frame.leave = u64::from(!World::perform(engine, word, &mut frame.regs));
+    frame.leave = u64::from(!perform_word(word, &mut frame.regs));
     clobber();
 }
 
 /// Everything to run blocks.
 pub(super) struct Machine {
-    write: MmapMut,
-    run: Mmap,
+    memory: CodeMemory,
+    /// The last block's code, and its links.
+    code: CodePtr,
+    links: Vec<LinkSite>,
     pub(super) thunks: Thunks,
     pub(super) emitter: Emitter,
     pub(super) frame: Box<Frame>,
@@ -142,26 +143,18 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn new() -> Self {
-        // SAFETY: a memfd of our own; both views are of its whole length, and nothing shrinks it. The view that is
-        // run is only written while nothing runs.
-        let (write, run) = unsafe {
-            let fd = libc::memfd_create(c"code".as_ptr(), libc::MFD_CLOEXEC);
-            assert!(fd >= 0);
-            let file = File::from_raw_fd(fd);
-            file.set_len(CODE_LEN as u64).unwrap();
-            let options = MmapOptions::new();
-            (options.map_mut(&file).unwrap(), options.map_exec(&file).unwrap())
-        };
+        let mut memory = CodeMemory::new(0).unwrap();
         let calls = Calls {
             load: load as *const () as usize,
             store: store as *const () as usize,
             perform: perform as *const () as usize,
         };
-        let (thunks, code) = Thunks::emit(run.as_ptr() as usize, &calls);
-        assert!(code.len() <= BLOCK_AT);
-        let mut machine = Machine {
-            write,
-            run,
+        let (thunks, code) = Thunks::emit(memory.fixed_base().0, &calls);
+        memory.set_fixed(&code);
+        Machine {
+            code: memory.fixed_base(),
+            links: Vec::new(),
+            memory,
             thunks,
             emitter: Emitter::new(),
             frame: Box::default(),
@@ -173,20 +166,19 @@ impl Machine {
                 sites: Vec::new(),
                 frame: std::ptr::null_mut(),
             }),
-        };
-        machine.write[..code.len()].copy_from_slice(&code);
-        machine
+        }
     }
 
     /// Runs a block from its beginning, with the frame's registers.
     pub(super) fn run(&mut self, block: &Block) -> Exit {
-        let place =
-            Place { at: self.run.as_ptr() as usize + BLOCK_AT, first_link: 100, first_perform: 7 };
+        self.memory.reserve(MAX_BLOCK_BYTES);
+        let place = Place { at: self.memory.next().0, first_link: 100, first_perform: 7 };
         let emitted = self
             .emitter
             .emit(block, place, &self.thunks)
             .unwrap_or_else(|_| panic!("refused {block:?}"));
-        self.write[BLOCK_AT..BLOCK_AT + emitted.code.len()].copy_from_slice(emitted.code);
+        self.code = self.memory.push(emitted.code);
+        self.links = emitted.links.to_vec();
         self.engine.words = vec![0; 7];
         for &insn in emitted.performs {
             self.engine.words.push(block.insns[insn as usize].word);
@@ -211,11 +203,12 @@ impl Machine {
         frame.jumps = self.jumps.as_ptr() as usize;
         frame.engine = &raw mut *self.engine as usize;
         frame.leave = 0;
+        frame.fp_dirty = 0;
         frame.mxcsr = GUEST_MXCSR;
         frame.mxcsr_host = 0x1f80;
         let frame = &raw mut *frame;
         self.engine.frame = frame;
-        let code = self.run.as_ptr().wrapping_add(BLOCK_AT);
+        let code = std::ptr::with_exposed_provenance::<u8>(self.code.0);
         // SAFETY: `enter` is the thunk of that type in executable memory, the code was made for its place and for
         // these thunks; it touches the frame, the tables and the memory set up above, which all live.
         let raw = unsafe {
@@ -235,34 +228,49 @@ impl Machine {
 
     /// Runs a block both ways and compares everything that can be seen.
     pub(super) fn compare(&mut self, block: &Block, regs: &[u64; 256]) {
-        let counter = 1000;
+        // Enough for one round of a block that leads to itself.
+        let counter = block.insns.len() as i64;
+        let mut engine = (*self.engine).clone();
+        let mut expected = *regs;
+        let mut evaluation = Evaluation::default();
+        let left = loop {
+            match evaluation.run(block, &mut expected, PAGE_VA, &mut engine) {
+                Left::Perform => {
+                    if !perform_word(block.insns[evaluation.insn].word, &mut expected) {
+                        break Left::Fault(());
+                    }
+                }
+                left => break left,
+            }
+        };
         self.frame.regs = *regs;
         self.frame.counter = counter;
-        let mut expected_engine = (*self.engine).clone();
-        let mut expected = *regs;
-        let (left, done) =
-            super::reference::run(block, &mut expected, PAGE_VA, &mut expected_engine);
         let exit = self.run(block);
         let show = |what: &str| format!("{what}\n{block:#x?}");
         for (slot, (is, should)) in self.frame.regs.iter().zip(&expected).enumerate() {
             assert_eq!(is, should, "{}", show(&format!("slot {slot}: {is:#x}, not {should:#x}")));
         }
-        assert!(left.allows(exit), "{}", show(&format!("{left:?} by {exit:?}")));
-        assert!(self.engine.memory == expected_engine.memory, "{}", show("memory"));
-        let counted = match left {
-            Left::Call => {
-                let site = self.engine.sites.last().expect("a call");
-                assert_eq!(u64::from(site.undone), block.insns.len() as u64 - done);
-                assert_eq!(site.at, block.insns[done as usize].at);
-                block.insns.len() as u64
+        assert!(self.engine.memory == engine.memory, "{}", show("memory"));
+        assert_eq!(self.frame.fp_dirty != 0, evaluation.fp_dirty, "{}", show("dirty"));
+        let link = |id: u32| self.links[id as usize - 100].target as u64 + PAGE_VA;
+        let (insn, insns) = (evaluation.insn, block.insns.len());
+        match (left, exit) {
+            (Left::To(va), Exit::Link(id)) => assert_eq!(link(id), va, "{}", show("link")),
+            (Left::To(va), Exit::Lookup) => {
+                assert_eq!(self.frame.next_pc, va, "{}", show("target"));
             }
-            _ => done,
-        };
-        assert_eq!(self.frame.counter, counter - counted as i64, "{}", show("counter"));
-        match left {
-            Left::Away(va) => assert_eq!(self.frame.next_pc, va, "{}", show("target")),
-            _ => assert_eq!(self.frame.next_pc, 0x5555),
+            (Left::To(va), Exit::Budget(at)) => {
+                assert_eq!((va, at), (PAGE_VA + block.start, block.start as u32));
+            }
+            (Left::Fault(()), Exit::Left) => {
+                let site = self.engine.sites.last().expect("a call");
+                assert_eq!(site.undone as usize, insns - insn);
+                assert_eq!(site.at, block.insns[insn].at);
+            }
+            _ => panic!("{}", show(&format!("{left:?} by {exit:?}"))),
         }
+        let counted = if exit == Exit::Left { insns } else { insn + 1 };
+        assert_eq!(self.frame.counter, counter - counted as i64, "{}", show("counter"));
         assert_eq!(self.frame.page_va, PAGE_VA);
     }
 }

@@ -3,6 +3,7 @@
 mod blocks;
 mod machine;
 mod ops;
+mod pinned;
 
 mod reference;
 

@@ -5,11 +5,11 @@ use mimic_cpu::riscv::insn::At;
 use mimic_cpu::riscv::sem::{Bin, Un};
 
 use super::machine::{MEMORY, Machine, PAGE_VA};
-use super::{EDGES, Random};
+use super::{EDGES, Random, reference};
 use crate::ir::{Block, Insn, Op, Slot, Val};
 use crate::x64::{Exit, supports};
 
-pub(super) const BINS: [Bin; 35] = [
+pub(super) const BINS: [Bin; 34] = [
     Bin::Add,
     Bin::Sub,
     Bin::And,
@@ -44,7 +44,6 @@ pub(super) const BINS: [Bin; 35] = [
     Bin::Divuw,
     Bin::Remw,
     Bin::Remuw,
-    Bin::Eq,
 ];
 
 pub(super) const UNS: [Un; 14] = [
@@ -189,6 +188,8 @@ fn two_operand_operations() {
                 let v = maker.push(Op::Bin(op, x, y));
                 maker.push(Op::Set(12, v));
                 machine.compare(&block(&maker.ops), &maker.regs);
+                let (is, should) = (machine.frame.regs[12], reference::bin(op, a, b));
+                assert_eq!(is, should, "{op:?} {a:#x} {b:#x}");
             }
         }
     }
@@ -202,6 +203,16 @@ fn one_operand_operations() {
         assert!(supports(&Op::Un(op, Val(0))), "{op:?}");
         for _ in 0..4 {
             each_kind(&mut machine, &mut random, |a, _| Op::Un(op, a), |r| (r.value(), r.value()));
+        }
+        for _ in 0..200 {
+            let a = random.value();
+            let mut maker = Maker::new(&mut random);
+            let x = maker.operand(Kind::Slot(10), 6, a);
+            let v = maker.push(Op::Un(op, x));
+            maker.push(Op::Set(12, v));
+            machine.compare(&block(&maker.ops), &maker.regs);
+            let (is, should) = (machine.frame.regs[12], reference::un(op, a));
+            assert_eq!(is, should, "{op:?} {a:#x}");
         }
     }
 }
@@ -307,7 +318,6 @@ fn loads_and_stores() {
 fn fences_and_marks() {
     let mut machine = Machine::new();
     machine.compare(&block(&[Op::Fence, Op::FpDirty]), &[0; 256]);
-    assert_eq!(machine.frame.fp_dirty, 1);
 }
 
 #[test]

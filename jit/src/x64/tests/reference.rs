@@ -1,10 +1,7 @@
-//! What blocks do, in the plainest Rust. The integer operations follow the RISC-V unprivileged manual.
+//! What the integer operations do, in the plainest Rust, after the RISC-V unprivileged manual. What blocks do
+//! says `ir::eval`.
 
-use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::sem::{Bin, Un};
-
-use crate::ir::{Block, Op, Val};
-use crate::x64::Exit;
 
 fn sext(value: u32) -> u64 {
     i64::from(value as i32) as u64
@@ -91,97 +88,4 @@ pub(super) fn un(op: Un, a: u64) -> u64 {
         Un::ZextH => a & 0xffff,
         Un::ZextW => a & 0xffff_ffff,
     }
-}
-
-/// What lies outside a block.
-pub(super) trait World {
-    /// `None` for a fault.
-    fn load(&mut self, va: u64, width: Width) -> Option<u64>;
-    /// Whether the block goes on.
-    fn store(&mut self, va: u64, width: Width, value: u64) -> bool;
-    /// Whether the block goes on.
-    fn perform(&mut self, word: u32, regs: &mut [u64; 256]) -> bool;
-}
-
-/// Where a block was left for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
-    /// A call out said so.
-    Call,
-    /// For an offset in the page.
-    Inside(u64),
-    /// For an address.
-    Away(u64),
-}
-
-impl Left {
-    /// Whether code may leave by `exit` for it.
-    pub(super) fn allows(self, exit: Exit) -> bool {
-        matches!(
-            (self, exit),
-            (Left::Call, Exit::Left)
-                | (Left::Inside(_), Exit::Link(_))
-                | (Left::Away(_), Exit::Lookup)
-        )
-    }
-}
-
-/// Performs a block. How it was left, and how many instructions it did (the one that left by a call counts
-/// if the call says so: it is not counted here).
-pub(super) fn run(
-    block: &Block,
-    regs: &mut [u64; 256],
-    page_va: u64,
-    world: &mut impl World,
-) -> (Left, u64) {
-    let mut values: Vec<u64> = Vec::new();
-    let leave = |target: i64| match u64::try_from(target) {
-        Ok(offset @ 0..4096) => Left::Inside(offset),
-        _ => Left::Away(page_va.wrapping_add(target as u64)),
-    };
-    for (i, op) in block.ops.iter().enumerate() {
-        let insn = block.insns.iter().rposition(|insn| insn.first as usize <= i).unwrap();
-        let v = |v: Val| values[v.0 as usize];
-        let mut result = 0;
-        match *op {
-            Op::Const(c) => result = c,
-            Op::Get(slot) => result = regs[slot as usize],
-            Op::Pc(offset) => result = page_va.wrapping_add(offset as u64),
-            Op::Bin(op, a, b) => result = bin(op, v(a), v(b)),
-            Op::Un(op, a) => result = un(op, v(a)),
-            Op::Select(c, a, b) => result = if v(c) != 0 { v(a) } else { v(b) },
-            Op::Load { addr, width } => match world.load(v(addr), width) {
-                Some(value) => result = value,
-                None => return (Left::Call, insn as u64),
-            },
-            Op::Store { addr, width, value } => {
-                if !world.store(v(addr), width, v(value)) {
-                    return (Left::Call, insn as u64);
-                }
-            }
-            Op::Set(slot, value) => {
-                if slot != 0 && slot != 32 {
-                    regs[slot as usize] = v(value);
-                }
-            }
-            Op::Perform => {
-                if !world.perform(block.insns[insn].word, regs) {
-                    return (Left::Call, insn as u64);
-                }
-            }
-            Op::Branch(c, target) => {
-                if v(c) != 0 {
-                    return (leave(target), insn as u64 + 1);
-                }
-            }
-            Op::Goto(target) => return (leave(target), block.insns.len() as u64),
-            Op::Jump(target) => return (Left::Away(v(target)), block.insns.len() as u64),
-            Op::Fence | Op::FpDirty => {}
-            Op::Unbox(_) | Op::Box(_) | Op::Fp1(..) | Op::Fp2(..) | Op::Fma(..) => {
-                panic!("{op:?}: integer blocks only")
-            }
-        }
-        values.push(result);
-    }
-    panic!("the block has no end")
 }
