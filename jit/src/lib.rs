@@ -6,6 +6,7 @@
 //!
 //! * [`ir`]: what a block of guest code does, in single-assignment form; its text and its evaluation.
 //! * [`riscv`]: what knows RISC-V: lifting its instructions into blocks.
+//! * [`x64`]: host code for a block.
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
@@ -14,3 +15,4 @@ pub mod ir;
 pub mod jumps;
 pub mod memory;
 pub mod riscv;
+pub mod x64;

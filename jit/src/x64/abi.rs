@@ -1,0 +1,117 @@
+//! The conventions between translated code, its thunks and the engine.
+//!
+//! Translated code runs with RBP = address of [`Frame::regs`], RSP = 0 mod 16 with [`SPILLS`] words above it
+//! for values that do not fit into registers, RAX, RCX, RDX and XMM0-3 free, guest registers in their
+//! [homes](super::homes), and the guest's MXCSR.
+
+use std::mem::offset_of;
+
+use mimic_cpu::bus::Width;
+use mimic_cpu::frame::Frame;
+use mimic_cpu::riscv::insn::At;
+
+const fn word(offset: usize) -> i32 {
+    offset as i32 - Frame::WORDS_BYTES as i32
+}
+
+/// Offsets of the frame's words from RBP.
+pub(super) const PAGE_VA: i32 = word(offset_of!(Frame, page_va));
+pub(super) const NEXT_PC: i32 = word(offset_of!(Frame, next_pc));
+pub(super) const COUNTER: i32 = word(offset_of!(Frame, counter));
+pub(super) const TLB: i32 = word(offset_of!(Frame, tlb));
+pub(super) const TLB_MASK: i32 = word(offset_of!(Frame, tlb_mask));
+pub(super) const JUMPS: i32 = word(offset_of!(Frame, jumps));
+pub(super) const ENGINE: i32 = word(offset_of!(Frame, engine));
+pub(super) const LEAVE: i32 = word(offset_of!(Frame, leave));
+pub(super) const MXCSR: i32 = word(offset_of!(Frame, mxcsr));
+pub(super) const MXCSR_HOST: i32 = word(offset_of!(Frame, mxcsr_host));
+pub(super) const FP_DIRTY: i32 = word(offset_of!(Frame, fp_dirty));
+
+/// Offsets in an entry of the TLB.
+pub(super) const READ_TAG: i32 = 0;
+pub(super) const WRITE_TAG: i32 = 8;
+pub(super) const ADDEND: i32 = 16;
+
+/// Entries of a jump cache: pairs of virtual address (odd if empty) and host code, at the index
+/// `(va >> 1) & (JUMPS_LEN - 1)`.
+pub const JUMPS_LEN: usize = 2048;
+
+/// Words on the host stack for values of a block.
+pub(super) const SPILLS: usize = 64;
+
+/// Where calls out of translated code lead: addresses of `extern "sysv64"` functions. The engine pointer
+/// they get is the frame's.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls {
+    /// `fn(engine, va: u64, site: u32) -> u64`: the value, zero-extended.
+    pub load: usize,
+    /// `fn(engine, va: u64, site: u32, value: u64)`: bits of the value above the width are arbitrary.
+    pub store: usize,
+    /// `fn(engine, index: u32, site: u32)`: performs the instruction that the engine numbered `index`.
+    pub perform: usize,
+}
+
+/// Why translated code was left: what `enter` returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// A call out asked for it; the engine's state is complete.
+    Left,
+    /// At a link that is not patched yet: its number.
+    Link(u32),
+    /// The jump cache does not know the address in the frame's `next_pc`.
+    Lookup,
+    /// The counter ran out at the block at this offset in its page; nothing of it was done or counted.
+    Budget(u32),
+}
+
+/// The upper halves of what `enter` returns; 0 is [`Exit::Left`].
+pub(super) const EXIT_LINK: u32 = 1;
+pub(super) const EXIT_LOOKUP: u32 = 2;
+pub(super) const EXIT_BUDGET: u32 = 3;
+
+impl Exit {
+    /// Reads what `enter` returned.
+    #[must_use]
+    pub const fn decode(raw: u64) -> Self {
+        let payload = raw as u32;
+        match (raw >> 32) as u32 {
+            EXIT_LINK => Exit::Link(payload),
+            EXIT_LOOKUP => Exit::Lookup,
+            EXIT_BUDGET => Exit::Budget(payload),
+            _ => Exit::Left,
+        }
+    }
+}
+
+/// What a call out passes to say where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallSite {
+    /// The guest instruction's place in its page.
+    pub at: At,
+    /// Width of the memory access (of no meaning to `perform`).
+    pub width: Width,
+    /// Instructions of the block from this one on.
+    pub undone: u32,
+}
+
+impl CallSite {
+    /// Packs it into the word passed.
+    #[must_use]
+    pub const fn encode(self) -> u32 {
+        let long = (self.at.bytes() == 4) as u32;
+        self.at.offset() as u32 | long | (self.width as u32) << 12 | self.undone << 16
+    }
+
+    /// Unpacks it.
+    #[must_use]
+    pub const fn decode(word: u32) -> Self {
+        let width = match word >> 12 & 3 {
+            0 => Width::Byte,
+            1 => Width::Half,
+            2 => Width::Word,
+            _ => Width::Double,
+        };
+        let at = At::new((word & 0xffe) as u64, if word & 1 != 0 { 4 } else { 2 });
+        CallSite { at, width, undone: word >> 16 }
+    }
+}

@@ -1,0 +1,316 @@
+//! Emission of x86-64 code for a block.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `homes` | which guest registers live in which host registers |
+//! | `abi` | the frame's words, calls out, reasons to leave |
+//! | `thunks` | the code that all blocks share |
+//! | `asm` | the encoder |
+//! | `alloc` | where values are while a block is emitted |
+//! | `int`, `fp` | operations on values |
+//! | `mem` | loads and stores |
+//! | `exits` | entry, branches, jumps, links |
+
+mod abi;
+mod alloc;
+mod asm;
+mod exits;
+mod fp;
+mod homes;
+mod int;
+mod mem;
+#[cfg(test)]
+mod tests;
+mod thunks;
+
+use mimic_cpu::bus::Width;
+use mimic_cpu::riscv::sem::{Bin, Un};
+
+use self::abi::FP_DIRTY;
+use self::alloc::{Alloc, Loc};
+use self::asm::{Code, Fix, Mem, RBP, Reg};
+use crate::ir::{Block, Insn, Op, Slot};
+
+pub use self::abi::{CallSite, Calls, Exit, JUMPS_LEN};
+pub use self::thunks::Thunks;
+
+/// What the host's processor offers beyond x86-64's baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostFeatures {
+    /// ANDN, TZCNT.
+    pub bmi1: bool,
+    /// SHLX and its like, RORX, MULX.
+    pub bmi2: bool,
+    /// LZCNT.
+    pub lzcnt: bool,
+    /// POPCNT.
+    pub popcnt: bool,
+    /// PCLMULQDQ.
+    pub pclmulqdq: bool,
+    /// PEXTRQ.
+    pub sse41: bool,
+}
+
+impl HostFeatures {
+    /// Asks the processor.
+    #[must_use]
+    pub fn detect() -> Self {
+        HostFeatures {
+            bmi1: is_x86_feature_detected!("bmi1"),
+            bmi2: is_x86_feature_detected!("bmi2"),
+            lzcnt: is_x86_feature_detected!("lzcnt"),
+            popcnt: is_x86_feature_detected!("popcnt"),
+            pclmulqdq: is_x86_feature_detected!("pclmulqdq"),
+            sse41: is_x86_feature_detected!("sse4.1"),
+        }
+    }
+
+    fn supports(self, op: &Op) -> bool {
+        match op {
+            Op::Bin(op, ..) => match op {
+                Bin::Sll | Bin::Srl | Bin::Sra => self.bmi2,
+                Bin::Rol | Bin::Ror | Bin::Rolw | Bin::Rorw => self.bmi2,
+                Bin::Mulhu | Bin::Mulhsu => self.bmi2,
+                Bin::And => self.bmi1,
+                Bin::Clmul | Bin::Clmulh | Bin::Clmulr => self.pclmulqdq && self.sse41,
+                _ => true,
+            },
+            Op::Un(op, ..) => match op {
+                Un::Clz | Un::Clzw => self.lzcnt,
+                Un::Ctz | Un::Ctzw => self.bmi1,
+                Un::Cpop | Un::Cpopw => self.popcnt,
+                _ => true,
+            },
+            Op::Unbox(_) | Op::Box(_) | Op::Fp1(..) | Op::Fp2(..) | Op::Fma(..) => {
+                fp::supports(op, self)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Whether there is host code for an operation on this host. Blocks must have no other.
+#[must_use]
+pub fn supports(op: &Op) -> bool {
+    HostFeatures::detect().supports(op)
+}
+
+/// A jump to another block of the page: until it is patched it asks the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkSite {
+    /// Offset in the block's code of the jump's 32-bit displacement, which counts from its end.
+    pub rel32_offset: u32,
+    /// Offset of the target in the page.
+    pub target: i64,
+}
+
+/// The code of a block. Its entry is its first byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Emitted<'a> {
+    /// The code, for the address it was made for.
+    pub code: &'a [u8],
+    /// Its links; their numbers count from `Place::first_link`.
+    pub links: &'a [LinkSite],
+    /// The instructions of the block that are performed by calls out, by index; the numbers that the calls pass
+    /// count from `Place::first_perform`.
+    pub performs: &'a [u32],
+    /// For each guest instruction, where its code begins. Code out of line comes after the last one's.
+    pub map: &'a [u32],
+    /// Where the code out of line begins.
+    pub out_of_line: u32,
+}
+
+/// Where a block's code will be, and the numbers it may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Address at which the code will run.
+    pub at: usize,
+    /// Number of its first link.
+    pub first_link: u32,
+    /// Number of its first performed instruction.
+    pub first_perform: u32,
+}
+
+/// The block cannot be emitted: it has an operation that is not [supported](supports), or needs more room for
+/// values than there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// Code out of line, emitted after the block.
+#[derive(Clone, Copy, Debug)]
+enum Stub {
+    Budget(Fix),
+    Load(mem::SlowLoad),
+    Store(mem::SlowStore),
+    Exit(exits::SideExit),
+    Link { jump: Fix, id: u32 },
+    Division { special: Fix, back: u32, division: int::Division },
+}
+
+/// Emits blocks, one after the other.
+#[derive(Debug)]
+pub struct Emitter {
+    code: Code,
+    alloc: Alloc,
+    features: HostFeatures,
+    ops: Vec<Op>,
+    insns: Vec<Insn>,
+    stubs: Vec<Stub>,
+    links: Vec<LinkSite>,
+    performs: Vec<u32>,
+    map: Vec<u32>,
+    /// Offset of the block in its page.
+    start: u64,
+    first_link: u32,
+    first_perform: u32,
+    /// Guest instructions of the block.
+    count: u32,
+    /// Index of the current one.
+    insn: u32,
+    /// The operation after what has been emitted.
+    next: u32,
+    /// The guest register, and its home, that the value being computed is for.
+    target: Option<(Slot, Reg)>,
+}
+
+impl Default for Emitter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Emitter {
+    /// An emitter for this host.
+    #[must_use]
+    pub fn new() -> Self {
+        Emitter {
+            code: Code::default(),
+            alloc: Alloc::default(),
+            features: HostFeatures::detect(),
+            ops: Vec::new(),
+            insns: Vec::new(),
+            stubs: Vec::new(),
+            links: Vec::new(),
+            performs: Vec::new(),
+            map: Vec::new(),
+            start: 0,
+            first_link: 0,
+            first_perform: 0,
+            count: 0,
+            insn: 0,
+            next: 0,
+            target: None,
+        }
+    }
+
+    /// Emits a block.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn emit(
+        &mut self,
+        block: &Block,
+        place: Place,
+        thunks: &Thunks,
+    ) -> Result<Emitted<'_>, Refused> {
+        self.begin(block, place);
+        exits::prologue(self);
+        while (self.next as usize) < self.ops.len() {
+            let i = self.next;
+            while let Some(insn) = self.insns.get(self.map.len())
+                && insn.first <= i
+            {
+                self.insn = self.map.len() as u32;
+                self.map.push(self.code.here());
+            }
+            self.next = i + 1;
+            self.op(i, thunks);
+            if self.alloc.failed {
+                return Err(Refused);
+            }
+            for v in self.ops[i as usize].operands() {
+                self.alloc.release_spill(v, i);
+            }
+            self.alloc.end_op(i);
+        }
+        let out_of_line = self.code.here();
+        let mut k = 0;
+        while let Some(&stub) = self.stubs.get(k) {
+            self.stub(stub, thunks);
+            k += 1;
+        }
+        Ok(Emitted {
+            code: self.code.bytes(),
+            links: &self.links,
+            performs: &self.performs,
+            map: &self.map,
+            out_of_line,
+        })
+    }
+
+    fn begin(&mut self, block: &Block, place: Place) {
+        self.code.start(place.at);
+        self.alloc.start(block);
+        self.ops.clone_from(&block.ops);
+        self.insns.clone_from(&block.insns);
+        self.stubs.clear();
+        self.links.clear();
+        self.performs.clear();
+        self.map.clear();
+        self.start = block.start;
+        self.first_link = place.first_link;
+        self.first_perform = place.first_perform;
+        self.count = block.insns.len() as u32;
+        self.insn = 0;
+        self.next = 0;
+        self.target = None;
+    }
+
+    fn op(&mut self, i: u32, thunks: &Thunks) {
+        let op = self.ops[i as usize];
+        let value = self.alloc.values[i as usize];
+        if op.is_pure() && value.uses == 0 {
+            return;
+        }
+        match op {
+            Op::Const(c) => self.set_loc(i, Loc::Const(c)),
+            Op::Get(slot) => self.set_alias(i, slot),
+            Op::Load { addr, width } => mem::load(self, i, addr, width),
+            Op::Store { addr, width, value } => mem::store(self, i, addr, width, value),
+            Op::Set(slot, v) => self.set(i, slot, v),
+            Op::Fence => exits::fence(self),
+            Op::FpDirty => self.code.store_imm(Width::Byte, Mem::new(RBP, FP_DIRTY), 1),
+            Op::Perform => exits::perform(self, i, thunks),
+            Op::Branch(cond, target) => exits::branch(self, cond, target),
+            Op::Jump(target) => exits::jump(self, target, thunks),
+            Op::Goto(target) => exits::goto(self, target, thunks),
+            _ if value.is_deferred() => self.set_loc(i, Loc::Deferred),
+            _ => {
+                self.aim(i, i);
+                self.compute(i);
+            }
+        }
+    }
+
+    fn stub(&mut self, stub: Stub, thunks: &Thunks) {
+        match stub {
+            Stub::Budget(out) => exits::budget(self, out, thunks),
+            Stub::Load(slow) => slow.emit(&mut self.code, thunks),
+            Stub::Store(slow) => slow.emit(self, thunks),
+            Stub::Exit(exit) => exit.emit(self, thunks),
+            Stub::Link { jump, id } => exits::link(self, jump, id, thunks),
+            Stub::Division { special, back, division } => {
+                self.code.bind(special);
+                division.special(&mut self.code);
+                let jump = self.code.jmp();
+                self.code.bind_to(jump, back);
+            }
+        }
+    }
+
+    /// What a call out from the current instruction passes.
+    fn site(&self, width: Width) -> u32 {
+        let at = self.insns[self.insn as usize].at;
+        CallSite { at, width, undone: self.count - self.insn }.encode()
+    }
+}

@@ -1,0 +1,214 @@
+//! Random blocks: of operations, and lifted from random guest code.
+
+use mimic_cpu::bus::Width;
+use mimic_cpu::riscv::insn::{self, At, Format};
+use mimic_cpu::riscv::sem::Bin;
+
+use super::Random;
+use super::machine::{MEMORY, Machine};
+use super::ops::{BINS, UNS};
+use crate::ir::opt::Passes;
+use crate::ir::{Block, Insn, Op, Slot, Val};
+use crate::riscv::lift::{Lifter, ModeKey};
+use crate::x64::supports;
+
+const SLOTS: [Slot; 15] = [1, 2, 5, 6, 8, 10, 10, 11, 12, 16, 20, 31, 64, 70, 74];
+/// Registers that hold addresses.
+const POINTERS: [Slot; 3] = [9, 13, 21];
+
+struct Maker<'a> {
+    random: &'a mut Random,
+    ops: Vec<Op>,
+    values: Vec<Val>,
+}
+
+impl Maker<'_> {
+    fn push(&mut self, op: Op) -> Val {
+        self.ops.push(op);
+        Val(self.ops.len() as u32 - 1)
+    }
+
+    fn make(&mut self, op: Op) -> Val {
+        let v = self.push(op);
+        self.values.push(v);
+        v
+    }
+
+    /// A value made lately, or a new one.
+    fn value(&mut self) -> Val {
+        let lately = self.values.len().min(12);
+        match self.random.below(8) {
+            0 => {
+                let constant = self.random.value();
+                self.make(Op::Const(constant))
+            }
+            1..4 => {
+                let slot = self.random.pick(&SLOTS);
+                self.make(Op::Get(slot))
+            }
+            _ if lately == 0 => self.make(Op::Pc(0x123)),
+            _ => self.values[self.values.len() - 1 - self.random.below(lately)],
+        }
+    }
+
+    fn address(&mut self) -> Val {
+        let slot = self.random.pick(&POINTERS);
+        let base = self.push(Op::Get(slot));
+        let offset = self.random.pick(&[0, 1, 8, 16, 2040, -2048i64]);
+        let offset = self.push(Op::Const(offset as u64));
+        self.push(Op::Bin(Bin::Add, base, offset))
+    }
+
+    fn op(&mut self) {
+        let width = self.random.pick(&[
+            Width::Byte,
+            Width::Half,
+            Width::Word,
+            Width::Double,
+            Width::Double,
+        ]);
+        match self.random.below(16) {
+            0..5 => {
+                let (a, b, op) = (self.value(), self.value(), self.random.pick(&BINS));
+                self.make(Op::Bin(op, a, b));
+            }
+            5 => {
+                let (a, op) = (self.value(), self.random.pick(&UNS));
+                self.make(Op::Un(op, a));
+            }
+            6 => {
+                let (a, b, op) = (self.value(), self.value(), self.random.pick(&BINS[8..11]));
+                let cond = self.make(Op::Bin(op, a, b));
+                let (a, b) = (self.value(), self.value());
+                self.make(Op::Select(cond, a, b));
+            }
+            7 => {
+                let (c, a, b) = (self.value(), self.value(), self.value());
+                self.make(Op::Select(c, a, b));
+            }
+            8..13 => {
+                let (slot, v) = (self.random.pick(&SLOTS), self.value());
+                self.push(Op::Set(slot, v));
+            }
+            13 => {
+                let addr = self.address();
+                let v = self.make(Op::Load { addr, width });
+                let (slot, op) = (self.random.pick(&SLOTS), self.random.pick(&UNS));
+                match self.random.below(3) {
+                    0 => {
+                        self.push(Op::Set(slot, v));
+                    }
+                    1 => {
+                        let v = self.make(Op::Un(op, v));
+                        self.push(Op::Set(slot, v));
+                    }
+                    _ => {}
+                }
+            }
+            14 => {
+                let value = self.value();
+                let addr = self.address();
+                self.push(Op::Store { addr, width, value });
+            }
+            _ => {
+                let (a, b, op) = (self.value(), self.value(), self.random.pick(&BINS[8..11]));
+                let mut cond = self.make(Op::Bin(op, a, b));
+                if self.random.below(2) == 0 {
+                    let zero = self.push(Op::Const(0));
+                    cond = self.push(Op::Bin(Bin::Eq, cond, zero));
+                }
+                // Not often, so that blocks are usually long.
+                let always = self.push(Op::Get(3));
+                let cond = self.push(Op::Bin(Bin::And, cond, always));
+                let target = self.random.pick(&[0x200, 0x400, -4, 0x1000, 0x12_3456]);
+                self.push(Op::Branch(cond, target));
+            }
+        }
+    }
+}
+
+fn block(random: &mut Random) -> Block {
+    let mut maker = Maker { random, ops: Vec::new(), values: Vec::new() };
+    let mut insns = Vec::new();
+    let count = 1 + maker.random.below(24);
+    for k in 0..count {
+        let at = At::new(0x400 + 4 * k as u64, 4);
+        let word = maker.random.next() as u32;
+        insns.push(Insn { at, word, first: maker.ops.len() as u32 });
+        if maker.random.below(30) == 0 {
+            maker.push(Op::Perform);
+            continue;
+        }
+        for _ in 0..1 + maker.random.below(4) {
+            maker.op();
+        }
+    }
+    if maker.random.below(3) == 0 {
+        let target = maker.value();
+        let mask = maker.push(Op::Const(!1));
+        let target = maker.push(Op::Bin(Bin::And, target, mask));
+        maker.push(Op::Jump(target));
+    } else {
+        let target = maker.random.pick(&[0, 0xffe, 0x1000, -0x2000]);
+        maker.push(Op::Goto(target));
+    }
+    Block { start: 0x400, insns, ops: maker.ops }
+}
+
+fn regs(random: &mut Random) -> [u64; 256] {
+    let mut regs = [0; 256];
+    for (slot, reg) in regs.iter_mut().enumerate() {
+        if matches!(slot, 1..32 | 64..96) {
+            *reg = random.value();
+        }
+    }
+    // Branches follow it seldom.
+    regs[3] = u64::from(random.below(4) == 0);
+    for slot in POINTERS {
+        regs[slot as usize] = MEMORY + random.below(3 * 4096 + 100) as u64;
+    }
+    regs
+}
+
+#[test]
+fn of_random_operations() {
+    let mut machine = Machine::new();
+    let mut random = Random(0x1234_5678);
+    for _ in 0..20_000 {
+        let block = block(&mut random);
+        for _ in 0..2 {
+            machine.compare(&block, &regs(&mut random));
+        }
+    }
+}
+
+#[test]
+fn of_random_guest_code() {
+    let mut machine = Machine::new();
+    let mut random = Random(0x8765_4321);
+    let rows = insn::tables::<Lifter>();
+    for k in 0..30_000 {
+        let passes = if k % 4 == 0 { Passes::empty() } else { Passes::all() };
+        let mut lifter = Lifter::new(passes, supports);
+        let mut code = Vec::new();
+        for _ in 0..1 + random.below(20) {
+            let row = &rows[random.below(rows.len())];
+            let mut word = row.pattern.value | random.next() as u32 & !row.pattern.mask;
+            if matches!(row.format, Format::I | Format::S) && random.below(2) == 0 {
+                // A base register that points into memory, most likely.
+                word = word & !(0x1f << 15) | u32::from(random.pick(&POINTERS)) << 15;
+            }
+            if row.pattern.matches(word) {
+                code.push(word);
+            }
+        }
+        let read = |at: u64| {
+            let at = (at as usize - 0x400) / 2;
+            code.get(at / 2).map_or(0, |word| (word >> (16 * (at % 2))) as u16)
+        };
+        let block = lifter.lift_block(read, 0x400, ModeKey { fp: false }).unwrap();
+        for _ in 0..2 {
+            machine.compare(block, &regs(&mut random));
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Runs emitted code: executable memory, a frame, a TLB, and an engine's calls.
+#![allow(unsafe_code)] // Emitted code is run.
+
+use mimic_cpu::bus::Width;
+use mimic_cpu::frame::Frame;
+
+use crate::ir::Block;
+use crate::ir::eval::{Evaluation, Left, Memory};
+use crate::memory::{CodeMemory, CodePtr};
+use crate::x64::{CallSite, Calls, Emitter, Exit, JUMPS_LEN, LinkSite, Place, Thunks};
+
+/// Virtual addresses of the memory: four pages. The TLB knows the first for loads and stores and the second for
+/// loads; the fourth faults.
+pub(super) const MEMORY: u64 = 0x7fff_f000;
+pub(super) const MEMORY_LEN: usize = 4 * 4096;
+pub(super) const PAGE_VA: u64 = 0xffff_ffc0_1234_5000;
+const ENTRIES: usize = 16;
+const MAX_BLOCK_BYTES: usize = 48 << 10;
+/// Bits that calls out must restore; the lowest six are sticky.
+pub(super) const GUEST_MXCSR: u32 = 0x1f80 | 0x20;
+
+/// What calls out of translated code act on.
+#[derive(Clone)]
+pub(super) struct Engine {
+    pub(super) memory: Vec<u8>,
+    /// The instruction words behind the numbers that `perform` gets.
+    words: Vec<u32>,
+    /// Calls, for tests that look at them.
+    pub(super) sites: Vec<CallSite>,
+    frame: *mut Frame,
+}
+
+fn index(va: u64, width: Width) -> Option<usize> {
+    let offset = va.wrapping_sub(MEMORY);
+    let end = offset.checked_add(width.bytes())?;
+    (end <= MEMORY_LEN as u64 - 4096).then_some(offset as usize)
+}
+
+impl Memory for Engine {
+    type Fault = ();
+
+    fn load(&mut self, va: u64, width: Width) -> Result<u64, ()> {
+        let from = index(va, width).ok_or(())?;
+        let mut bytes = [0; 8];
+        let len = width.bytes() as usize;
+        bytes[..len].copy_from_slice(&self.memory[from..from + len]);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn store(&mut self, va: u64, width: Width, value: u64) -> Result<(), ()> {
+        let to = index(va, width).ok_or(())?;
+        let len = width.bytes() as usize;
+        self.memory[to..to + len].copy_from_slice(&value.to_le_bytes()[..len]);
+        Ok(())
+    }
+}
+
+/// Performs an instruction that has no operations: changes registers, some with homes and some without. Whether
+/// the block goes on: after every fourth instruction word it does not.
+fn perform_word(word: u32, regs: &mut [u64; 256]) -> bool {
+    for (k, slot) in [1usize, 5, 10, 16, 31, 64, 70, 74, 80].into_iter().enumerate() {
+        regs[slot] = regs[slot].rotate_left(word % 64) ^ regs[10 + k] ^ u64::from(word);
+    }
+    word >> 7 & 3 != 3
+}
+
+/// Fills every register that a called function may change.
+fn clobber() {
+    // SAFETY: every register that is written is declared.
+    unsafe {
+        std::arch::asm!(
+            "mov rdi, -1", "mov rsi, -2", "mov r8, -3", "mov r9, -4", "mov r10, -5", "mov r11, -6",
+            "mov rax, -7", "mov rcx, -8", "mov rdx, -9",
+            "pcmpeqd xmm0, xmm0", "pcmpeqd xmm1, xmm1", "pcmpeqd xmm2, xmm2", "pcmpeqd xmm3, xmm3",
+            "pcmpeqd xmm4, xmm4", "pcmpeqd xmm5, xmm5", "pcmpeqd xmm6, xmm6", "pcmpeqd xmm7, xmm7",
+            "pcmpeqd xmm8, xmm8", "pcmpeqd xmm9, xmm9", "pcmpeqd xmm10, xmm10",
+            "pcmpeqd xmm11, xmm11", "pcmpeqd xmm12, xmm12", "pcmpeqd xmm13, xmm13",
+            "pcmpeqd xmm14, xmm14", "pcmpeqd xmm15, xmm15",
+            out("rdi") _, out("rsi") _, out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+            out("rax") _, out("rcx") _, out("rdx") _,
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
+            out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+            out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
+            out("xmm15") _,
+        );
+    }
+}
+
+fn mxcsr() -> u32 {
+    let mut value = 0u32;
+    // SAFETY: stores 4 bytes into `value`.
+    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut value) };
+    value
+}
+
+/// What every call out finds and leaves.
+fn called(engine: &mut Engine, site: u32) {
+    assert_eq!(mxcsr() & !0x3f, 0x1f80, "calls run with the host's MXCSR");
+    // SAFETY: the frame outlives the run; nobody else uses it during a call.
+    assert_eq!(unsafe { (*engine.frame).mxcsr }, GUEST_MXCSR);
+    engine.sites.push(CallSite::decode(site));
+}
+
+extern "sysv64" fn load(engine: &mut Engine, va: u64, site: u32) -> u64 {
+    called(engine, site);
+    let value = Memory::load(engine, va, CallSite::decode(site).width);
+    // SAFETY: as in `called`.
+    unsafe { (*engine.frame).leave = u64::from(value.is_err()) };
+    clobber();
+    value.unwrap_or(0xdead)
+}
+
+extern "sysv64" fn store(engine: &mut Engine, va: u64, site: u32, value: u64) {
+    called(engine, site);
+    let done = Memory::store(engine, va, CallSite::decode(site).width, value);
+    // SAFETY: as in `called`.
+    unsafe { (*engine.frame).leave = u64::from(done.is_err()) };
+    clobber();
+}
+
+extern "sysv64" fn perform(engine: &mut Engine, index: u32, site: u32) {
+    called(engine, site);
+    let word = engine.words[index as usize];
+    // SAFETY: as in `called`.
+    let frame = unsafe { &mut *engine.frame };
+    frame.leave = u64::from(!perform_word(word, &mut frame.regs));
+    clobber();
+}
+
+/// Everything to run blocks.
+pub(super) struct Machine {
+    memory: CodeMemory,
+    /// The last block's code, and its links.
+    code: CodePtr,
+    links: Vec<LinkSite>,
+    pub(super) thunks: Thunks,
+    pub(super) emitter: Emitter,
+    pub(super) frame: Box<Frame>,
+    tlb: Vec<[u64; 4]>,
+    jumps: Vec<[u64; 2]>,
+    pub(super) engine: Box<Engine>,
+}
+
+impl Machine {
+    pub(super) fn new() -> Self {
+        let mut memory = CodeMemory::new(0).unwrap();
+        let calls = Calls {
+            load: load as *const () as usize,
+            store: store as *const () as usize,
+            perform: perform as *const () as usize,
+        };
+        let (thunks, code) = Thunks::emit(memory.fixed_base().0, &calls);
+        memory.set_fixed(&code);
+        Machine {
+            code: memory.fixed_base(),
+            links: Vec::new(),
+            memory,
+            thunks,
+            emitter: Emitter::new(),
+            frame: Box::default(),
+            tlb: vec![[0xfff; 4]; ENTRIES],
+            jumps: vec![[1, 0]; JUMPS_LEN],
+            engine: Box::new(Engine {
+                memory: vec![0; MEMORY_LEN],
+                words: Vec::new(),
+                sites: Vec::new(),
+                frame: std::ptr::null_mut(),
+            }),
+        }
+    }
+
+    /// Runs a block from its beginning, with the frame's registers.
+    pub(super) fn run(&mut self, block: &Block) -> Exit {
+        self.memory.reserve(MAX_BLOCK_BYTES);
+        let place = Place { at: self.memory.next().0, first_link: 100, first_perform: 7 };
+        let emitted = self
+            .emitter
+            .emit(block, place, &self.thunks)
+            .unwrap_or_else(|_| panic!("refused {block:?}"));
+        self.code = self.memory.push(emitted.code);
+        self.links = emitted.links.to_vec();
+        self.engine.words = vec![0; 7];
+        for &insn in emitted.performs {
+            self.engine.words.push(block.insns[insn as usize].word);
+        }
+        self.again()
+    }
+
+    /// Runs the same block again.
+    pub(super) fn again(&mut self) -> Exit {
+        let host = self.engine.memory.as_ptr() as u64;
+        let addend = host.wrapping_sub(MEMORY);
+        for (page, tags) in [(0, [true, true]), (1, [true, false])] {
+            let va = MEMORY + page * 4096;
+            let tag = |known| if known { va } else { 0xfff };
+            self.tlb[(va >> 12) as usize % ENTRIES] = [tag(tags[0]), tag(tags[1]), addend, 0];
+        }
+        let frame = &mut *self.frame;
+        frame.page_va = PAGE_VA;
+        frame.next_pc = 0x5555;
+        frame.tlb = self.tlb.as_ptr() as usize;
+        frame.tlb_mask = (ENTRIES as u64 - 1) * 32;
+        frame.jumps = self.jumps.as_ptr() as usize;
+        frame.engine = &raw mut *self.engine as usize;
+        frame.leave = 0;
+        frame.fp_dirty = 0;
+        frame.mxcsr = GUEST_MXCSR;
+        frame.mxcsr_host = 0x1f80;
+        let frame = &raw mut *frame;
+        self.engine.frame = frame;
+        let code = std::ptr::with_exposed_provenance::<u8>(self.code.0);
+        // SAFETY: `enter` is the thunk of that type in executable memory, the code was made for its place and for
+        // these thunks; it touches the frame, the tables and the memory set up above, which all live.
+        let raw = unsafe {
+            let enter: extern "sysv64" fn(*mut u64, *const u8) -> u64 =
+                std::mem::transmute(self.thunks.enter);
+            enter((&raw mut (*frame).regs).cast(), code)
+        };
+        assert_eq!(mxcsr() & !0x3f, 0x1f80);
+        assert_eq!(self.frame.mxcsr, GUEST_MXCSR);
+        Exit::decode(raw)
+    }
+
+    /// Makes the jump cache know an address by code that returns `value` from `enter` (as the thunk for links would).
+    pub(super) fn know(&mut self, va: u64) {
+        self.jumps[(va >> 1) as usize % JUMPS_LEN] = [va, self.thunks.budget as u64];
+    }
+
+    /// Runs a block both ways and compares everything that can be seen.
+    pub(super) fn compare(&mut self, block: &Block, regs: &[u64; 256]) {
+        // Enough for one round of a block that leads to itself.
+        let counter = block.insns.len() as i64;
+        let mut engine = (*self.engine).clone();
+        let mut expected = *regs;
+        let mut evaluation = Evaluation::default();
+        let left = loop {
+            match evaluation.run(block, &mut expected, PAGE_VA, &mut engine) {
+                Left::Perform => {
+                    if !perform_word(block.insns[evaluation.insn].word, &mut expected) {
+                        break Left::Fault(());
+                    }
+                }
+                left => break left,
+            }
+        };
+        self.frame.regs = *regs;
+        self.frame.counter = counter;
+        let exit = self.run(block);
+        let show = |what: &str| format!("{what}\n{block:#x?}");
+        for (slot, (is, should)) in self.frame.regs.iter().zip(&expected).enumerate() {
+            assert_eq!(is, should, "{}", show(&format!("slot {slot}: {is:#x}, not {should:#x}")));
+        }
+        assert!(self.engine.memory == engine.memory, "{}", show("memory"));
+        assert_eq!(self.frame.fp_dirty != 0, evaluation.fp_dirty, "{}", show("dirty"));
+        let link = |id: u32| self.links[id as usize - 100].target as u64 + PAGE_VA;
+        let (insn, insns) = (evaluation.insn, block.insns.len());
+        match (left, exit) {
+            (Left::To(va), Exit::Link(id)) => assert_eq!(link(id), va, "{}", show("link")),
+            (Left::To(va), Exit::Lookup) => {
+                assert_eq!(self.frame.next_pc, va, "{}", show("target"));
+            }
+            (Left::To(va), Exit::Budget(at)) => {
+                assert_eq!((va, at), (PAGE_VA + block.start, block.start as u32));
+            }
+            (Left::Fault(()), Exit::Left) => {
+                let site = self.engine.sites.last().expect("a call");
+                assert_eq!(site.undone as usize, insns - insn);
+                assert_eq!(site.at, block.insns[insn].at);
+            }
+            _ => panic!("{}", show(&format!("{left:?} by {exit:?}"))),
+        }
+        let counted = if exit == Exit::Left { insns } else { insn + 1 };
+        assert_eq!(self.frame.counter, counter - counted as i64, "{}", show("counter"));
+        assert_eq!(self.frame.page_va, PAGE_VA);
+    }
+}

@@ -1,0 +1,214 @@
+//! The code that all blocks share: entry, exits, calls out.
+#![allow(clippy::useless_conversion)] // In what `dynasm!` expands to.
+
+use dynasmrt::x64::X64Relocation;
+use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
+
+use super::abi::{
+    Calls, ENGINE, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR, MXCSR_HOST, NEXT_PC, SPILLS,
+};
+use super::homes::{GPRS, VOLATILE_GPRS, XMMS};
+use crate::ir::Slot;
+
+/// Stack below the six saved registers and the return address: room for spilled values, and 16-aligned.
+const ROOM: i32 = 8 * SPILLS as i32 + 8;
+/// Stack of a thunk that was called: room for XMM0-3, and 16-aligned again.
+const THUNK_ROOM: i32 = 40;
+
+/// Addresses of the shared code.
+#[derive(Clone, Copy, Debug)]
+pub struct Thunks {
+    /// `extern "sysv64" fn(regs: *mut u64, code: *const u8) -> u64`: runs translated code until it is left;
+    /// [`Exit::decode`](super::Exit::decode) reads the result. `regs` is the address of the frame's registers.
+    pub enter: usize,
+    /// Leaves: the link number is in EAX.
+    pub(super) link: usize,
+    /// Leaves: the virtual address, which the jump cache does not know, is in RAX.
+    pub(super) lookup: usize,
+    /// Leaves: the block's offset is in EAX.
+    pub(super) budget: usize,
+    /// Called: va in RAX, site in ECX; value in RAX. Keeps XMM0-3.
+    pub(super) load: usize,
+    /// Called: va in RAX, site in ECX, value in RDX. Keeps XMM0-3.
+    pub(super) store: usize,
+    /// Called: index in EAX, site in ECX. Keeps nothing but the spilled values.
+    pub(super) perform: usize,
+}
+
+type Asm = VecAssembler<X64Relocation>;
+
+fn offset(slot: Slot) -> i32 {
+    8 * i32::from(slot)
+}
+
+fn save_gprs(ops: &mut Asm, homes: &[(Slot, u8)]) {
+    for &(slot, reg) in homes {
+        dynasm!(ops; .arch x64; mov [rbp + offset(slot)], Rq(reg));
+    }
+}
+
+fn load_gprs(ops: &mut Asm, homes: &[(Slot, u8)]) {
+    for &(slot, reg) in homes {
+        dynasm!(ops; .arch x64; mov Rq(reg), [rbp + offset(slot)]);
+    }
+}
+
+fn save_xmms(ops: &mut Asm) {
+    for (slot, reg) in XMMS {
+        dynasm!(ops; .arch x64; movq [rbp + offset(slot)], Rx(reg));
+    }
+}
+
+fn load_xmms(ops: &mut Asm) {
+    for (slot, reg) in XMMS {
+        dynasm!(ops; .arch x64; movq Rx(reg), [rbp + offset(slot)]);
+    }
+}
+
+/// Calls a function of the host with its MXCSR.
+fn call_host(ops: &mut Asm, function: usize) {
+    dynasm!(ops; .arch x64
+        ; stmxcsr [rbp + MXCSR]
+        ; ldmxcsr [rbp + MXCSR_HOST]
+        ; mov rdi, [rbp + ENGINE]
+        ; mov rax, QWORD function as i64
+        ; call rax
+        ; ldmxcsr [rbp + MXCSR]
+    );
+}
+
+/// A thunk for a memory access: keeps all but the scratch registers.
+fn access(ops: &mut Asm, function: usize, stores: bool) -> usize {
+    let entry = ops.offset().0;
+    dynasm!(ops; .arch x64; sub rsp, THUNK_ROOM);
+    save_gprs(ops, &GPRS[..VOLATILE_GPRS]);
+    save_xmms(ops);
+    for reg in 0..4 {
+        dynasm!(ops; .arch x64; movq [rsp + 8 * i32::from(reg)], Rx(reg));
+    }
+    dynasm!(ops; .arch x64; mov rsi, rax);
+    if stores {
+        dynasm!(ops; .arch x64; xchg rcx, rdx);
+    } else {
+        dynasm!(ops; .arch x64; mov edx, ecx);
+    }
+    call_host(ops, function);
+    load_gprs(ops, &GPRS[..VOLATILE_GPRS]);
+    load_xmms(ops);
+    for reg in 0..4 {
+        dynasm!(ops; .arch x64; movq Rx(reg), [rsp + 8 * i32::from(reg)]);
+    }
+    dynasm!(ops; .arch x64
+        ; add rsp, THUNK_ROOM
+        ; cmp QWORD [rbp + LEAVE], 0
+        ; jne >leave
+        ; ret
+        ; leave:
+        ; add rsp, 8
+        ; jmp ->left
+    );
+    entry
+}
+
+impl Thunks {
+    /// Makes the shared code for the address `at`. It must lie within 2 GiB of all blocks that use it.
+    #[must_use]
+    pub fn emit(at: usize, calls: &Calls) -> (Thunks, Vec<u8>) {
+        let mut ops = Asm::new(at);
+        let ops = &mut ops;
+        let enter = ops.offset().0;
+        dynasm!(ops; .arch x64
+            ; push rbp
+            ; push rbx
+            ; push r12
+            ; push r13
+            ; push r14
+            ; push r15
+            ; sub rsp, ROOM
+            ; mov rbp, rdi
+            ; mov rax, rsi
+            ; ldmxcsr [rbp + MXCSR]
+        );
+        load_gprs(ops, &GPRS);
+        load_xmms(ops);
+        dynasm!(ops; .arch x64; jmp rax);
+
+        let lookup = ops.offset().0;
+        dynasm!(ops; .arch x64
+            ; mov [rbp + NEXT_PC], rax
+            ; xor eax, eax
+            ; mov ecx, EXIT_LOOKUP as i32
+            ; jmp >exit
+        );
+        let budget = ops.offset().0;
+        dynasm!(ops; .arch x64
+            ; mov ecx, EXIT_BUDGET as i32
+            ; jmp >exit
+            ; ->left:
+            ; xor eax, eax
+            ; xor ecx, ecx
+            ; jmp >exit
+        );
+        let link = ops.offset().0;
+        dynasm!(ops; .arch x64
+            ; mov ecx, EXIT_LINK as i32
+            ; exit:
+            ; shl rcx, 32
+            ; or rax, rcx
+        );
+        save_gprs(ops, &GPRS);
+        save_xmms(ops);
+        dynasm!(ops; .arch x64
+            ; stmxcsr [rbp + MXCSR]
+            ; ldmxcsr [rbp + MXCSR_HOST]
+            ; ->saved:
+            ; add rsp, ROOM
+            ; pop r15
+            ; pop r14
+            ; pop r13
+            ; pop r12
+            ; pop rbx
+            ; pop rbp
+            ; ret
+        );
+
+        let load = access(ops, calls.load, false);
+        let store = access(ops, calls.store, true);
+
+        let perform = ops.offset().0;
+        dynasm!(ops; .arch x64; sub rsp, 8);
+        save_gprs(ops, &GPRS);
+        save_xmms(ops);
+        dynasm!(ops; .arch x64
+            ; mov esi, eax
+            ; mov edx, ecx
+        );
+        call_host(ops, calls.perform);
+        dynasm!(ops; .arch x64
+            ; cmp QWORD [rbp + LEAVE], 0
+            ; jne >leave
+        );
+        load_gprs(ops, &GPRS);
+        load_xmms(ops);
+        dynasm!(ops; .arch x64
+            ; add rsp, 8
+            ; ret
+            ; leave:
+            ; ldmxcsr [rbp + MXCSR_HOST]
+            ; add rsp, 16
+            ; xor eax, eax
+            ; jmp ->saved
+        );
+        let code = ops.take().expect("all labels are bound, all jumps are in reach");
+        let thunks = Thunks {
+            enter: at + enter,
+            link: at + link,
+            lookup: at + lookup,
+            budget: at + budget,
+            load: at + load,
+            store: at + store,
+            perform: at + perform,
+        };
+        (thunks, code)
+    }
+}
