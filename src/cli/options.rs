@@ -40,6 +40,17 @@ pub(super) enum Board {
 pub(super) enum Engine {
     /// The interpreter
     Interp,
+    /// The translator: guest code becomes host code
+    Jit,
+}
+
+impl Engine {
+    pub(super) fn kind(self) -> EngineKind {
+        match self {
+            Engine::Interp => EngineKind::Interp,
+            Engine::Jit => EngineKind::Jit,
+        }
+    }
 }
 
 /// What `--firmware` names.
@@ -354,9 +365,7 @@ impl MachineArgs {
             cpus: self.cpus,
             deterministic: self.deterministic,
             memory: self.mem.unwrap_or(default_memory),
-            engine: match self.engine {
-                Engine::Interp => EngineKind::Interp,
-            },
+            engine: self.engine.kind(),
             firmware: attached.firmware.clone(),
             disks: attached.disks.clone(),
             flash: attached.flash.clone(),

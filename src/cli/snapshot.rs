@@ -9,7 +9,7 @@ use super::run::{self, RunArgs};
 use super::{Failure, print, values};
 use crate::machine::Machine;
 use crate::machine::snapshot::{Snapshot, SnapshotError};
-use crate::machine::spec::{EngineKind, Resumption};
+use crate::machine::spec::Resumption;
 use crate::report;
 
 #[derive(Subcommand)]
@@ -85,9 +85,7 @@ fn failure(error: SnapshotError) -> Failure {
 
 fn load(args: &LoadArgs) -> Result<u8, Failure> {
     let how = Resumption {
-        engine: match args.engine {
-            Engine::Interp => EngineKind::Interp,
-        },
+        engine: args.engine.kind(),
         limits: args.running.limits(),
         disks: args.disks.open()?,
     };

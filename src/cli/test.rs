@@ -13,7 +13,7 @@ use super::{Failure, print, values};
 use mimic_cpu::riscv::model::CpuModel;
 
 use crate::harness::{self, Case, Settings};
-use crate::machine::spec::{EngineKind, Limits};
+use crate::machine::spec::Limits;
 
 #[derive(Args, Debug)]
 pub(super) struct TestArgs {
@@ -67,9 +67,7 @@ pub(super) fn execute(args: &TestArgs) -> Result<u8, Failure> {
         cpu: args.cpu,
         cpus: args.cpus,
         deterministic: args.deterministic,
-        engine: match args.engine {
-            Engine::Interp => EngineKind::Interp,
-        },
+        engine: args.engine.kind(),
         limits: Limits { insns: args.max_insns, time: Some(args.timeout) },
         signatures: args.signature_dir.clone().map(|folder| (folder, args.signature_granularity)),
         jobs: args

@@ -1,14 +1,17 @@
 //! Engines: what makes a machine's harts go. Every engine runs the same canonical state, so a hart can
 //! leave one and enter another.
 
+use std::io;
 use std::sync::Arc;
 
 use mimic_cpu::bus::CpuBus;
 use mimic_cpu::debug::DebugPoints;
-use mimic_cpu::riscv::hart::Hart;
+use mimic_cpu::riscv::hart::{Hart, Mode};
 use mimic_cpu::riscv::interp::Interp;
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
+
+use mimic_jit::riscv::engine::{Jit, JitOptions};
 
 use crate::machine::spec::{EngineKind, HartView, Stats};
 
@@ -31,16 +34,31 @@ pub trait Engine: Send {
 }
 
 /// Attaches an engine of the given kind to a machine and loads `hart` into it.
-#[must_use]
+///
+/// # Errors
+/// The host's, if it refuses what the engine needs.
 pub fn attach(
     kind: EngineKind,
     hart: Hart,
     bus: Arc<dyn CpuBus>,
     signals: Arc<Signals>,
-) -> Box<dyn Engine> {
-    match kind {
+) -> io::Result<Box<dyn Engine>> {
+    Ok(match kind {
         EngineKind::Interp => Box::new(Interp::new(hart, bus, signals)),
-    }
+        EngineKind::Jit => Box::new(Jit::new(hart, bus, signals, JitOptions::default())?),
+    })
+}
+
+fn view((pc, mode, waiting): (u64, Mode, bool)) -> HartView {
+    HartView { pc, mode: mode.name(), waiting }
+}
+
+fn count(interp: &Interp, stats: &mut Stats) {
+    let counters = interp.counters();
+    stats.insns += interp.retired();
+    stats.tlb_misses += counters.tlb_misses + counters.fetch_misses;
+    stats.blocks_decoded += counters.blocks_decoded;
+    stats.device_accesses += counters.device_accesses;
 }
 
 impl Engine for Interp {
@@ -65,15 +83,40 @@ impl Engine for Interp {
     }
 
     fn view(&self) -> HartView {
-        let (pc, mode, waiting) = self.position();
-        HartView { pc, mode: mode.name(), waiting }
+        view(self.position())
     }
 
     fn count(&self, stats: &mut Stats) {
-        let counters = self.counters();
-        stats.insns += Interp::retired(self);
-        stats.tlb_misses += counters.tlb_misses + counters.fetch_misses;
-        stats.blocks_decoded += counters.blocks_decoded;
-        stats.device_accesses += counters.device_accesses;
+        count(self, stats);
+    }
+}
+
+impl Engine for Jit {
+    fn run(&mut self, budget: Budget) -> Exit {
+        Jit::run(self, budget)
+    }
+
+    fn store(&self) -> Hart {
+        self.hart()
+    }
+
+    fn load(&mut self, hart: Hart) {
+        Jit::load(self, hart);
+    }
+
+    fn set_debug(&mut self, points: DebugPoints) {
+        Jit::set_debug(self, points);
+    }
+
+    fn retired(&self) -> u64 {
+        self.interp().retired()
+    }
+
+    fn view(&self) -> HartView {
+        view(self.interp().position())
+    }
+
+    fn count(&self, stats: &mut Stats) {
+        count(self.interp(), stats);
     }
 }

@@ -386,9 +386,11 @@ pub(super) fn build(
         .into_iter()
         .zip(states)
         .map(|(signals, hart)| {
-            (engine::attach(spec.engine, hart, Arc::clone(&bus), Arc::clone(&signals)), signals)
+            let engine = engine::attach(spec.engine, hart, Arc::clone(&bus), Arc::clone(&signals));
+            let what = "the engine cannot be made";
+            Ok((engine.map_err(|source| MachineError::Host { what, source })?, signals))
         })
-        .collect();
+        .collect::<Result<_, MachineError>>()?;
 
     let signature = spec.signature.zip(spec.image.signature);
     Ok(Machine {

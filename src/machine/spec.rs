@@ -23,6 +23,8 @@ pub enum BoardKind {
 pub enum EngineKind {
     /// The interpreter.
     Interp,
+    /// The translator.
+    Jit,
 }
 
 /// A disk of the machine.

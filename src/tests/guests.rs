@@ -17,7 +17,7 @@ use mimic_devices::serial::SerialOutput;
 use mimic_firmware::riscv::sbi;
 use mimic_firmware::riscv::sbi_check::{SbiCheckConfig, sbi_check};
 
-const ENGINES: [EngineKind; 1] = [EngineKind::Interp];
+const ENGINES: [EngineKind; 2] = [EngineKind::Interp, EngineKind::Jit];
 
 /// A guest that hangs ends here, not the test run. No limit of instructions: harts that wait for each other
 /// spin for as long as the host keeps one of them from running.

@@ -8,7 +8,7 @@ use mimic::machine::spec::{EngineKind, Limits};
 use mimic_cpu::riscv::model::CpuModel;
 use mimic_test_roms::{Rom, roms};
 
-const ENGINES: [EngineKind; 1] = [EngineKind::Interp];
+const ENGINES: [EngineKind; 2] = [EngineKind::Interp, EngineKind::Jit];
 
 fn seconds() -> u64 {
     let given = std::env::var("MIMIC_STRESS_SECONDS");

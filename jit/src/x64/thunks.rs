@@ -81,7 +81,8 @@ fn call_host(ops: &mut Asm, function: usize) {
 fn access(ops: &mut Asm, function: usize, stores: bool) -> usize {
     let entry = ops.offset().0;
     dynasm!(ops; .arch x64; sub rsp, THUNK_ROOM);
-    save_gprs(ops, &GPRS[..VOLATILE_GPRS]);
+    // All of them: to leave, the engine may need the frame complete.
+    save_gprs(ops, &GPRS);
     save_xmms(ops);
     for reg in 0..4 {
         dynasm!(ops; .arch x64; movq [rsp + 8 * i32::from(reg)], Rx(reg));
@@ -93,6 +94,10 @@ fn access(ops: &mut Asm, function: usize, stores: bool) -> usize {
         dynasm!(ops; .arch x64; mov edx, ecx);
     }
     call_host(ops, function);
+    dynasm!(ops; .arch x64
+        ; cmp QWORD [rbp + LEAVE], 0
+        ; jne >leave
+    );
     load_gprs(ops, &GPRS[..VOLATILE_GPRS]);
     load_xmms(ops);
     for reg in 0..4 {
@@ -100,12 +105,12 @@ fn access(ops: &mut Asm, function: usize, stores: bool) -> usize {
     }
     dynasm!(ops; .arch x64
         ; add rsp, THUNK_ROOM
-        ; cmp QWORD [rbp + LEAVE], 0
-        ; jne >leave
         ; ret
         ; leave:
-        ; add rsp, 8
-        ; jmp ->left
+        ; ldmxcsr [rbp + MXCSR_HOST]
+        ; add rsp, THUNK_ROOM + 8
+        ; xor eax, eax
+        ; jmp ->saved
     );
     entry
 }
@@ -143,10 +148,6 @@ impl Thunks {
         let budget = ops.offset().0;
         dynasm!(ops; .arch x64
             ; mov ecx, EXIT_BUDGET as i32
-            ; jmp >exit
-            ; ->left:
-            ; xor eax, eax
-            ; xor ecx, ecx
             ; jmp >exit
         );
         let link = ops.offset().0;

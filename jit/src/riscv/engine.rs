@@ -1,0 +1,415 @@
+//! The translating engine of a hart: cold code is interpreted, hot code translated.
+//!
+//! The interpreter below holds the state and does whatever is not translated; this file decides which of the two
+//! goes on, and answers the calls out of translated code.
+#![allow(unsafe_code)] // Enters translated code, and is called back from it by raw pointer.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mimic_cpu::bus::{CpuBus, PAGE_MASK, Width};
+use mimic_cpu::debug::DebugPoints;
+use mimic_cpu::frame::Frame;
+use mimic_cpu::riscv::decode::MAX_BLOCK;
+use mimic_cpu::riscv::hart::Hart;
+use mimic_cpu::riscv::interp::Interp;
+use mimic_cpu::riscv::interp::host::{CodePage, Dropped, FetchContext, Leave, Op, Site};
+use mimic_cpu::run::{Budget, Exit};
+use mimic_cpu::signals::Signals;
+
+use crate::cache::{CodeCache, Known, MAX_BLOCK_BYTES, Place};
+use crate::ir::opt::Passes;
+use crate::jumps::JumpCaches;
+use crate::memory::CodePtr;
+use crate::riscv::lift::{Lifter, ModeKey};
+use crate::x64::{self, CallSite, Calls, Emitter, Exit as CodeExit, Thunks};
+
+/// Instructions after which translated code looks whether somebody calls for attention.
+const SLICE: u64 = 16_384;
+
+/// How a translator works.
+#[derive(Clone, Debug)]
+pub struct JitOptions {
+    /// Bytes of code memory.
+    pub cache_bytes: usize,
+    /// How often a block is interpreted before it is translated.
+    pub threshold: u32,
+}
+
+impl Default for JitOptions {
+    fn default() -> Self {
+        JitOptions { cache_bytes: 64 << 20, threshold: 4 }
+    }
+}
+
+/// Counters of a translator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Blocks translated.
+    pub blocks: u64,
+    /// Bytes of host code made.
+    pub bytes: u64,
+    /// Guest instructions translated.
+    pub insns: u64,
+    /// Time spent in translation.
+    pub time: Duration,
+    /// Segments of code memory emptied to make room.
+    pub recycled: u64,
+    /// Exits of translated code, by [`ExitCause`].
+    pub exits: [u64; 4],
+    /// Instructions performed by the interpreter's bodies out of translated code.
+    pub performed: u64,
+    /// Blocks interpreted.
+    pub interpreted: u64,
+}
+
+/// Why translated code was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitCause {
+    /// A trap, or something to look at.
+    Event = 0,
+    /// A link that leads nowhere yet.
+    Link = 1,
+    /// The jump cache did not know an address.
+    Lookup = 2,
+    /// A slice was used up.
+    Slice = 3,
+}
+
+/// What decides where the jump caches lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Context {
+    fetch: FetchContext,
+    mode: ModeKey,
+}
+
+/// The translator of one hart.
+pub struct Jit {
+    interp: Interp,
+    jumps: JumpCaches<Context>,
+    cache: CodeCache<Op>,
+    thunks: Thunks,
+    lifter: Lifter,
+    emitter: Emitter,
+    options: JitOptions,
+    /// The link by which translated code was left, and where it leads: if that is what is entered next.
+    pending: Option<(u32, u64)>,
+    counters: Counters,
+}
+
+impl Jit {
+    /// Makes a translator that continues from `hart`.
+    ///
+    /// # Errors
+    /// The host's, if it refuses executable memory.
+    pub fn new(
+        hart: Hart,
+        bus: Arc<dyn CpuBus>,
+        signals: Arc<Signals>,
+        options: JitOptions,
+    ) -> io::Result<Self> {
+        let interp = Interp::new(hart, bus, signals);
+        let context = Context { fetch: interp.fetch_context(), mode: mode_key(&interp) };
+        let calls = Calls {
+            load: call_load as *const () as usize,
+            store: call_store as *const () as usize,
+            perform: call_perform as *const () as usize,
+        };
+        let mut thunks = None;
+        let cache = CodeCache::new(options.cache_bytes, |base| {
+            let (made, code) = Thunks::emit(base.0, &calls);
+            thunks = Some(made);
+            code
+        })?;
+        let mut jit = Jit {
+            interp,
+            jumps: JumpCaches::new(context),
+            cache,
+            thunks: thunks.unwrap_or_else(|| unreachable!("the cache calls for its fixed code")),
+            lifter: Lifter::new(Passes::all(), x64::supports),
+            emitter: Emitter::new(),
+            options,
+            pending: None,
+            counters: Counters::default(),
+        };
+        let frame = jit.interp.frame();
+        frame.mxcsr = MXCSR_PLAIN;
+        frame.mxcsr_host = MXCSR_PLAIN;
+        Ok(jit)
+    }
+
+    /// The hart's canonical state.
+    #[must_use]
+    pub fn hart(&self) -> Hart {
+        self.interp.hart()
+    }
+
+    /// The interpreter underneath.
+    #[must_use]
+    pub fn interp(&self) -> &Interp {
+        &self.interp
+    }
+
+    /// Continues from `hart`, which has been changed from outside.
+    pub fn load(&mut self, hart: Hart) {
+        self.pending = None;
+        self.interp.load(hart);
+    }
+
+    /// Sets where to stop: with points, everything is interpreted.
+    pub fn set_debug(&mut self, points: DebugPoints) {
+        self.interp.set_debug(points);
+    }
+
+    /// Counters since the translator was made.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let cache = self.cache.counters();
+        Counters {
+            blocks: cache.blocks,
+            bytes: cache.bytes,
+            recycled: cache.recycled,
+            ..self.counters
+        }
+    }
+
+    /// Runs until the budget is used up, the hart waits, somebody kicks it, or a point is reached.
+    pub fn run(&mut self, budget: Budget) -> Exit {
+        if self.interp.has_points() {
+            self.pending = None;
+            return self.interp.run(budget);
+        }
+        let limit =
+            budget.insns.map_or(u64::MAX, |insns| self.interp.retired().saturating_add(insns));
+        self.interp.call();
+        loop {
+            if let Some(exit) = self.interp.attend_if_needed() {
+                return exit;
+            }
+            let retired = self.interp.retired();
+            if retired >= limit {
+                return Exit::Budget;
+            }
+            self.follow();
+            self.go_on(limit, (limit - retired).min(SLICE));
+        }
+    }
+
+    /// Follows what has changed about fetching.
+    #[inline]
+    fn follow(&mut self) {
+        match self.interp.take_dropped() {
+            Dropped::Nothing => {}
+            Dropped::Page(va) => {
+                self.pending = None;
+                self.jumps.drop_page(va);
+            }
+            Dropped::Everything => {
+                self.pending = None;
+                self.jumps.drop_all();
+            }
+        }
+        let context = Context { fetch: self.interp.fetch_context(), mode: mode_key(&self.interp) };
+        if self.jumps.select(context) {
+            self.pending = None;
+        }
+    }
+
+    /// Runs translated code for at most `insns` instructions, or interprets a block.
+    fn go_on(&mut self, limit: u64, insns: u64) {
+        // A block is entered only if it fits: the interpreter does the rest, to the instruction.
+        if insns < MAX_BLOCK as u64 {
+            self.pending = None;
+            self.interpret(limit);
+            return;
+        }
+        let pc = self.interp.frame().next_pc;
+        let code = match self.jumps.lookup(pc) {
+            Some(code) => code,
+            None => {
+                let Some(page) = self.interp.code_page() else {
+                    self.pending = None;
+                    return;
+                };
+                let Some(code) = self.code_at(page, (pc & PAGE_MASK) as u16) else {
+                    self.pending = None;
+                    self.interpret(limit);
+                    return;
+                };
+                self.jumps.insert(pc, code);
+                code
+            }
+        };
+        if let Some((link, target)) = self.pending.take()
+            && target == pc
+        {
+            self.cache.patch(link, code);
+        }
+        self.interp.frame().page_va = pc & !PAGE_MASK;
+        self.enter(code, insns);
+    }
+
+    fn interpret(&mut self, limit: u64) {
+        self.counters.interpreted += 1;
+        self.interp.interpret(limit);
+    }
+
+    /// The translation of the code at `offset` of `page`, made now if it is worth it.
+    fn code_at(&mut self, page: CodePage, offset: u16) -> Option<CodePtr> {
+        let mode = mode_key(&self.interp);
+        let place =
+            Place { page: page.index, version: page.version, mode: u8::from(mode.fp), offset };
+        match self.cache.find(place) {
+            Known::Code(code) => Some(code),
+            Known::Never => None,
+            Known::Cold(times) if times <= self.options.threshold => None,
+            Known::Cold(_) => self.translate(page, place, mode),
+        }
+    }
+
+    #[cold]
+    fn translate(&mut self, page: CodePage, place: Place, mode: ModeKey) -> Option<CodePtr> {
+        let started = Instant::now();
+        if self.cache.make_room() {
+            self.pending = None;
+            self.jumps.drop_all();
+        }
+        self.interp.watch_code();
+        let fetch = |at: u64| page.host.load(at, Width::Half) as u16;
+        let room = x64::Place {
+            at: self.cache.next().0,
+            first_link: self.cache.next_link(),
+            first_perform: self.cache.next_payload(),
+        };
+        let lifted = self.lifter.lift_block(fetch, u64::from(place.offset), mode);
+        let emitted = lifted.and_then(|block| {
+            let emitted = self.emitter.emit(block, room, &self.thunks).ok()?;
+            (emitted.code.len() <= MAX_BLOCK_BYTES).then_some((block, emitted))
+        });
+        let Some((block, emitted)) = emitted else {
+            self.cache.give_up(place);
+            return None;
+        };
+        let links =
+            emitted.links.iter().map(|link| (link.rel32_offset as usize, link.target as u16));
+        let interp = &self.interp;
+        let payloads = emitted.performs.iter().map(|&index| {
+            let insn = block.insns[index as usize];
+            interp.prepare(insn.word, insn.at.offset())
+        });
+        let code = self.cache.insert(place, emitted.code, links, payloads);
+        self.counters.insns += block.insns.len() as u64;
+        self.counters.time += started.elapsed();
+        Some(code)
+    }
+
+    /// Enters translated code for `insns` instructions and settles how it was left.
+    fn enter(&mut self, code: CodePtr, insns: u64) {
+        self.interp.publish_tlb();
+        self.interp.start_count(insns);
+        let jumps = self.jumps.address();
+        let engine: *mut Jit = self;
+        // SAFETY: `engine` is valid and this function uses nothing else until translated code is left. `enter` is the
+        // entry made by `Thunks`, `code` was made by the emitter for this frame's layout and lies in this engine's
+        // code memory; calls out of it get `engine` and nobody else uses the engine meanwhile.
+        let exit = unsafe {
+            let frame: *mut Frame = (*engine).interp.frame();
+            (*frame).engine = engine.expose_provenance();
+            (*frame).jumps = jumps;
+            (*frame).leave = 0;
+            let regs = frame.cast::<u8>().add(Frame::WORDS_BYTES);
+            let enter: extern "sysv64" fn(*mut u8, usize) -> u64 = std::mem::transmute(
+                std::ptr::with_exposed_provenance::<u8>((*engine).thunks.enter),
+            );
+            CodeExit::decode(enter(regs, code.0))
+        };
+        let frame = self.interp.frame();
+        let page_va = frame.page_va;
+        match exit {
+            CodeExit::Left => self.counters.exits[ExitCause::Event as usize] += 1,
+            CodeExit::Link(link) => {
+                let target = page_va.wrapping_add(u64::from(self.cache.link_target(link)));
+                self.interp.frame().next_pc = target;
+                self.pending = Some((link, target));
+                self.counters.exits[ExitCause::Link as usize] += 1;
+            }
+            CodeExit::Lookup => self.counters.exits[ExitCause::Lookup as usize] += 1,
+            CodeExit::Budget(offset) => {
+                frame.next_pc = page_va.wrapping_add(u64::from(offset));
+                self.counters.exits[ExitCause::Slice as usize] += 1;
+            }
+        }
+        self.fold_fp();
+        self.interp.end_count();
+    }
+
+    /// Brings what translated code knows of floating point into the canonical state.
+    fn fold_fp(&mut self) {
+        let frame = self.interp.frame();
+        let raised = std::mem::replace(&mut frame.mxcsr, MXCSR_PLAIN);
+        let dirty = std::mem::take(&mut frame.fp_dirty) != 0;
+        let flags = fflags(raised);
+        if dirty || flags != 0 {
+            self.interp.fold_fp(flags, dirty);
+        }
+    }
+}
+
+fn mode_key(interp: &Interp) -> ModeKey {
+    ModeKey { fp: interp.fp_is_plain() }
+}
+
+/// `fflags` for the sticky flags of MXCSR (SDM volume 1, 10.2.3).
+fn fflags(mxcsr: u32) -> u8 {
+    let bit = |from: u32, to: u32| ((mxcsr >> from & 1) << to) as u8;
+    // IE -> NV, ZE -> DZ, OE -> OF, UE -> UF, PE -> NX; DE means nothing to RISC-V.
+    bit(0, 4) | bit(2, 3) | bit(3, 2) | bit(4, 1) | bit(5, 0)
+}
+
+/// Plain rounding, every exception masked, no flag raised: the guest's state of MXCSR and the host's.
+const MXCSR_PLAIN: u32 = 0x1f80;
+
+fn site(packed: u32) -> (Site, Width) {
+    let CallSite { at, width, undone } = CallSite::decode(packed);
+    (Site { at, undone }, width)
+}
+
+/// # Safety
+/// `engine` is what `Jit::enter` put into the frame, and translated code is running.
+unsafe extern "sysv64" fn call_load(engine: *mut Jit, va: u64, packed: u32) -> u64 {
+    // SAFETY: see above; nothing else borrows the engine meanwhile.
+    let jit = unsafe { &mut *engine };
+    let (site, width) = site(packed);
+    match jit.interp.load_for(site, va, width) {
+        Ok(value) => value,
+        Err(Leave) => {
+            jit.interp.frame().leave = 1;
+            0
+        }
+    }
+}
+
+/// # Safety
+/// As [`call_load`].
+unsafe extern "sysv64" fn call_store(engine: *mut Jit, va: u64, packed: u32, value: u64) {
+    // SAFETY: see above; nothing else borrows the engine meanwhile.
+    let jit = unsafe { &mut *engine };
+    let (site, width) = site(packed);
+    if jit.interp.store_for(site, va, width, value) == Err(Leave) {
+        jit.interp.frame().leave = 1;
+    }
+}
+
+/// # Safety
+/// As [`call_load`].
+unsafe extern "sysv64" fn call_perform(engine: *mut Jit, name: u32, packed: u32) {
+    // SAFETY: see above; nothing else borrows the engine meanwhile.
+    let jit = unsafe { &mut *engine };
+    jit.fold_fp();
+    jit.counters.performed += 1;
+    let op = *jit.cache.payload(name);
+    if jit.interp.perform_for(site(packed).0, &op) == Err(Leave) {
+        jit.interp.frame().leave = 1;
+    }
+}
