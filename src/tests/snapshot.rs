@@ -191,7 +191,7 @@ fn snapshots_are_saved_described_and_loaded_by_name() {
     for part in [
         "board virt",
         "1M of memory",
-        "1 hart rv64,",
+        "1 hart (rv64)",
         "12 345 instructions",
         "M-mode at 0x80000000",
     ] {
