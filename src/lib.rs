@@ -3,6 +3,7 @@
 pub mod board;
 pub mod boot;
 pub mod cli;
+pub mod compare;
 pub mod engine;
 pub mod gdb;
 pub mod harness;

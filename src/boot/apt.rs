@@ -104,6 +104,34 @@ impl Apt {
             })
     }
 
+    /// `packages` and all that they depend on, recommendations left out, by apt's resolver.
+    pub(super) fn with_dependencies(&self, packages: &[&str]) -> Result<Vec<String>, BootError> {
+        let mut command = self.command("apt-get");
+        command.args(["-q", "--no-install-recommends", "--simulate", "install"]).args(packages);
+        let what = describe(&command);
+        let output = command.output()?;
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let detail: Vec<&str> =
+                errors.lines().filter(|line| !line.is_empty()).take(4).collect();
+            return Err(BootError::Apt { what, detail: detail.join("; ") });
+        }
+        Ok(installed_packages(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    /// Downloads packages into `folder`.
+    pub(super) fn download_all(
+        &self,
+        packages: &[String],
+        folder: &Path,
+        progress: &dyn Progress,
+    ) -> Result<(), BootError> {
+        progress.step(&format!("fetching {} packages", packages.len()));
+        let mut command = self.command("apt-get");
+        command.args(["-o", "APT::Status-Fd=1", "-q", "download"]).args(packages);
+        self.run(command.current_dir(folder), progress)
+    }
+
     /// Downloads a package into `folder` and returns the file.
     pub(super) fn download(
         &self,
@@ -194,6 +222,26 @@ pub(super) fn extract(package: &Path, patterns: &[&str], folder: &Path) -> Resul
     Ok(())
 }
 
+/// Unpacks a whole package into `folder`.
+pub(super) fn extract_all(package: &Path, folder: &Path) -> Result<(), BootError> {
+    let output =
+        Command::new("dpkg-deb").arg("-x").args([package, folder]).stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        let detail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(BootError::Package { path: package.to_path_buf(), detail });
+    }
+    Ok(())
+}
+
+/// The packages of a simulated installation: lines `Inst NAME (VERSION ...)`.
+fn installed_packages(simulation: &str) -> Vec<String> {
+    simulation
+        .lines()
+        .filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
+}
+
 /// The newest file `NAME_VERSION_ARCH.deb` in `folder` whose NAME is `package`; a trailing `*` in
 /// `package` matches the rest of NAME.
 pub(super) fn find_package(folder: &Path, package: &str) -> Result<Option<PathBuf>, BootError> {
@@ -273,6 +321,13 @@ mod tests {
         assert_eq!(pick_mirror(unread).as_deref(), Some("http://c.example/debian/"));
         assert_eq!(pick_mirror("Ubuntu|Ubuntu|http://u.example/ubuntu/\n"), None);
         assert_eq!(pick_mirror(""), None);
+    }
+
+    #[test]
+    fn a_simulation_names_the_packages() {
+        let text = "Reading package lists...\nInst libc6 (2.41-12 Debian:13/stable [riscv64])\n\
+                    Inst dash (0.5.12 Debian:13/stable [riscv64])\nConf libc6 (2.41-12 Debian)\n";
+        assert_eq!(installed_packages(text), ["libc6", "dash"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ const INIT: &str = include_str!("init.sh");
 
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
+const LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 /// `/dev/console` (Linux documentation, `admin-guide/devices.txt`): the kernel opens it for `/init`
 /// before anything can mount `/dev`.
@@ -45,15 +46,15 @@ const FILES: &[(&str, &str)] = &[
 /// `modules` are kernel modules, compressed by xz, in the order in which `/init` loads them.
 pub(super) fn build(busybox: &[u8], modules: &[(&str, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    let mut archive = Archive { out, inode: 0 };
+    let mut archive = Archive::new(out);
     for folder in FOLDERS {
-        archive.add(folder, DIRECTORY | 0o755, (0, 0), b"")?;
+        archive.folder(folder)?;
     }
-    archive.add("dev/console", CHARACTER_DEVICE | 0o600, CONSOLE, b"")?;
-    archive.add("bin/busybox", FILE | 0o755, (0, 0), busybox)?;
-    archive.add("init", FILE | 0o755, (0, 0), INIT.as_bytes())?;
+    archive.console()?;
+    archive.program("bin/busybox", busybox)?;
+    archive.program("init", INIT.as_bytes())?;
     for (name, text) in FILES {
-        archive.add(name, FILE | 0o644, (0, 0), text.as_bytes())?;
+        archive.file(name, text.as_bytes())?;
     }
     let mut order = String::new();
     for (name, packed) in modules {
@@ -61,20 +62,52 @@ pub(super) fn build(busybox: &[u8], modules: &[(&str, Vec<u8>)]) -> io::Result<V
         let mut module = Vec::new();
         lzma_rs::xz_decompress(&mut packed.as_slice(), &mut module)
             .map_err(|error| io::Error::other(format!("{name}: {error:?}")))?;
-        archive.add(&format!("lib/modules/{name}"), FILE | 0o644, (0, 0), &module)?;
+        archive.file(&format!("lib/modules/{name}"), &module)?;
         order.push_str(name);
         order.push('\n');
     }
-    archive.add("lib/modules/order", FILE | 0o644, (0, 0), order.as_bytes())?;
-    trailer(archive.out)?.finish()
+    archive.file("lib/modules/order", order.as_bytes())?;
+    archive.finish()?.finish()
 }
 
-struct Archive<W: Write> {
+/// A `newc` archive in the making. A folder comes before what is in it.
+pub(super) struct Archive<W: Write> {
     out: W,
     inode: u32,
 }
 
 impl<W: Write> Archive<W> {
+    pub(super) fn new(out: W) -> Self {
+        Archive { out, inode: 0 }
+    }
+
+    pub(super) fn folder(&mut self, name: &str) -> io::Result<()> {
+        self.add(name, DIRECTORY | 0o755, (0, 0), b"")
+    }
+
+    pub(super) fn file(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
+        self.add(name, FILE | 0o644, (0, 0), contents)
+    }
+
+    /// A file that can be run.
+    pub(super) fn program(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
+        self.add(name, FILE | 0o755, (0, 0), contents)
+    }
+
+    pub(super) fn link(&mut self, name: &str, target: &str) -> io::Result<()> {
+        self.add(name, LINK | 0o777, (0, 0), target.as_bytes())
+    }
+
+    /// The console that the kernel opens for `/init`.
+    pub(super) fn console(&mut self) -> io::Result<()> {
+        self.add("dev/console", CHARACTER_DEVICE | 0o600, CONSOLE, b"")
+    }
+
+    /// Ends the archive.
+    pub(super) fn finish(self) -> io::Result<W> {
+        trailer(self.out)
+    }
+
     fn add(&mut self, name: &str, mode: u32, rdev: (u32, u32), contents: &[u8]) -> io::Result<()> {
         self.inode += 1;
         let entry = Builder::new(name)

@@ -1,9 +1,10 @@
 //! Ready guests: what `mimic boot NAME` starts, and how its files come to be.
 //!
 //! Reading order: this catalog, `apt` (packages), `cache` (where files are kept), `initramfs` (the
-//! small system around busybox).
+//! small system around busybox), `bench` (the workloads of `mimic compare`).
 
 pub mod apt;
+mod bench;
 mod cache;
 mod initramfs;
 
@@ -53,7 +54,17 @@ enum Initrd {
         /// Kernel modules for disks and their file system, each after those it needs.
         disk_modules: &'static [&'static str],
     },
+    /// The workloads, with kernel and busybox of another guest.
+    Bench {
+        /// That guest.
+        base: &'static str,
+        /// Its busybox.
+        busybox: &'static str,
+    },
 }
+
+/// The archive of the workloads' programs in the cache; a new name when its contents change.
+const BENCH_PROGRAMS: &str = "programs-1.cpio";
 
 /// All guests.
 pub const GUESTS: &[Guest] = &[
@@ -139,6 +150,18 @@ pub const GUESTS: &[Guest] = &[
             download: 53,
             kernel: "linux",
             initrd: Initrd::File("initrd.gz"),
+        }),
+    },
+    Guest {
+        name: "bench-riscv64",
+        about: "Debian's kernel and a round of workloads, for `mimic compare`",
+        memory: 1 << 30,
+        cmdline: "console=ttyS0 quiet",
+        source: Some(&Source {
+            packages: &[],
+            download: 30,
+            kernel: "linux",
+            initrd: Initrd::Bench { base: "debian-riscv64", busybox: "busybox" },
         }),
     },
 ];
@@ -287,11 +310,20 @@ impl Guest {
     /// True when nothing needs to be fetched.
     pub fn ready(&self, cache: &Cache) -> bool {
         self.source.is_none_or(|source| cache.holds(self.name, &source.files()))
+            && self.base().is_none_or(|base| base.ready(cache))
     }
 
     /// Approximate size of the download in MB; 0 for an embedded guest.
     pub fn download(&self) -> u32 {
-        self.source.map_or(0, |source| source.download)
+        self.source.map_or(0, |source| source.download) + self.base().map_or(0, Self::download)
+    }
+
+    /// The guest whose kernel this one runs.
+    fn base(&self) -> Option<&'static Guest> {
+        match self.source?.initrd {
+            Initrd::Bench { base, .. } => find(base).ok(),
+            _ => None,
+        }
     }
 
     /// Fetches what is missing and returns the files; `None` for an embedded guest.
@@ -305,6 +337,9 @@ impl Guest {
         progress: &dyn Progress,
     ) -> Result<Option<Files>, BootError> {
         let Some(source) = self.source else { return Ok(None) };
+        if let Some(base) = self.base() {
+            base.fetch(cache, options, progress)?;
+        }
         let files = source.files();
         if options.refresh || options.from.is_some() || !cache.holds(self.name, &files) {
             let _lock = cache.lock(progress)?;
@@ -320,9 +355,14 @@ impl Guest {
                 })?;
             }
         }
-        let folder = cache.guest(self.name);
+        let mut folder = cache.guest(self.name);
         let initrd = match source.initrd {
             Initrd::File(name) => fs::read(folder.join(name))?,
+            Initrd::Bench { base, busybox } => {
+                let programs = fs::read(folder.join(BENCH_PROGRAMS))?;
+                folder = cache.guest(base);
+                bench::initramfs(programs, &fs::read(folder.join(busybox))?)?
+            }
             Initrd::Busybox { busybox, disk_modules } => {
                 let mut modules = Vec::new();
                 for name in disk_modules.iter().filter(|_| options.disks) {
@@ -338,7 +378,9 @@ impl Guest {
 impl Source {
     /// Names in the cache.
     fn files(&self) -> Vec<&'static str> {
-        self.packages.iter().flat_map(|package| package.files).map(|(_, name)| *name).collect()
+        let programs = matches!(self.initrd, Initrd::Bench { .. }).then_some(BENCH_PROGRAMS);
+        let members = self.packages.iter().flat_map(|package| package.files);
+        members.map(|(_, name)| *name).chain(programs).collect()
     }
 
     fn fetch(
@@ -358,6 +400,13 @@ impl Source {
             let file = apt.download(&name, downloads.path(), progress)?;
             progress.step(&format!("unpacking {name}"));
             package.unpack(&file, folder)?;
+        }
+        if let Initrd::Bench { .. } = self.initrd {
+            let mut names = apt.with_dependencies(bench::PACKAGES)?;
+            names.retain(|name| !bench::WITHOUT.iter().any(|start| name.starts_with(start)));
+            apt.download_all(&names, downloads.path(), progress)?;
+            progress.step("unpacking them");
+            bench_programs(downloads.path(), folder)?;
         }
         Ok(())
     }
@@ -379,7 +428,10 @@ impl Source {
                 fs::copy(from.join(name), folder.join(name))?;
             }
         }
-        Ok(())
+        match self.initrd {
+            Initrd::Bench { .. } => bench_programs(from, folder),
+            _ => Ok(()),
+        }
     }
 
     /// What to provide by hand, and where.
@@ -398,6 +450,13 @@ impl Source {
                     package.name
                 );
             }
+        }
+        if let Initrd::Bench { .. } = self.initrd {
+            let _ = writeln!(
+                text,
+                "  the packages {} and those they depend on",
+                bench::PACKAGES.join(", ")
+            );
         }
         let _ = write!(
             text,
@@ -424,29 +483,50 @@ impl Package {
     }
 }
 
-/// The file of an unpacked tree that a pattern means; a component of it may end in `*`. Of several files the
+/// Makes the archive of the workloads' programs of the packages (all but kernels) in `packages`.
+fn bench_programs(packages: &Path, folder: &Path) -> Result<(), BootError> {
+    let tree = tempfile::tempdir_in(folder.parent().unwrap_or(folder))?;
+    for entry in fs::read_dir(packages)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".deb") && !name.starts_with("linux-image-") {
+            apt::extract_all(&path, tree.path())?;
+        }
+    }
+    Ok(fs::write(folder.join(BENCH_PROGRAMS), bench::programs(tree.path())?)?)
+}
+
+/// The file of an unpacked tree that a pattern means; a component of it may hold one `*`. Of several files the
 /// last by name is meant.
 fn member(tree: &Path, pattern: &str) -> std::io::Result<Option<PathBuf>> {
+    Ok(matching(tree, pattern)?.into_iter().rfind(|path| path.is_file()))
+}
+
+/// The paths of a tree that a pattern means, by name; a component of it may hold one `*`.
+fn matching(tree: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
     let mut found = vec![tree.to_path_buf()];
     for component in pattern.trim_start_matches("./").split('/') {
-        let Some(prefix) = component.strip_suffix('*') else {
+        let Some((start, end)) = component.split_once('*') else {
             found.iter_mut().for_each(|path| path.push(component));
             continue;
         };
+        let matches = |name: &str| {
+            name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
+        };
         let mut next = Vec::new();
-        for folder in found {
+        for folder in found.iter().filter(|path| path.is_dir()) {
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
-                if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+                if entry.file_name().to_str().is_some_and(matches) {
                     next.push(entry.path());
                 }
             }
         }
         found = next;
     }
-    found.retain(|path| path.is_file());
+    found.retain(|path| path.exists());
     found.sort();
-    Ok(found.pop())
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ fn list() -> Result<u8, Failure> {
     print(&text)
 }
 
-fn fetch_failure(error: BootError) -> Failure {
+pub(super) fn fetch_failure(error: BootError) -> Failure {
     match &error {
         BootError::Fetch { source, .. }
             if matches!(**source, BootError::Mirror(_) | BootError::From { .. }) =>
@@ -135,7 +135,7 @@ fn fetch_failure(error: BootError) -> Failure {
 
 /// Progress on stderr: a bar on a terminal, a line for each step elsewhere.
 #[derive(Default)]
-struct Shown {
+pub(super) struct Shown {
     bar: Mutex<Option<ProgressBar>>,
 }
 

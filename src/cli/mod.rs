@@ -3,6 +3,7 @@
 //! Every way out ends with a line on stderr that names the cause, and a status of `report`.
 
 mod boot;
+mod compare;
 mod cpus;
 mod doctor;
 mod machines;
@@ -43,6 +44,8 @@ enum Command {
     Boot(boot::BootArgs),
     /// Run conformance ROMs and tell which pass; without a path, the built-in ones
     Test(test::TestArgs),
+    /// Run a guest on several engines, and on QEMU, and compare their CPU times
+    Compare(compare::CompareArgs),
     /// Save a machine to a file, go on from one, or tell what one holds
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
@@ -92,6 +95,7 @@ pub fn main() -> u8 {
         Command::Run(args) => run::execute(&args),
         Command::Boot(args) => boot::execute(&args),
         Command::Test(args) => test::execute(&args),
+        Command::Compare(args) => compare::execute(&args),
         Command::Snapshot(command) => snapshot::execute(&command),
         Command::Machines => machines::execute(),
         Command::Cpus => cpus::execute(),
