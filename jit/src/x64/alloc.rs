@@ -126,6 +126,7 @@ fn folds(ops: &[Op], op: Op, value: Val, user: Op) -> bool {
         (Op::Bin(Bin::Sll, _, amount), Op::Bin(Bin::Add, a, b)) => {
             a != b && constant(amount).is_some_and(|n| (1..=3).contains(&n))
         }
+        (Op::Pc(_), Op::Set(..)) => true,
         (Op::Bin(Bin::Xor, _, ones), Op::Bin(Bin::And, a, b)) => {
             a != b && constant(ones) == Some(u64::MAX)
         }
@@ -277,6 +278,29 @@ impl Alloc {
             let owner = self.xmm_owner[r];
             if owner != NONE && self.values[owner as usize].last <= i {
                 self.xmm_owner[r] = NONE;
+            }
+        }
+    }
+
+    /// Whether every value that is read after operation `i` is where it is said to be.
+    #[cfg(debug_assertions)]
+    pub(super) fn check(&self, i: u32) {
+        let mut words = 0u64;
+        for (v, value) in self.values.iter().enumerate().filter(|(_, value)| value.last > i) {
+            let v = v as u32;
+            match value.loc {
+                Loc::Nowhere | Loc::Const(_) | Loc::Deferred => {}
+                Loc::Gpr(r) => assert_eq!(self.owner[r as usize], v),
+                Loc::Xmm(r) => assert_eq!(self.xmm_owner[r as usize], v),
+                Loc::Slot(slot) => assert!(self.aliases.contains(&(slot, v))),
+                Loc::Spill(word) => {
+                    assert_eq!(words >> word & 1, 0, "two values in one word");
+                    assert_eq!(self.spills >> word & 1, 1);
+                    words |= 1 << word;
+                }
+            }
+            if value.backup != NO_SLOT {
+                assert!(self.aliases.contains(&(value.backup, v)));
             }
         }
     }
@@ -680,6 +704,11 @@ impl Emitter {
             return;
         }
         self.free_slot(slot, i);
+        if let (Op::Pc(offset), Home::Gpr(r)) = (self.ops[v.0 as usize], home(slot))
+            && self.alloc.is_deferred(v)
+        {
+            return int::page_plus(self, r, offset);
+        }
         let src = self.src(v);
         match home(slot) {
             Home::Gpr(r) => self.copy(r, src),

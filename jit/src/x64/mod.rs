@@ -232,6 +232,8 @@ impl Emitter {
                 self.alloc.release_spill(v, i);
             }
             self.alloc.end_op(i);
+            #[cfg(debug_assertions)]
+            self.alloc.check(i);
         }
         let out_of_line = self.code.here();
         let mut k = 0;
