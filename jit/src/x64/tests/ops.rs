@@ -286,7 +286,8 @@ fn loads_and_stores() {
                         let base = maker.operand(kind, 6, va.wrapping_sub(offset as u64));
                         let offset = maker.push(Op::Const(offset as u64));
                         let addr = maker.push(Op::Bin(Bin::Add, base, offset));
-                        if random.below(2) == 0 {
+                        let loads = random.below(2) == 0;
+                        if loads {
                             let mut v = maker.push(Op::Load { addr, width });
                             if let Some(extension) = extension {
                                 v = maker.push(Op::Un(extension, v));
@@ -306,7 +307,16 @@ fn loads_and_stores() {
                                 maker.push(Op::Set(12, value));
                             }
                         }
+                        machine.engine.sites.clear();
                         machine.compare(&block(&maker.ops), &maker.regs);
+                        let last = va - MEMORY + width.bytes() - 1;
+                        let hits = match last / 4096 {
+                            page if page != (va - MEMORY) / 4096 => false,
+                            0 => true,
+                            1 => loads,
+                            _ => false,
+                        };
+                        assert_eq!(machine.engine.sites.is_empty(), hits, "{va:#x} {width:?}");
                     }
                 }
             }
