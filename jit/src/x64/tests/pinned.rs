@@ -3,11 +3,12 @@
 
 use dynasmrt::riscv::RiscvRelocation;
 use dynasmrt::{VecAssembler, dynasm};
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, OpKind};
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, OpKind, Register};
 
 use crate::ir::Block;
 use crate::ir::opt::Passes;
 use crate::riscv::lift::{Lifter, ModeKey};
+use crate::x64::asm::{Code, Mem, RSP, Size};
 use crate::x64::{Calls, Emitter, HostFeatures, Place, Thunks};
 
 /// A host that has everything, so that the code is the same everywhere.
@@ -380,4 +381,37 @@ pinned! { arithmetic: { sltu a0, a1, a2; seqz a0, a0; slt t0, t1, a0; and a0, a0
     " 39 mov r9,r10"
     " 3c add r9,[rbp+0xe0]"
     " 43 jmp 57"
+}
+
+/// Memory operands, decoded by somebody else.
+#[test]
+fn memory_operands() {
+    let mut code = Code::default();
+    let mut check = |mem: Mem, base: u8, index: Option<(u8, u8)>, disp: i32| {
+        code.start(0);
+        code.lea(Size::Q, 9, mem);
+        let insn = Decoder::with_ip(64, code.bytes(), 0, DecoderOptions::NONE).decode();
+        assert_eq!((insn.code(), insn.len()), (iced_x86::Code::Lea_r64_m, code.bytes().len()));
+        assert_eq!(insn.op0_register(), Register::R9);
+        assert_eq!(insn.memory_base(), Register::RAX + u32::from(base));
+        assert_eq!(insn.memory_displacement64(), disp as u64);
+        match index {
+            None => assert_eq!(insn.memory_index(), Register::None),
+            Some((index, scale)) => {
+                assert_eq!(insn.memory_index(), Register::RAX + u32::from(index));
+                assert_eq!(insn.memory_index_scale(), 1 << scale);
+            }
+        }
+    };
+    for base in 0..16 {
+        for disp in [0, 1, -1, 127, 128, -128, -129, i32::MAX, i32::MIN] {
+            check(Mem::new(base, disp), base, None, disp);
+            for index in (0..16).filter(|index| *index != RSP) {
+                for scale in 0..4 {
+                    let mem = Mem::indexed(base, index, scale, disp);
+                    check(mem, base, Some((index, scale)), disp);
+                }
+            }
+        }
+    }
 }
