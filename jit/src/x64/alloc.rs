@@ -8,12 +8,12 @@
 //! While an operation is emitted, the registers it reads are locked, so that taking another cannot move them.
 
 use super::abi::SPILLS;
-use super::asm::{Mem, RAX, RCX, RDX, RSP, Reg, Rm, Size};
+use super::asm::{Mem, RAX, RCX, RDX, RSP, Reg, Rm};
 use super::homes::{Home, home, in_frame, is_discarded};
-use super::{Emitter, fp, int};
+use super::{Emitter, cond, fp, int};
 use crate::ir::{Block, Op, Slot, Val};
 use mimic_cpu::bus::Width;
-use mimic_cpu::riscv::sem::{Bin, Un};
+use mimic_cpu::riscv::sem::Bin;
 
 /// General-purpose scratch registers.
 pub(super) const SCRATCH: [Reg; 3] = [RAX, RCX, RDX];
@@ -47,26 +47,16 @@ pub(super) enum Loc {
 pub(super) struct Value {
     pub(super) loc: Loc,
     /// Guest register in the frame that holds it too, or [`NO_SLOT`].
-    backup: Slot,
-    deferred: bool,
+    pub(super) backup: Slot,
+    pub(super) deferred: bool,
     pub(super) uses: u32,
     /// The last operation that reads it (itself if none does).
     pub(super) last: u32,
     /// The first operation that reads it.
-    user: u32,
+    pub(super) user: u32,
     /// Operations with effects before it.
-    effects: u32,
+    pub(super) effects: u32,
 }
-
-const FRESH: Value = Value {
-    loc: Loc::Nowhere,
-    backup: NO_SLOT,
-    deferred: false,
-    uses: 0,
-    last: 0,
-    user: NONE,
-    effects: 0,
-};
 
 /// A value as an instruction's operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,67 +93,22 @@ fn stack(word: u8) -> Mem {
     Mem::new(RSP, 8 * i32::from(word))
 }
 
-/// Whether `user` folds `op` into its own instructions if it is its only user.
-fn folds(ops: &[Op], op: Op, value: Val, user: Op) -> bool {
-    let constant = |v: Val| match ops[v.0 as usize] {
-        Op::Const(c) => Some(c),
-        _ => None,
-    };
-    match (op, user) {
-        (Op::Bin(Bin::Slt | Bin::Sltu | Bin::Eq | Bin::And, ..), Op::Branch(..)) => true,
-        (Op::Bin(Bin::Slt | Bin::Sltu | Bin::Eq | Bin::And, ..), Op::Select(cond, a, b)) => {
-            cond == value && a != value && b != value
-        }
-        (Op::Bin(Bin::Slt | Bin::Sltu | Bin::Eq | Bin::And, ..), Op::Bin(Bin::Eq, a, zero)) => {
-            a == value && constant(zero) == Some(0)
-        }
-        (Op::Bin(Bin::Add, _, offset), Op::Load { addr, .. } | Op::Jump(addr)) => {
-            addr == value && constant(offset).is_some_and(fits)
-        }
-        (Op::Bin(Bin::Add, _, offset), Op::Store { addr, value: stored, .. }) => {
-            addr == value && stored != value && constant(offset).is_some_and(fits)
-        }
-        (Op::Bin(Bin::Sll, _, amount), Op::Bin(Bin::Add, a, b)) => {
-            a != b && constant(amount).is_some_and(|n| (1..=3).contains(&n))
-        }
-        (Op::Bin(Bin::Xor, _, ones), Op::Bin(Bin::And, a, b)) => {
-            a != b && constant(ones) == Some(u64::MAX)
-        }
-        // Shifts of words: the host's take the amount modulo 32, and need no extension before.
-        (Op::Bin(op, ..), Op::Un(Un::SextW, _)) => is_word_shift(ops, value) && op != Bin::Sra,
-        (Op::Un(Un::ZextW | Un::SextW, _), Op::Bin(Bin::Sll | Bin::Srl | Bin::Sra, a, amount)) => {
-            a == value && a != amount && constant(amount).is_some()
-        }
-        _ => false,
-    }
-}
-
-/// What masks the amount of a shift of words.
-const WORD_AMOUNT: u64 = 31;
-
-/// Whether a value is a shift whose low half is that of a shift of 32-bit words: of a low half by an amount modulo
-/// 32, or to the left by a constant.
-pub(super) fn is_word_shift(ops: &[Op], value: Val) -> bool {
-    let op = |v: Val| ops[v.0 as usize];
-    let Op::Bin(shift, a, amount) = op(value) else { return false };
-    match op(amount) {
-        Op::Const(amount) => shift == Bin::Sll && amount <= WORD_AMOUNT,
-        Op::Bin(Bin::And, _, mask) if op(mask) == Op::Const(WORD_AMOUNT) => match shift {
-            Bin::Sll => true,
-            Bin::Srl => matches!(op(a), Op::Un(Un::ZextW, _)),
-            Bin::Sra => matches!(op(a), Op::Un(Un::SextW, _)),
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
 /// Whether a constant fits a sign-extended 32-bit immediate.
 pub(super) fn fits(value: u64) -> bool {
     i32::try_from(value as i64).is_ok()
 }
 
 impl Value {
+    pub(super) const FRESH: Value = Value {
+        loc: Loc::Nowhere,
+        backup: NO_SLOT,
+        deferred: false,
+        uses: 0,
+        last: 0,
+        user: NONE,
+        effects: 0,
+    };
+
     /// Whether it is left to its user to compute.
     pub(super) fn is_deferred(&self) -> bool {
         self.deferred
@@ -171,68 +116,15 @@ impl Value {
 }
 
 impl Alloc {
-    /// Prepares for a block: counts uses, finds last uses and what is deferred.
+    /// Prepares for a block.
     pub(super) fn start(&mut self, block: &Block) {
-        let ops = &block.ops;
-        self.values.clear();
         self.aliases.clear();
         self.owner = [NONE; 3];
         self.xmm_owner = [NONE; XMM_SCRATCH];
         self.spills = 0;
         self.failed = false;
         self.unlock();
-        let mut effects = 0;
-        for (i, op) in ops.iter().enumerate() {
-            self.values.push(Value { last: i as u32, effects, ..FRESH });
-            effects += u32::from(!op.is_pure());
-        }
-        for (i, op) in ops.iter().enumerate().rev() {
-            let value = self.values[i];
-            let mut end = i as u32;
-            if op.is_pure() {
-                if value.uses == 0 {
-                    continue;
-                }
-                if value.uses == 1 && !matches!(op, Op::Const(_) | Op::Get(_)) {
-                    let user = value.user as usize;
-                    let adjacent = self.values[user].effects == value.effects;
-                    let v = Val(i as u32);
-                    // Chains end at conditions: else one operation would need more registers than there are.
-                    let folded = if self.values[user].deferred
-                        && !matches!(op, Op::Bin(Bin::Slt | Bin::Sltu | Bin::Eq | Bin::And, ..))
-                    {
-                        false
-                    } else {
-                        folds(ops, *op, v, ops[user])
-                    };
-                    if adjacent && (folded || self.folds_into_word_shift(ops, v, user)) {
-                        self.values[i].deferred = true;
-                        end = value.last;
-                    }
-                }
-            }
-            for operand in op.operands() {
-                let operand = &mut self.values[operand.0 as usize];
-                operand.uses += 1;
-                operand.user = i as u32;
-                operand.last = operand.last.max(end);
-            }
-        }
-    }
-
-    /// Whether a value is an operand of a shift of words that it does not change: that reads through it.
-    fn folds_into_word_shift(&self, ops: &[Op], v: Val, user: usize) -> bool {
-        let shift = Val(user as u32);
-        let Op::Bin(op, a, amount) = ops[user] else { return false };
-        let whole = op == Bin::Sra || self.values[user].deferred;
-        whole
-            && is_word_shift(ops, shift)
-            && a != amount
-            && match ops[v.0 as usize] {
-                Op::Bin(Bin::And, ..) => v == amount,
-                Op::Un(Un::ZextW | Un::SextW, _) => v == a,
-                _ => false,
-            }
+        self.plan(block);
     }
 
     pub(super) fn value(&self, v: Val) -> &Value {
@@ -258,6 +150,11 @@ impl Alloc {
         }
     }
 
+    /// Keeps a scratch register from being taken.
+    pub(super) fn lock(&mut self, r: Reg) {
+        self.locked[r as usize] = true;
+    }
+
     /// Lets every register be taken again.
     pub(super) fn unlock(&mut self) {
         self.locked = [false; 3];
@@ -277,6 +174,29 @@ impl Alloc {
             let owner = self.xmm_owner[r];
             if owner != NONE && self.values[owner as usize].last <= i {
                 self.xmm_owner[r] = NONE;
+            }
+        }
+    }
+
+    /// Whether every value that is read after operation `i` is where it is said to be.
+    #[cfg(debug_assertions)]
+    pub(super) fn check(&self, i: u32) {
+        let mut words = 0u64;
+        for (v, value) in self.values.iter().enumerate().filter(|(_, value)| value.last > i) {
+            let v = v as u32;
+            match value.loc {
+                Loc::Nowhere | Loc::Const(_) | Loc::Deferred => {}
+                Loc::Gpr(r) => assert_eq!(self.owner[r as usize], v),
+                Loc::Xmm(r) => assert_eq!(self.xmm_owner[r as usize], v),
+                Loc::Slot(slot) => assert!(self.aliases.contains(&(slot, v))),
+                Loc::Spill(word) => {
+                    assert_eq!(words >> word & 1, 0, "two values in one word");
+                    assert_eq!(self.spills >> word & 1, 1);
+                    words |= 1 << word;
+                }
+            }
+            if value.backup != NO_SLOT {
+                assert!(self.aliases.contains(&(value.backup, v)));
             }
         }
     }
@@ -303,7 +223,7 @@ impl Alloc {
     }
 
     /// Whether a scratch register holds nothing that is read after operation `i`.
-    fn is_free_after(&self, r: Reg, i: u32) -> bool {
+    pub(super) fn is_free_after(&self, r: Reg, i: u32) -> bool {
         let owner = self.owner[r as usize];
         owner == NONE || self.values[owner as usize].last <= i
     }
@@ -471,122 +391,6 @@ impl Emitter {
         }
     }
 
-    /// Copies an operand into a register without touching the flags.
-    pub(super) fn copy_keeping_flags(&mut self, dst: Reg, src: Src) {
-        match src {
-            Src::Reg(r) if r == dst => {}
-            Src::Reg(r) => self.code.mov(Size::Q, dst, Rm::Reg(r)),
-            Src::Mem(mem) => self.code.mov(Size::Q, dst, Rm::Mem(mem)),
-            Src::Imm(imm) => self.code.mov_imm_keeping_flags(dst, imm as u64),
-            Src::Wide(value) => self.code.mov_imm_keeping_flags(dst, value),
-            Src::Xmm(r) => self.code.movq_from_xmm(Rm::Reg(dst), r),
-        }
-    }
-
-    /// Copies an operand into a register.
-    pub(super) fn copy(&mut self, dst: Reg, src: Src) {
-        if src == Src::Imm(0) {
-            self.code.mov_imm(dst, 0);
-        } else {
-            self.copy_keeping_flags(dst, src);
-        }
-    }
-
-    /// An operand in a register; a scratch register is taken if it is not in one. Touches no flags.
-    pub(super) fn reg_of(&mut self, src: Src) -> Reg {
-        if let Src::Reg(r) = src {
-            return r;
-        }
-        let r = self.take();
-        self.copy_keeping_flags(r, src);
-        r
-    }
-
-    /// A value in a register.
-    pub(super) fn gpr(&mut self, v: Val) -> Reg {
-        let src = self.src(v);
-        self.reg_of(src)
-    }
-
-    /// An operand in a register or memory. Touches no flags.
-    pub(super) fn rm_of(&mut self, src: Src) -> Rm {
-        match src {
-            Src::Mem(mem) => Rm::Mem(mem),
-            _ => Rm::Reg(self.reg_of(src)),
-        }
-    }
-
-    /// A value in a register or memory.
-    pub(super) fn rm(&mut self, v: Val) -> Rm {
-        let src = self.src(v);
-        self.rm_of(src)
-    }
-
-    /// A value in an xmm register, low half: its home, or a scratch register.
-    pub(super) fn xmm(&mut self, v: Val) -> Reg {
-        match self.src(v) {
-            Src::Xmm(r) => r,
-            Src::Mem(mem) => {
-                let r = self.take_xmm();
-                self.code.movq_to_xmm(r, Rm::Mem(mem));
-                r
-            }
-            src => {
-                let from = self.reg_of(src);
-                let r = self.take_xmm();
-                self.code.movq_to_xmm(r, Rm::Reg(from));
-                r
-            }
-        }
-    }
-
-    /// Where operation `i` shall put its result: the home of the guest register that it is for, or a scratch
-    /// register.
-    pub(super) fn dst(&mut self) -> Reg {
-        match self.target {
-            Some((_, r)) => r,
-            None => self.take(),
-        }
-    }
-
-    /// The same, preferably the register of an operand that is not needed any more.
-    pub(super) fn dst_over(&mut self, i: u32, operand: Src) -> Reg {
-        match (self.target, operand) {
-            (None, Src::Reg(r)) if is_scratch(r) && self.alloc.is_free_after(r, i) => r,
-            _ => self.dst(),
-        }
-    }
-
-    /// The same, with two candidates.
-    pub(super) fn dst_over_either(&mut self, i: u32, a: Src, b: Src) -> Reg {
-        match a {
-            Src::Reg(r) if is_scratch(r) && self.alloc.is_free_after(r, i) => self.dst_over(i, a),
-            _ => self.dst_over(i, b),
-        }
-    }
-
-    /// Two operands, after what scratch registers hold and is read after operation `i` went elsewhere: all
-    /// scratch registers can be written, but until then still hold the operands that they held.
-    pub(super) fn own_scratch(&mut self, i: u32, a: Val, b: Val) -> (Src, Src) {
-        let operands = (self.src(a), self.src(b));
-        for r in SCRATCH {
-            self.clear(r, i);
-            self.alloc.locked[r as usize] = true;
-        }
-        operands
-    }
-
-    /// Operation `i` has put its result into `r`, which [`dst`](Self::dst) gave.
-    pub(super) fn define(&mut self, i: u32, r: Reg) {
-        match self.target.take() {
-            Some((slot, _)) => {
-                self.set_alias(i, slot);
-                self.next += 1;
-            }
-            None => self.set_gpr(i, r),
-        }
-    }
-
     /// If the operation after the one that makes value `v` moves it to a guest register with a
     /// general-purpose home, that becomes the target of the computation.
     pub(super) fn aim(&mut self, v: u32, i: u32) {
@@ -680,6 +484,11 @@ impl Emitter {
             return;
         }
         self.free_slot(slot, i);
+        if let (Op::Pc(offset), Home::Gpr(r)) = (self.ops[v.0 as usize], home(slot))
+            && self.alloc.is_deferred(v)
+        {
+            return int::page_plus(self, r, offset);
+        }
         let src = self.src(v);
         match home(slot) {
             Home::Gpr(r) => self.copy(r, src),
@@ -730,7 +539,7 @@ impl Emitter {
         match self.ops[i as usize] {
             Op::Bin(op, a, b) => int::bin(self, i, op, a, b),
             Op::Un(op, a) => int::un(self, i, op, a),
-            Op::Select(cond, a, b) => int::select(self, i, cond, a, b),
+            Op::Select(cond, a, b) => cond::select(self, i, cond, a, b),
             Op::Pc(offset) => int::pc(self, i, offset),
             op => fp::compute(self, i, op),
         }

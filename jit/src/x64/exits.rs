@@ -5,7 +5,7 @@ use mimic_cpu::bus::{PAGE_MASK, PAGE_SIZE};
 use super::abi::{COUNTER, JUMPS, JUMPS_LEN, PAGE_VA};
 use super::alloc::Loc;
 use super::asm::{Alu, Cond, Fix, Mem, RAX, RBP, RCX, RDX, Rm, Size, opcode};
-use super::{Emitter, LinkSite, Stub, Thunks, int, mem};
+use super::{Emitter, LinkSite, Stub, Thunks, cond, int, mem};
 use crate::ir::Val;
 use mimic_cpu::bus::Width;
 
@@ -93,7 +93,7 @@ pub(super) fn branch(e: &mut Emitter, cond: Val, target: i64) {
         Loc::Const(0) => return,
         Loc::Const(_) => e.code.jmp(),
         _ => {
-            let holds = int::condition(e, cond);
+            let holds = cond::condition(e, cond);
             e.code.jcc(holds)
         }
     };

@@ -1,4 +1,4 @@
-//! Integer operations.
+//! Integer operations (multiplications and divisions: `muldiv`; comparisons and what uses them: `cond`).
 //!
 //! Results are those of the RISC-V manual; host instructions: Intel SDM volume 2. Every function here
 //! reads its operands before it writes the destination, or knows that they differ: the destination may be
@@ -7,43 +7,30 @@
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::sem::{Bin, Un};
 
+use super::Emitter;
 use super::abi::PAGE_VA;
-use super::alloc::{Loc, Src, fits, is_scratch, is_word_shift};
-use super::asm::{
-    Alu, Code, Cond, Group3, Mem, Opcode, RAX, RBP, RCX, RDX, Reg, Rm, Shift, Size, opcode,
-};
+use super::alloc::{Loc, Src, fits};
+use super::asm::{Alu, Cond, Group3, Mem, Opcode, RAX, RBP, RCX, Reg, Rm, Shift, Size, opcode};
+use super::cond::{pick, set_if};
 use super::homes::{Home, home, in_frame, is_discarded};
-use super::{Emitter, Stub};
+use super::muldiv::{carry_less, copy_to_xmm, divide, mul, mul_high};
+use super::plan::is_word_shift;
 use crate::ir::{Op, Val};
 
 const SHLX: Opcode = opcode(1, 2, 0xf7);
 const SHRX: Opcode = opcode(3, 2, 0xf7);
 const SARX: Opcode = opcode(2, 2, 0xf7);
 const RORX: Opcode = opcode(3, 3, 0xf0);
-const MULX: Opcode = opcode(3, 2, 0xf6);
 const ANDN: Opcode = opcode(0, 2, 0xf2);
-const IMUL: Opcode = opcode(0, 1, 0xaf);
 const LZCNT: Opcode = opcode(2, 1, 0xbd);
 const TZCNT: Opcode = opcode(2, 1, 0xbc);
 const POPCNT: Opcode = opcode(2, 1, 0xb8);
 const PXOR: Opcode = opcode(1, 1, 0xef);
 const PCMPEQB: Opcode = opcode(1, 1, 0x74);
-const PCLMULQDQ: Opcode = opcode(1, 3, 0x44);
-const PEXTRQ: Opcode = opcode(1, 3, 0x16);
 const XCHG: Opcode = opcode(0, 0, 0x87);
-const SHLD: Opcode = opcode(0, 1, 0xa4);
-
-/// A division whose divisor is 0 (or -1, when signed): dividend in RAX, divisor in RCX, quotient to RAX, remainder
-/// to RDX.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Division {
-    size: Size,
-    signed: bool,
-    remainder: bool,
-}
 
 /// `op dst, src`.
-fn alu_src(e: &mut Emitter, op: Alu, size: Size, dst: Reg, src: Src) {
+pub(super) fn alu_src(e: &mut Emitter, op: Alu, size: Size, dst: Reg, src: Src) {
     match src {
         Src::Imm(imm) => e.code.alu_imm(op, size, Rm::Reg(dst), imm),
         _ => {
@@ -107,7 +94,7 @@ fn alu(e: &mut Emitter, i: u32, op: Alu, a: Val, b: Val) {
 }
 
 /// 32 bits if only the low half of the result is used.
-fn size_of(e: &Emitter, i: u32) -> Size {
+pub(super) fn size_of(e: &Emitter, i: u32) -> Size {
     match e.alloc.only_user(i).map(|user| e.ops[user as usize]) {
         Some(Op::Un(Un::SextW | Un::ZextW, _)) => Size::L,
         _ => Size::Q,
@@ -262,7 +249,7 @@ fn rotate(e: &mut Emitter, i: u32, op: Shift, size: Size, a: Val, b: Val) {
 }
 
 /// Puts `a` into `to` (RAX or RDX) and `b` into RCX. All scratch registers belong to the operation then.
-fn fixed(e: &mut Emitter, i: u32, to: Reg, a: Val, b: Val) {
+pub(super) fn fixed(e: &mut Emitter, i: u32, to: Reg, a: Val, b: Val) {
     let (sa, sb) = e.own_scratch(i, a, b);
     match (sa, sb) {
         (Src::Reg(RCX), Src::Reg(r)) if r == to => {
@@ -279,22 +266,6 @@ fn fixed(e: &mut Emitter, i: u32, to: Reg, a: Val, b: Val) {
     }
 }
 
-/// The same, but `b` stays where it is if that is no scratch register and no constant.
-fn half_fixed(e: &mut Emitter, i: u32, to: Reg, a: Val, b: Val) -> Rm {
-    let (sa, sb) = (e.src(a), e.src(b));
-    let rm = match sb {
-        Src::Reg(r) if !is_scratch(r) => Rm::Reg(r),
-        Src::Mem(mem) => Rm::Mem(mem),
-        _ => {
-            fixed(e, i, to, a, b);
-            return Rm::Reg(RCX);
-        }
-    };
-    e.own_scratch(i, a, b);
-    e.copy(to, sa);
-    rm
-}
-
 fn sign_extend_word(e: &mut Emitter, size: Size, r: Reg) {
     if size == Size::L {
         e.code.extend(Width::Word, true, r, Rm::Reg(r));
@@ -302,274 +273,12 @@ fn sign_extend_word(e: &mut Emitter, size: Size, r: Reg) {
 }
 
 /// The result of operation `i` is in a scratch register; one of 32 bits is sign-extended.
-fn finish(e: &mut Emitter, i: u32, size: Size, result: Reg) {
+pub(super) fn finish(e: &mut Emitter, i: u32, size: Size, result: Reg) {
     let dst = e.dst_over(i, Src::Reg(result));
     match size {
         Size::L => e.code.extend(Width::Word, true, dst, Rm::Reg(result)),
         Size::Q => e.copy(dst, Src::Reg(result)),
     }
-    e.define(i, dst);
-}
-
-fn mul(e: &mut Emitter, i: u32, a: Val, b: Val) {
-    let (mut a, mut b) = (a, b);
-    if matches!(e.alloc.value(a).loc, Loc::Const(_)) {
-        (a, b) = (b, a);
-    }
-    let (mut sa, mut sb) = (e.src(a), e.src(b));
-    let size = size_of(e, i);
-    if let Src::Imm(imm) = sb {
-        let rm = e.rm_of(sa);
-        let dst = e.dst_over(i, sa);
-        e.code.imul_imm(size, dst, rm, imm);
-        return e.define(i, dst);
-    }
-    let dst = e.dst_over(i, sa);
-    if sb == Src::Reg(dst) {
-        (sa, sb) = (sb, sa);
-    }
-    e.copy(dst, sa);
-    let rm = e.rm_of(sb);
-    e.code.op(IMUL, size, dst, rm);
-    e.define(i, dst);
-}
-
-/// High half of the product.
-fn mul_high(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) {
-    match op {
-        Bin::Mulh => {
-            let b = half_fixed(e, i, RAX, a, b);
-            e.code.group3(Group3::Imul, Size::Q, b);
-            finish(e, i, Size::Q, RDX);
-        }
-        Bin::Mulhu => {
-            let b = half_fixed(e, i, RDX, a, b);
-            let dst = e.dst_over(i, Src::Reg(RDX));
-            e.code.vex(MULX, Size::Q, dst, dst, b);
-            e.define(i, dst);
-        }
-        _ => {
-            // As unsigned, less b if a is negative.
-            let b = half_fixed(e, i, RDX, a, b);
-            e.code.vex(MULX, Size::Q, RAX, RAX, b);
-            e.code.shift_imm(Shift::Sar, Size::Q, RDX, 63);
-            e.code.alu(Alu::And, Size::Q, RDX, b);
-            e.code.alu(Alu::Sub, Size::Q, RAX, Rm::Reg(RDX));
-            finish(e, i, Size::Q, RAX);
-        }
-    }
-}
-
-fn divide(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) {
-    let size = match op {
-        Bin::Div | Bin::Divu | Bin::Rem | Bin::Remu => Size::Q,
-        _ => Size::L,
-    };
-    let signed = matches!(op, Bin::Div | Bin::Rem | Bin::Divw | Bin::Remw);
-    let remainder = matches!(op, Bin::Rem | Bin::Remu | Bin::Remw | Bin::Remuw);
-    fixed(e, i, RAX, a, b);
-    let special = if signed {
-        // Divisors -1 and 0 become 0 and 1.
-        e.code.lea(size, RDX, Mem::new(RCX, 1));
-        e.code.alu_imm(Alu::Cmp, size, Rm::Reg(RDX), 1);
-        e.code.jcc(Cond::BE)
-    } else {
-        e.code.test(size, Rm::Reg(RCX), RCX);
-        e.code.jcc(Cond::E)
-    };
-    if signed {
-        e.code.cqo(size);
-        e.code.group3(Group3::Idiv, size, Rm::Reg(RCX));
-    } else {
-        e.code.mov_imm(RDX, 0);
-        e.code.group3(Group3::Div, size, Rm::Reg(RCX));
-    }
-    let back = e.code.here();
-    let division = Division { size, signed, remainder };
-    e.stubs.push(Stub::Division { special, back, division });
-    finish(e, i, size, if remainder { RDX } else { RAX });
-}
-
-impl Division {
-    /// The results that no division instruction gives; back to where the result is taken.
-    /// RISC-V unprivileged manual, "M" extension, table "Semantics for division by zero and division overflow".
-    pub(super) fn special(self, code: &mut Code) {
-        let Division { size, signed, remainder } = self;
-        match (signed, remainder) {
-            (false, false) => code.mov_imm(RAX, u64::MAX),
-            (false, true) => code.mov(size, RDX, Rm::Reg(RAX)),
-            (true, false) => {
-                // By -1: the negative. By 0: -1.
-                code.group3(Group3::Neg, size, Rm::Reg(RAX));
-                code.test(size, Rm::Reg(RCX), RCX);
-                code.mov_imm_keeping_flags(RDX, u64::MAX);
-                code.cmov(Cond::E, RAX, Rm::Reg(RDX));
-            }
-            (true, true) => {
-                // By -1: 0. By 0: the dividend.
-                code.test(size, Rm::Reg(RCX), RCX);
-                code.mov_imm_keeping_flags(RDX, 0);
-                code.cmov(Cond::E, RDX, Rm::Reg(RAX));
-            }
-        }
-    }
-}
-
-fn copy_to_xmm(e: &mut Emitter, to: Reg, from: Src) {
-    match from {
-        Src::Xmm(from) => e.code.movq_xmm(to, from),
-        _ => {
-            let from = e.rm_of(from);
-            e.code.movq_to_xmm(to, from);
-        }
-    }
-}
-
-fn carry_less(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) {
-    let a = e.src(a);
-    let x = e.take_xmm();
-    copy_to_xmm(e, x, a);
-    let y = e.xmm(b);
-    e.code.op_imm8(PCLMULQDQ, Size::L, x, Rm::Reg(y), 0);
-    e.alloc.unlock();
-    let dst = e.dst();
-    match op {
-        Bin::Clmul => e.code.movq_from_xmm(Rm::Reg(dst), x),
-        Bin::Clmulh => e.code.op_imm8(PEXTRQ, Size::Q, x, Rm::Reg(dst), 1),
-        _ => {
-            let low = e.take();
-            e.code.movq_from_xmm(Rm::Reg(low), x);
-            e.code.op_imm8(PEXTRQ, Size::Q, x, Rm::Reg(dst), 1);
-            e.code.op_imm8(SHLD, Size::Q, low, Rm::Reg(dst), 1);
-        }
-    }
-    e.define(i, dst);
-}
-
-/// Compares two values; what holds if `a op b`.
-fn compare_values(e: &mut Emitter, op: Bin, a: Val, b: Val) -> Cond {
-    let cond = match op {
-        Bin::Slt => Cond::L,
-        Bin::Sltu => Cond::B,
-        _ => Cond::E,
-    };
-    let (sa, sb) = (e.src(a), e.src(b));
-    let (cond, sa, sb) = match sa {
-        Src::Imm(_) | Src::Wide(_) => (cond.swapped(), sb, sa),
-        _ => (cond, sa, sb),
-    };
-    match (sa, sb) {
-        (Src::Reg(a), Src::Imm(0)) => e.code.test(Size::Q, Rm::Reg(a), a),
-        (Src::Reg(_) | Src::Mem(_), Src::Imm(imm)) => {
-            let a = e.rm_of(sa);
-            e.code.alu_imm(Alu::Cmp, Size::Q, a, imm);
-        }
-        (Src::Mem(a), Src::Reg(b)) => e.code.alu_to_mem(Alu::Cmp, Size::Q, a, b),
-        _ => {
-            let a = e.reg_of(sa);
-            alu_src(e, Alu::Cmp, Size::Q, a, sb);
-        }
-    }
-    cond
-}
-
-/// Sets the flags for a condition; what holds if it does.
-fn compare_op(e: &mut Emitter, op: Op) -> Option<Cond> {
-    match op {
-        Op::Bin(Bin::Eq, a, b) if matches!(e.alloc.value(b).loc, Loc::Const(0)) => {
-            Some(condition(e, a).not())
-        }
-        Op::Bin(op @ (Bin::Slt | Bin::Sltu | Bin::Eq), a, b) => Some(compare_values(e, op, a, b)),
-        Op::Bin(Bin::And, a, b) => {
-            let (sa, sb) = (e.src(a), e.src(b));
-            let (sa, sb) = match sa {
-                Src::Imm(_) | Src::Wide(_) => (sb, sa),
-                _ => (sa, sb),
-            };
-            match (sa, sb) {
-                (Src::Reg(_) | Src::Mem(_), Src::Imm(imm)) => {
-                    let a = e.rm_of(sa);
-                    e.code.test_imm(if imm >= 0 { Size::L } else { Size::Q }, a, imm);
-                }
-                _ => {
-                    let b = e.reg_of(sb);
-                    let a = e.rm_of(sa);
-                    e.code.test(Size::Q, a, b);
-                }
-            }
-            Some(Cond::NE)
-        }
-        _ => None,
-    }
-}
-
-/// Sets the flags for "the value is not zero"; what holds if so.
-pub(super) fn condition(e: &mut Emitter, v: Val) -> Cond {
-    if e.alloc.is_deferred(v)
-        && let Some(cond) = compare_op(e, e.ops[v.0 as usize])
-    {
-        return cond;
-    }
-    match e.src(v) {
-        Src::Mem(mem) => e.code.alu_imm(Alu::Cmp, Size::Q, Rm::Mem(mem), 0),
-        src => {
-            let r = e.reg_of(src);
-            e.code.test(Size::Q, Rm::Reg(r), r);
-        }
-    }
-    Cond::NE
-}
-
-/// Whether the register is read by a comparison.
-fn comparison_reads(e: &Emitter, op: Op, r: Reg) -> bool {
-    op.operands().any(|v| {
-        if e.alloc.is_deferred(v) {
-            return comparison_reads(e, e.ops[v.0 as usize], r);
-        }
-        match e.alloc.value(v).loc {
-            Loc::Slot(slot) => home(slot) == Home::Gpr(r),
-            Loc::Gpr(of) => of == r,
-            _ => false,
-        }
-    })
-}
-
-/// A comparison's result as 1 or 0.
-fn set_if(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) {
-    let op = Op::Bin(op, a, b);
-    let direct = e.target.is_none_or(|(_, r)| !comparison_reads(e, op, r));
-    if direct {
-        let dst = e.dst();
-        e.code.mov_imm(dst, 0);
-        if let Some(cond) = compare_op(e, op) {
-            e.code.setcc(cond, dst);
-        }
-        return e.define(i, dst);
-    }
-    if let Some(cond) = compare_op(e, op) {
-        let dst = e.dst();
-        e.code.setcc(cond, dst);
-        e.code.extend(Width::Byte, false, dst, Rm::Reg(dst));
-        e.define(i, dst);
-    }
-}
-
-/// Minimum or maximum: the one for which the condition holds.
-fn pick(e: &mut Emitter, i: u32, cond: Cond, a: Val, b: Val) {
-    let (mut a, mut b) = (a, b);
-    if matches!(e.alloc.value(a).loc, Loc::Const(_)) {
-        (a, b) = (b, a);
-    }
-    let (mut sa, sb) = (e.src(a), e.src(b));
-    let mut rb = Src::Reg(e.reg_of(sb));
-    let dst = e.dst_over(i, sa);
-    if rb == Src::Reg(dst) {
-        (sa, rb) = (rb, sa);
-    }
-    e.copy(dst, sa);
-    let rm = e.rm_of(rb);
-    e.code.alu(Alu::Cmp, Size::Q, dst, rm);
-    e.code.cmov(cond.not(), dst, rm);
     e.define(i, dst);
 }
 
@@ -670,24 +379,6 @@ pub(super) fn un(e: &mut Emitter, i: u32, op: Un, a: Val) {
         Un::ZextH => e.code.extend(Width::Half, false, dst, rm),
         Un::ZextW => e.code.extend(Width::Word, false, dst, rm),
         Un::OrcB | Un::Rev8 => {}
-    }
-    e.define(i, dst);
-}
-
-/// [`Op::Select`].
-pub(super) fn select(e: &mut Emitter, i: u32, cond: Val, a: Val, b: Val) {
-    let holds = condition(e, cond);
-    // From here to the conditional move nothing may touch the flags.
-    e.alloc.unlock();
-    let (sa, sb) = (e.src(a), e.src(b));
-    let dst = e.dst();
-    if sa == Src::Reg(dst) {
-        let b = e.rm_of(sb);
-        e.code.cmov(holds.not(), dst, b);
-    } else {
-        e.copy_keeping_flags(dst, sb);
-        let a = e.rm_of(sa);
-        e.code.cmov(holds, dst, a);
     }
     e.define(i, dst);
 }

@@ -6,19 +6,25 @@
 //! | `abi` | the frame's words, calls out, reasons to leave |
 //! | `thunks` | the code that all blocks share |
 //! | `asm` | the encoder |
+//! | `plan` | uses of values, found before a block is emitted |
 //! | `alloc` | where values are while a block is emitted |
-//! | `int`, `fp` | operations on values |
+//! | `operand` | values as operands and destinations |
+//! | `int`, `muldiv`, `cond`, `fp` | operations on values |
 //! | `mem` | loads and stores |
 //! | `exits` | entry, branches, jumps, links |
 
 mod abi;
 mod alloc;
 mod asm;
+mod cond;
 mod exits;
 mod fp;
 mod homes;
 mod int;
 mod mem;
+mod muldiv;
+mod operand;
+mod plan;
 #[cfg(test)]
 mod tests;
 mod thunks;
@@ -144,7 +150,7 @@ enum Stub {
     Store(mem::SlowStore),
     Exit(exits::SideExit),
     Link { jump: Fix, id: u32 },
-    Division { special: Fix, back: u32, division: int::Division },
+    Division { special: Fix, back: u32, division: muldiv::Division },
 }
 
 /// Emits blocks, one after the other.
@@ -232,6 +238,8 @@ impl Emitter {
                 self.alloc.release_spill(v, i);
             }
             self.alloc.end_op(i);
+            #[cfg(debug_assertions)]
+            self.alloc.check(i);
         }
         let out_of_line = self.code.here();
         let mut k = 0;

@@ -30,27 +30,27 @@ pub(super) struct Engine {
     frame: *mut Frame,
 }
 
-fn index(va: u64, width: Width) -> Option<usize> {
-    let offset = va.wrapping_sub(MEMORY);
-    let end = offset.checked_add(width.bytes())?;
-    (end <= MEMORY_LEN as u64 - 4096).then_some(offset as usize)
+/// Where a byte of the memory is kept. Pages lie apart, so that nothing of the next page is found behind one.
+fn index(va: u64) -> Result<usize, ()> {
+    let offset = va.wrapping_sub(MEMORY) as usize;
+    if offset < MEMORY_LEN - 4096 { Ok(offset + (offset & !4095)) } else { Err(()) }
 }
 
 impl Memory for Engine {
     type Fault = ();
 
     fn load(&mut self, va: u64, width: Width) -> Result<u64, ()> {
-        let from = index(va, width).ok_or(())?;
-        let mut bytes = [0; 8];
-        let len = width.bytes() as usize;
-        bytes[..len].copy_from_slice(&self.memory[from..from + len]);
-        Ok(u64::from_le_bytes(bytes))
+        (0..width.bytes()).try_fold(0, |value, i| {
+            Ok(value | u64::from(self.memory[index(va.wrapping_add(i))?]) << (8 * i))
+        })
     }
 
     fn store(&mut self, va: u64, width: Width, value: u64) -> Result<(), ()> {
-        let to = index(va, width).ok_or(())?;
-        let len = width.bytes() as usize;
-        self.memory[to..to + len].copy_from_slice(&value.to_le_bytes()[..len]);
+        index(va.wrapping_add(width.bytes() - 1))?;
+        for i in 0..width.bytes() {
+            let at = index(va.wrapping_add(i))?;
+            self.memory[at] = (value >> (8 * i)) as u8;
+        }
         Ok(())
     }
 }
@@ -161,7 +161,7 @@ impl Machine {
             tlb: vec![[0xfff; 4]; ENTRIES],
             jumps: vec![[1, 0]; JUMPS_LEN],
             engine: Box::new(Engine {
-                memory: vec![0; MEMORY_LEN],
+                memory: vec![0xaa; 2 * MEMORY_LEN],
                 words: Vec::new(),
                 sites: Vec::new(),
                 frame: std::ptr::null_mut(),
@@ -189,9 +189,9 @@ impl Machine {
     /// Runs the same block again.
     pub(super) fn again(&mut self) -> Exit {
         let host = self.engine.memory.as_ptr() as u64;
-        let addend = host.wrapping_sub(MEMORY);
         for (page, tags) in [(0, [true, true]), (1, [true, false])] {
             let va = MEMORY + page * 4096;
+            let addend = host.wrapping_add(2 * 4096 * page).wrapping_sub(va);
             let tag = |known| if known { va } else { 0xfff };
             self.tlb[(va >> 12) as usize % ENTRIES] = [tag(tags[0]), tag(tags[1]), addend, 0];
         }

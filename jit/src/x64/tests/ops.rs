@@ -7,7 +7,7 @@ use mimic_cpu::riscv::sem::{Bin, Un};
 use super::machine::{MEMORY, Machine, PAGE_VA};
 use super::{EDGES, Random, reference};
 use crate::ir::{Block, Insn, Op, Slot, Val};
-use crate::x64::{Exit, supports};
+use crate::x64::{Exit, Place, supports};
 
 pub(super) const BINS: [Bin; 34] = [
     Bin::Add,
@@ -286,7 +286,8 @@ fn loads_and_stores() {
                         let base = maker.operand(kind, 6, va.wrapping_sub(offset as u64));
                         let offset = maker.push(Op::Const(offset as u64));
                         let addr = maker.push(Op::Bin(Bin::Add, base, offset));
-                        if random.below(2) == 0 {
+                        let loads = random.below(2) == 0;
+                        if loads {
                             let mut v = maker.push(Op::Load { addr, width });
                             if let Some(extension) = extension {
                                 v = maker.push(Op::Un(extension, v));
@@ -306,7 +307,16 @@ fn loads_and_stores() {
                                 maker.push(Op::Set(12, value));
                             }
                         }
+                        machine.engine.sites.clear();
                         machine.compare(&block(&maker.ops), &maker.regs);
+                        let last = va - MEMORY + width.bytes() - 1;
+                        let hits = match last / 4096 {
+                            page if page != (va - MEMORY) / 4096 => false,
+                            0 => true,
+                            1 => loads,
+                            _ => false,
+                        };
+                        assert_eq!(machine.engine.sites.is_empty(), hits, "{va:#x} {width:?}");
                     }
                 }
             }
@@ -364,4 +374,54 @@ fn jumps_through_the_cache() {
     assert_eq!((machine.frame.next_pc, machine.frame.page_va), (target + 4096, PAGE_VA));
     machine.frame.regs[10] = target - 2;
     assert_eq!(machine.again(), Exit::Lookup);
+}
+
+/// Offsets from the page of any size, as values and as targets.
+#[test]
+fn places_relative_to_the_page() {
+    let mut machine = Machine::new();
+    for offset in [0, 1, -1, 4094, 4096, -4096, 0x7fff_ffff, 0x8000_0000, -0x8000_0000, 1 << 40] {
+        for slot in [10, 20, 74] {
+            let even = offset & !1;
+            machine.compare(&block(&[Op::Pc(offset), Op::Set(slot, Val(0))]), &[0; 256]);
+            machine.compare(&block(&[Op::Goto(even)]), &[0; 256]);
+            machine.compare(&block(&[Op::Pc(even), Op::Jump(Val(0))]), &[0; 256]);
+            for taken in [0, 1] {
+                let branch = [Op::Get(slot), Op::Branch(Val(0), even)];
+                machine.compare(&block(&branch), &[taken; 256]);
+                let branch = [Op::Const(taken), Op::Branch(Val(0), even)];
+                machine.compare(&block(&branch), &[0; 256]);
+            }
+        }
+    }
+}
+
+/// Values that live across an instruction that is performed are kept; more of them than there is room for are refused.
+#[test]
+fn many_values() {
+    let mut machine = Machine::new();
+    let sums = |count: u32| {
+        let mut ops = vec![Op::Get(10), Op::Get(2)];
+        for v in 1..=count {
+            ops.push(Op::Bin(Bin::Add, Val(0), Val(v)));
+        }
+        ops.push(Op::Perform);
+        for v in 0..count + 2 {
+            ops.push(Op::Set([10, 2, 21, 74][v as usize % 4], Val(v)));
+            ops.push(Op::Get(7));
+            let next = Val(ops.len() as u32 - 1);
+            ops.push(Op::Bin(Bin::Xor, next, Val(v)));
+            ops.push(Op::Set(7, Val(next.0 + 1)));
+        }
+        block(&ops)
+    };
+    let mut random = Random(9);
+    for count in [1, 3, 4, 20, 62] {
+        let regs = Maker::new(&mut random).regs;
+        machine.compare(&sums(count), &regs);
+    }
+    let place = Place { at: 0, first_link: 0, first_perform: 0 };
+    for (refused, block) in [(false, sums(62)), (true, sums(63))] {
+        assert_eq!(machine.emitter.emit(&block, place, &machine.thunks).is_err(), refused);
+    }
 }
