@@ -113,6 +113,7 @@ pub(super) enum Shift {
 pub(super) enum Group3 {
     Not = 2,
     Neg = 3,
+    Mul = 4,
     Imul = 5,
     Div = 6,
     Idiv = 7,

@@ -199,6 +199,9 @@ fn shifted_from(e: &mut Emitter, i: u32, a: Val) -> Reg {
 
 /// A shift by a variable amount.
 fn shift_by(e: &mut Emitter, i: u32, op: Shift, size: Size, a: Val, b: Val) {
+    if !e.features.bmi2 {
+        return by_cl(e, i, op, size, a, b);
+    }
     let amount = e.gpr(b);
     let a = e.rm(a);
     let dst = e.dst_over(i, Src::Reg(amount));
@@ -237,12 +240,25 @@ fn rotate(e: &mut Emitter, i: u32, op: Shift, size: Size, a: Val, b: Val) {
             _ => amount % bits,
         };
         let sa = e.src(a);
-        let rm = e.rm_of(sa);
-        let dst = e.dst_over(i, sa);
-        e.code.vex_imm8(RORX, size, dst, 0, rm, right as u8);
+        let dst = if e.features.bmi2 {
+            let rm = e.rm_of(sa);
+            let dst = e.dst_over(i, sa);
+            e.code.vex_imm8(RORX, size, dst, 0, rm, right as u8);
+            dst
+        } else {
+            let dst = e.dst_over(i, sa);
+            e.copy(dst, sa);
+            e.code.shift_imm(Shift::Ror, size, dst, right as u8);
+            dst
+        };
         sign_extend_word(e, size, dst);
         return e.define(i, dst);
     }
+    by_cl(e, i, op, size, a, b);
+}
+
+/// A shift or rotation by CL; one of 32 bits is sign-extended.
+fn by_cl(e: &mut Emitter, i: u32, op: Shift, size: Size, a: Val, b: Val) {
     fixed(e, i, RAX, a, b);
     e.code.shift_cl(op, size, RAX);
     finish(e, i, size, RAX);
@@ -291,7 +307,7 @@ pub(super) fn bin(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) {
             Loc::Const(c) if fits(c.wrapping_neg()) => add_const(e, i, a, c.wrapping_neg()),
             _ => alu(e, i, Alu::Sub, a, b),
         },
-        Bin::And if and_not(e, i, a, b) => {}
+        Bin::And if e.features.bmi1 && and_not(e, i, a, b) => {}
         Bin::And => alu(e, i, Alu::And, a, b),
         Bin::Or => alu(e, i, Alu::Or, a, b),
         Bin::Xor => alu(e, i, Alu::Xor, a, b),

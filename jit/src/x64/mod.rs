@@ -74,10 +74,7 @@ impl HostFeatures {
     fn supports(self, op: &Op) -> bool {
         match op {
             Op::Bin(op, ..) => match op {
-                Bin::Sll | Bin::Srl | Bin::Sra => self.bmi2,
-                Bin::Rol | Bin::Ror | Bin::Rolw | Bin::Rorw => self.bmi2,
-                Bin::Mulhu | Bin::Mulhsu => self.bmi2,
-                Bin::And => self.bmi1,
+                Bin::Mulhsu => self.bmi2,
                 Bin::Clmul | Bin::Clmulh | Bin::Clmulr => self.pclmulqdq && self.sse41,
                 _ => true,
             },

@@ -67,16 +67,11 @@ pub(super) fn mul(e: &mut Emitter, i: u32, a: Val, b: Val) {
 /// High half of the product.
 pub(super) fn mul_high(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) {
     match op {
-        Bin::Mulh => {
+        Bin::Mulh | Bin::Mulhu => {
             let b = half_fixed(e, i, RAX, a, b);
-            e.code.group3(Group3::Imul, Size::Q, b);
+            let op = if op == Bin::Mulh { Group3::Imul } else { Group3::Mul };
+            e.code.group3(op, Size::Q, b);
             finish(e, i, Size::Q, RDX);
-        }
-        Bin::Mulhu => {
-            let b = half_fixed(e, i, RDX, a, b);
-            let dst = e.dst_over(i, Src::Reg(RDX));
-            e.code.vex(MULX, Size::Q, dst, dst, b);
-            e.define(i, dst);
         }
         _ => {
             // As unsigned, less b if a is negative.

@@ -7,7 +7,9 @@ use mimic_cpu::frame::Frame;
 use crate::ir::Block;
 use crate::ir::eval::{Evaluation, Left, Memory};
 use crate::memory::{CodeMemory, CodePtr};
-use crate::x64::{CallSite, Calls, Emitter, Exit, JUMPS_LEN, LinkSite, Place, Thunks};
+use crate::x64::{
+    CallSite, Calls, Emitter, Exit, HostFeatures, JUMPS_LEN, LinkSite, Place, Thunks,
+};
 
 /// Virtual addresses of the memory: four pages. The TLB knows the first for loads and stores and the second for
 /// loads; the fourth faults.
@@ -167,6 +169,14 @@ impl Machine {
                 frame: std::ptr::null_mut(),
             }),
         }
+    }
+
+    /// A machine whose emitter does without what not every host has.
+    pub(super) fn plain() -> Self {
+        let mut machine = Self::new();
+        machine.emitter.features =
+            HostFeatures { bmi1: false, bmi2: false, ..HostFeatures::detect() };
+        machine
     }
 
     /// Runs a block from its beginning, with the frame's registers.

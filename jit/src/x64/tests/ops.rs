@@ -168,17 +168,13 @@ fn each_kind(
 
 #[test]
 fn two_operand_operations() {
-    let mut machine = Machine::new();
+    let (mut machine, mut plain) = (Machine::new(), Machine::plain());
     let mut random = Random(1);
     for op in BINS {
         assert!(supports(&Op::Bin(op, Val(0), Val(1))), "{op:?}");
-        for _ in 0..6 {
-            each_kind(
-                &mut machine,
-                &mut random,
-                |a, b| Op::Bin(op, a, b),
-                |r| (r.value(), r.value()),
-            );
+        for round in 0..6 {
+            let machine = if round == 0 { &mut plain } else { &mut machine };
+            each_kind(machine, &mut random, |a, b| Op::Bin(op, a, b), |r| (r.value(), r.value()));
         }
         for a in EDGES {
             for b in EDGES {
