@@ -7,13 +7,15 @@ use mimic_cpu::bus::PAGE_SIZE;
 use crate::memory::CodePtr;
 
 /// Entries of a cache: translated code has this built in.
-pub const ENTRIES: usize = 2048;
+const ENTRIES: usize = crate::x64::JUMPS_LEN;
 /// Most contexts kept; the least recently used goes first.
 const MAX_CACHES: usize = 24;
 /// A virtual address no instruction has.
 const NONE: u64 = 1;
 /// Entries remembered one by one, so that a cache that was hardly used is emptied quickly.
 const MAX_FILLED: usize = 128;
+/// Words of [`Cache::pages`].
+const PAGE_WORDS: usize = 32;
 
 /// An entry. Translated code knows its layout.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +30,11 @@ const EMPTY: Entry = Entry { va: NONE, code: 0 };
 #[derive(Debug)]
 struct Cache<K> {
     key: K,
-    entries: Box<[Entry; ENTRIES]>,
+    entries: Box<[Entry]>,
     /// Indices of the entries filled, up to [`MAX_FILLED`].
     filled: Vec<u16>,
     /// One bit for each hash of a page that may have entries.
-    pages: [u64; 8],
+    pages: [u64; PAGE_WORDS],
     /// What [`JumpCaches::epoch`] was when the cache was last emptied.
     epoch: u64,
     last_use: u64,
@@ -40,7 +42,7 @@ struct Cache<K> {
 
 fn page_bit(va: u64) -> (usize, u64) {
     let page = va / PAGE_SIZE;
-    ((page / 64 % 8) as usize, 1 << (page % 64))
+    (page as usize / 64 % PAGE_WORDS, 1 << (page % 64))
 }
 
 fn index(va: u64) -> usize {
@@ -51,9 +53,9 @@ impl<K> Cache<K> {
     fn new(key: K, epoch: u64) -> Self {
         Cache {
             key,
-            entries: Box::new([EMPTY; ENTRIES]),
+            entries: vec![EMPTY; ENTRIES].into_boxed_slice(),
             filled: Vec::with_capacity(MAX_FILLED),
-            pages: [0; 8],
+            pages: [0; PAGE_WORDS],
             epoch,
             last_use: 0,
         }
@@ -68,7 +70,7 @@ impl<K> Cache<K> {
             self.entries.fill(EMPTY);
         }
         self.filled.clear();
-        self.pages = [0; 8];
+        self.pages = [0; PAGE_WORDS];
     }
 }
 
@@ -152,11 +154,14 @@ impl<K: PartialEq> JumpCaches<K> {
         self.current.clear();
     }
 
-    /// Forgets the page at `va`, in every context.
-    pub fn drop_page(&mut self, va: u64) {
-        let (word, bit) = page_bit(va);
+    /// Forgets one page or all of them, in the contexts that `which` names.
+    pub fn drop_matching(&mut self, va: Option<u64>, which: impl Fn(&K) -> bool) {
         for cache in std::iter::once(&mut self.current).chain(&mut self.others) {
-            if cache.pages[word] & bit != 0 {
+            let concerned = va.is_none_or(|va| {
+                let (word, bit) = page_bit(va);
+                cache.pages[word] & bit != 0
+            });
+            if concerned && which(&cache.key) {
                 cache.clear();
             }
         }
@@ -180,7 +185,13 @@ mod tests {
         jumps.insert(0x9004, b);
         assert!(jumps.select(1) && !jumps.select(1));
         assert_eq!(jumps.lookup(0x5002), Some(a));
-        jumps.drop_page(0x9000);
+        jumps.drop_matching(None, |&key| key == 2);
+        assert_eq!(jumps.lookup(0x5002), Some(a), "another context is meant");
+        jumps.select(2);
+        assert_eq!(jumps.lookup(0x5002), None);
+        jumps.insert(0x9004, b);
+        jumps.select(1);
+        jumps.drop_matching(Some(0x9000), |_| true);
         assert_eq!(jumps.lookup(0x5002), Some(a));
         jumps.select(2);
         assert_eq!(jumps.lookup(0x9004), None);

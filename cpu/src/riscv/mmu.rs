@@ -7,6 +7,7 @@ use super::csr::fields::{envcfg, mstatus};
 use super::hart::{Hart, Mode};
 use super::pmp::Verdict;
 use super::trap::{Cause, Trap};
+use super::walks::{Walk, WalkCache};
 
 /// What is done to memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ const PTE_R: u64 = 1 << 1;
 const PTE_W: u64 = 1 << 2;
 const PTE_X: u64 = 1 << 3;
 const PTE_U: u64 = 1 << 4;
+const PTE_G: u64 = 1 << 5;
 const PTE_A: u64 = 1 << 6;
 const PTE_D: u64 = 1 << 7;
 const PTE_PPN_SHIFT: u32 = 10;
@@ -68,6 +70,16 @@ pub struct Translation {
     pub readable: bool,
     /// Stores of the same mode would be allowed too, without changing the entry.
     pub writable: bool,
+    /// The lowest eight bits of the leaf entry; 0 where addresses are not translated.
+    pub(super) bits: u8,
+}
+
+impl Translation {
+    /// Whether the mapping is in every address space.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        u64::from(self.bits) & PTE_G != 0
+    }
 }
 
 impl Hart {
@@ -97,7 +109,13 @@ impl Hart {
         let Some(levels) = self.levels(mode) else {
             // Wider than any physical address: nothing can be there.
             return if va >> 56 == 0 {
-                Ok(Translation { gpa: va, span: PAGE_SIZE, readable: true, writable: true })
+                Ok(Translation {
+                    gpa: va,
+                    span: PAGE_SIZE,
+                    readable: true,
+                    writable: true,
+                    bits: 0,
+                })
             } else {
                 Err(access.access_fault(va))
             };
@@ -190,19 +208,7 @@ impl Hart {
         if pbmt == 3 || pbmt != 0 && self.menvcfg & envcfg::PBMTE == 0 {
             return page_fault;
         }
-        let user_ok = match mode {
-            Mode::U => pte & PTE_U != 0,
-            _ => pte & PTE_U == 0 || access != Access::Fetch && self.mstatus & mstatus::SUM != 0,
-        };
-        let readable = pte & PTE_R != 0 || pte & PTE_X != 0 && self.mstatus & mstatus::MXR != 0;
-        let permitted = match access {
-            Access::Fetch => pte & PTE_X != 0,
-            Access::Load => readable,
-            Access::Store => pte & PTE_W != 0,
-        };
-        if !user_ok || !permitted {
-            return page_fault;
-        }
+        let Some(readable) = self.permitted(pte, access, mode) else { return page_fault };
         let mut span = PAGE_SIZE << (9 * level);
         let low_ppn = span / PAGE_SIZE - 1;
         if pte & PTE_N != 0 {
@@ -242,7 +248,63 @@ impl Hart {
             span,
             readable,
             writable: pte & PTE_W != 0 && pte & PTE_D != 0,
+            bits: pte as u8,
         }))
+    }
+
+    /// Whether a leaf entry permits an access with the permissions of `mode`; if so, whether loads would be
+    /// permitted, too.
+    fn permitted(&self, pte: u64, access: Access, mode: Mode) -> Option<bool> {
+        let user_ok = match mode {
+            Mode::U => pte & PTE_U != 0,
+            _ => pte & PTE_U == 0 || access != Access::Fetch && self.mstatus & mstatus::SUM != 0,
+        };
+        let readable = pte & PTE_R != 0 || pte & PTE_X != 0 && self.mstatus & mstatus::MXR != 0;
+        let permitted = match access {
+            Access::Fetch => pte & PTE_X != 0,
+            Access::Load => readable,
+            Access::Store => pte & PTE_W != 0,
+        };
+        (user_ok && permitted).then_some(readable)
+    }
+
+    /// [`translate`](Self::translate), by a walk that was made before if there is one that tells all. A walk
+    /// that would end in a fault is always made anew.
+    ///
+    /// # Errors
+    /// As [`translate`](Self::translate).
+    pub(super) fn translate_again(
+        &self,
+        walks: &mut WalkCache,
+        bus: &dyn CpuBus,
+        va: u64,
+        access: Access,
+        mode: Mode,
+    ) -> Result<Translation, Trap> {
+        if self.levels(mode).is_none() {
+            return self.translate(bus, va, access, mode);
+        }
+        if let Some(walk) = walks.lookup(va, self.satp) {
+            let pte = u64::from(walk.bits);
+            if (access != Access::Store || pte & PTE_D != 0)
+                && let Some(readable) = self.permitted(pte, access, mode)
+            {
+                return Ok(Translation {
+                    gpa: walk.page | va & PAGE_MASK,
+                    span: walk.span,
+                    readable,
+                    writable: pte & PTE_W != 0 && pte & PTE_D != 0,
+                    bits: walk.bits,
+                });
+            }
+        }
+        let to = self.translate(bus, va, access, mode)?;
+        walks.insert(
+            va,
+            self.satp,
+            Walk { bits: to.bits, page: to.gpa & !PAGE_MASK, span: to.span },
+        );
+        Ok(to)
     }
 
     /// Checks PMP for an access of `len` bytes at `gpa`.

@@ -22,6 +22,7 @@ pub mod pmp;
 mod saved;
 pub mod sem;
 pub mod trap;
+mod walks;
 
 /// Frequency of the `time` CSR and of `mtime`: the board's 10 MHz.
 pub const TIMEBASE_HZ: u64 = 10_000_000;

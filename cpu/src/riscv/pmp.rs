@@ -24,6 +24,46 @@ pub enum Verdict {
     Denied,
 }
 
+/// A range of memory about which the entries say the same everywhere, and nothing else of accesses that
+/// lie in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    first: u64,
+    last: u64,
+    /// R, W and X as in `pmpcfg`, for M-mode and for the others.
+    machine: u8,
+    other: u8,
+}
+
+impl Region {
+    /// No range at all.
+    pub const NONE: Region = Region { first: 1, last: 0, machine: 0, other: 0 };
+
+    /// Whether all of `len` bytes (at least one) at `gpa` lie in the range.
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, gpa: u64, len: u64) -> bool {
+        gpa >= self.first && gpa.saturating_add(len - 1) <= self.last
+    }
+
+    /// Whether `mode` may make `access` in the range.
+    #[inline]
+    #[must_use]
+    pub fn allows(&self, access: Access, mode: Mode) -> bool {
+        let rights = if mode == Mode::M { self.machine } else { self.other };
+        rights & needed(access) != 0
+    }
+}
+
+/// The permission bit of `pmpcfg` for an access.
+fn needed(access: Access) -> u8 {
+    match access {
+        Access::Load => 1,
+        Access::Store => 2,
+        Access::Fetch => 4,
+    }
+}
+
 /// The PMP registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pmp {
@@ -117,13 +157,8 @@ impl Pmp {
                 return Verdict::Denied;
             }
             let cfg = self.cfg[index];
-            let needed = match access {
-                Access::Load => 1,
-                Access::Store => 2,
-                Access::Fetch => 4,
-            };
             let free_for_m = mode == Mode::M && cfg & LOCK == 0;
-            return if free_for_m || cfg & needed != 0 {
+            return if free_for_m || cfg & needed(access) != 0 {
                 Verdict::Allowed
             } else {
                 Verdict::Denied
@@ -133,14 +168,25 @@ impl Pmp {
         if mode == Mode::M { Verdict::Allowed } else { Verdict::Denied }
     }
 
-    /// Whether one answer holds for the whole range, so that it may be cached for it.
+    /// The range around `gpa` about which the entries say the same.
     #[must_use]
-    pub fn is_uniform(&self, gpa: u64, len: u64) -> bool {
-        let last = gpa.saturating_add(len - 1);
-        (0..ENTRIES).filter_map(|index| self.range(index)).all(|(first_match, last_match)| {
-            let disjoint = last < first_match || gpa > last_match;
-            disjoint || (gpa >= first_match && last <= last_match)
-        })
+    pub fn region(&self, gpa: u64) -> Region {
+        let mut region = Region { first: 0, last: u64::MAX, machine: 7, other: 0 };
+        for index in 0..ENTRIES {
+            let Some((first, last)) = self.range(index) else { continue };
+            if gpa > last {
+                region.first = region.first.max(last.saturating_add(1));
+            } else if gpa < first {
+                region.last = region.last.min(first - 1);
+            } else {
+                region.first = region.first.max(first);
+                region.last = region.last.min(last);
+                region.other = self.cfg[index] & 7;
+                region.machine = if self.cfg[index] & LOCK == 0 { 7 } else { region.other };
+                break;
+            }
+        }
+        region
     }
 }
 
@@ -171,7 +217,8 @@ mod tests {
         assert_eq!(pmp.check(0xa000_0000, 8, Access::Fetch, Mode::U), Denied);
         assert_eq!(pmp.check(0xb000_0000, 4, Access::Load, Mode::U), Allowed);
         assert_eq!(pmp.check(0xb000_0004, 4, Access::Load, Mode::U), Denied);
-        assert!(pmp.is_uniform(0x8000_0000, 4096) && !pmp.is_uniform(0xb000_0000, 4096));
+        assert!(pmp.region(0x8000_0000).holds(0x8000_0000, 4096));
+        assert!(!pmp.region(0xb000_0000).holds(0xb000_0000, 4096));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use mimic_cpu::bus::{CpuBus, PAGE_MASK, Width};
 use mimic_cpu::debug::DebugPoints;
 use mimic_cpu::frame::Frame;
 use mimic_cpu::riscv::decode::MAX_BLOCK;
-use mimic_cpu::riscv::hart::Hart;
+use mimic_cpu::riscv::hart::{Hart, Mode};
 use mimic_cpu::riscv::interp::Interp;
 use mimic_cpu::riscv::interp::host::{CodePage, Dropped, FetchContext, Leave, Op, Site};
 use mimic_cpu::run::{Budget, Exit};
@@ -80,9 +80,34 @@ pub enum ExitCause {
 /// What decides where the jump caches lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Context {
+    /// Stands for every address space with the same kind of page tables, as far as they agree: only global
+    /// mappings lead anywhere here.
+    global: bool,
     fetch: FetchContext,
     mode: ModeKey,
 }
+
+impl Context {
+    /// The context of the next fetch. Kernels have the same code in every address space, so S-mode has one
+    /// context for all of them, unless it was found to execute `private` code.
+    #[inline]
+    fn of(interp: &Interp, private: bool) -> Self {
+        let mut fetch = interp.fetch_context();
+        let global = fetch.mode == Mode::S && !private;
+        if global {
+            fetch.space &= SATP_MODE;
+        }
+        Context { global, fetch, mode: mode_key(interp) }
+    }
+
+    /// Whether a fence for this ASID, or for all, is about it.
+    fn is_of(&self, asid: Option<u16>) -> bool {
+        asid.is_none_or(|asid| !self.global && (self.fetch.space >> 44) as u16 == asid)
+    }
+}
+
+/// The field of `satp` that says what page tables look like (privileged, 10.1.11).
+const SATP_MODE: u64 = 0xf << 60;
 
 /// The translator of one hart.
 pub struct Jit {
@@ -95,6 +120,8 @@ pub struct Jit {
     options: JitOptions,
     /// The link by which translated code was left, and where it leads: if that is what is entered next.
     pending: Option<(u32, u64)>,
+    /// S-mode executes code that is not in every address space.
+    private: bool,
     counters: Counters,
 }
 
@@ -110,7 +137,7 @@ impl Jit {
         options: JitOptions,
     ) -> io::Result<Self> {
         let interp = Interp::new(hart, bus, signals);
-        let context = Context { fetch: interp.fetch_context(), mode: mode_key(&interp) };
+        let context = Context::of(&interp, false);
         let calls = Calls {
             load: call_load as *const () as usize,
             store: call_store as *const () as usize,
@@ -131,6 +158,7 @@ impl Jit {
             emitter: Emitter::new(),
             options,
             pending: None,
+            private: false,
             counters: Counters::default(),
         };
         let frame = jit.interp.frame();
@@ -199,19 +227,14 @@ impl Jit {
     /// Follows what has changed about fetching.
     #[inline]
     fn follow(&mut self) {
-        match self.interp.take_dropped() {
-            Dropped::Nothing => {}
-            Dropped::Page(va) => {
-                self.pending = None;
-                self.jumps.drop_page(va);
-            }
-            Dropped::Everything => {
-                self.pending = None;
-                self.jumps.drop_all();
+        if let Dropped::These { va, asid } = self.interp.take_dropped() {
+            self.pending = None;
+            match (va, asid) {
+                (None, None) => self.jumps.drop_all(),
+                (va, asid) => self.jumps.drop_matching(va, |context| context.is_of(asid)),
             }
         }
-        let context = Context { fetch: self.interp.fetch_context(), mode: mode_key(&self.interp) };
-        if self.jumps.select(context) {
+        if self.jumps.select(Context::of(&self.interp, self.private)) {
             self.pending = None;
         }
     }
@@ -232,6 +255,12 @@ impl Jit {
                     self.pending = None;
                     return;
                 };
+                // Nothing is global where addresses are not translated, and everything is.
+                let context = Context::of(&self.interp, self.private);
+                if context.global && !page.global && context.fetch.space != 0 {
+                    self.private = true;
+                    self.jumps.select(Context::of(&self.interp, true));
+                }
                 let Some(code) = self.code_at(page, (pc & PAGE_MASK) as u16) else {
                     self.pending = None;
                     self.interpret(limit);

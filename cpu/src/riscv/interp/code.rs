@@ -7,6 +7,7 @@ use crate::ram::HostPage;
 use crate::riscv::decode::{Decoder, MAX_BLOCK, insn_len};
 use crate::riscv::hart::Mode;
 use crate::riscv::insn::{Args, At, Flow, Format, Instruction};
+use crate::riscv::mmu::Translation;
 use crate::riscv::sem::Sem;
 use crate::tlb::LargeMappings;
 
@@ -251,11 +252,12 @@ struct FetchEntry {
     space: u64,
     generation: u32,
     page: u32,
+    global: bool,
 }
 
 impl FetchTlb {
     pub(super) fn new() -> Self {
-        let empty = FetchEntry { tag: 0, space: 0, generation: 0, page: 0 };
+        let empty = FetchEntry { tag: 0, space: 0, generation: 0, page: 0, global: false };
         FetchTlb {
             entries: Box::new([empty; FETCH_ENTRIES]),
             generation: 1,
@@ -280,10 +282,21 @@ impl FetchTlb {
             .then_some(entry.page)
     }
 
-    pub(super) fn fill(&mut self, va: u64, mode: Mode, space: u64, span: u64, page: u32) {
-        self.large.add(va, span);
-        self.entries[Self::index(va)] =
-            FetchEntry { tag: Self::tag(va, mode), space, generation: self.generation, page };
+    pub(super) fn fill(&mut self, va: u64, mode: Mode, space: u64, to: &Translation, page: u32) {
+        self.large.add(va, to.span);
+        self.entries[Self::index(va)] = FetchEntry {
+            tag: Self::tag(va, mode),
+            space,
+            generation: self.generation,
+            page,
+            global: to.is_global(),
+        };
+    }
+
+    /// Whether the translation of `va`, which [`lookup`](Self::lookup) has just found, holds in every address
+    /// space.
+    pub(super) fn is_global(&self, va: u64) -> bool {
+        self.entries[Self::index(va)].global
     }
 
     pub(super) fn flush(&mut self) {
@@ -291,16 +304,24 @@ impl FetchTlb {
         self.generation = self.generation.wrapping_add(1);
         if self.generation == 0 {
             // After 2^32 flushes old entries would look fresh.
-            *self = Self::new();
+            self.entries.iter_mut().for_each(|entry| entry.generation = 0);
+            self.generation = 1;
         }
     }
 
-    /// Drops translations of the page at `va`, in every address space.
-    pub(super) fn flush_page(&mut self, va: u64) {
-        if self.large.may_hold(va) {
-            self.flush();
-        } else {
-            self.entries[Self::index(va)].generation = self.generation.wrapping_sub(1);
+    /// Drops the translations of one address space identifier, or of all; of one page, or of all.
+    pub(super) fn flush_matching(&mut self, asid: Option<u16>, va: Option<u64>) {
+        let stale = self.generation.wrapping_sub(1);
+        match (asid, va) {
+            (_, Some(va)) if !self.large.may_hold(va) => {
+                self.entries[Self::index(va)].generation = stale;
+            }
+            (Some(asid), None) => {
+                for entry in self.entries.iter_mut().filter(|e| (e.space >> 44) as u16 == asid) {
+                    entry.generation = stale;
+                }
+            }
+            _ => self.flush(),
         }
     }
 }

@@ -11,8 +11,10 @@ use crate::riscv::csr::{CsrOp, Effects, Outside};
 use crate::riscv::hart::{Hart, Mode, Reservation};
 use crate::riscv::insn::{At, Flow, Instruction};
 use crate::riscv::mmu::Access;
+use crate::riscv::pmp::Region;
 use crate::riscv::sem::{Amo, Bin, Cbo, Fmt, Fp1, Fp2, PAUSE, Sem, Un};
 use crate::riscv::trap::{Cause, Trap};
+use crate::riscv::walks::WalkCache;
 use crate::riscv::{CACHE_BLOCK, NS_PER_TICK, alu, fpu};
 use crate::signals::Signals;
 use crate::softfloat::{Flags, Rounding};
@@ -29,8 +31,38 @@ pub(super) struct Stop;
 pub(super) struct Requests {
     /// FENCE.I: decoded pages that were written to are stale.
     pub(super) fence_i: bool,
-    /// Fetch translations of this page, or all, are stale.
-    pub(super) fetch_flush: Option<Option<u64>>,
+    /// Fetch translations that are stale.
+    pub(super) fetch_flush: Dropped,
+}
+
+/// Fetch translations that were dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dropped {
+    /// None.
+    #[default]
+    Nothing,
+    /// Of this page or of all; in the address spaces of this ASID (but not the global ones), or in all.
+    These {
+        /// The page.
+        va: Option<u64>,
+        /// The ASID.
+        asid: Option<u16>,
+    },
+}
+
+impl Dropped {
+    /// All.
+    pub const ALL: Dropped = Dropped::These { va: None, asid: None };
+
+    /// These, too; or simply all.
+    pub(super) fn and(self, other: Dropped) -> Dropped {
+        match (self, other) {
+            (Dropped::Nothing, other) => other,
+            (this, Dropped::Nothing) => this,
+            (this, other) if this == other => this,
+            _ => Dropped::ALL,
+        }
+    }
 }
 
 /// State of the interpreter while it runs.
@@ -40,6 +72,9 @@ pub(super) struct Core {
     /// Everything else; its x, f and pc are stale meanwhile.
     pub(super) hart: Hart,
     pub(super) tlb: Tlb,
+    pub(super) walks: WalkCache,
+    /// The answer of [`Core::region`] last time.
+    region: Region,
     /// The last branch was taken.
     jumped: bool,
     /// An instruction ended by [`Stop`].
@@ -101,6 +136,8 @@ impl Core {
             frame: Frame::new(),
             hart,
             tlb: Tlb::new(key),
+            walks: WalkCache::new(),
+            region: Region::NONE,
             jumped: false,
             stopped: false,
             completed: false,
@@ -207,7 +244,9 @@ impl Core {
     /// Drops every cached translation.
     pub(super) fn flush(&mut self) {
         self.tlb.flush();
-        self.requests.fetch_flush = Some(None);
+        self.walks.flush();
+        self.region = Region::NONE;
+        self.requests.fetch_flush = Dropped::ALL;
         self.poll = true;
     }
 
@@ -245,35 +284,48 @@ impl Core {
         Stop
     }
 
+    /// What PMP says about the surroundings of `gpa`.
+    pub(super) fn region(&mut self, gpa: u64) -> Region {
+        if !self.region.holds(gpa, 1) {
+            self.region = self.hart.pmp.region(gpa);
+        }
+        self.region
+    }
+
     /// Translates and checks an access of `len` bytes inside a page; enters RAM into the TLB.
     fn locate(&mut self, va: u64, len: u64, access: Access) -> Result<Place, Stop> {
         let mode = self.hart.data_mode();
-        let found = self
-            .hart
-            .translate(&*self.bus, va, access, mode)
-            .and_then(|to| self.hart.protect(to.gpa, len, va, access, mode).map(|()| to));
+        let found = self.hart.translate_again(&mut self.walks, &*self.bus, va, access, mode);
         self.walked();
         let to = match found {
             Ok(to) => to,
             Err(trap) => return Err(self.stop(trap)),
         };
+        let region = self.region(to.gpa);
+        let allowed = if region.holds(to.gpa, len) {
+            region.allows(access, mode)
+        } else {
+            self.hart.protect(to.gpa, len, va, access, mode).is_ok()
+        };
+        if !allowed {
+            return Err(self.stop(access.access_fault(va)));
+        }
         let free = self.points.watchpoints.is_empty() || self.observe(va, len, access);
         let Some(page) = self.bus.ram_page(to.gpa) else { return Ok(Place::Device(to.gpa)) };
         if access == Access::Store && page.access == PageAccess::ReadOnly {
             return Ok(Place::Rom(to.gpa));
         }
         let base = to.gpa & !PAGE_MASK;
-        if free && self.hart.pmp.is_uniform(base, PAGE_SIZE) {
-            let allowed = |access| self.hart.protect(base, PAGE_SIZE, va, access, mode).is_ok();
+        if free && region.holds(base, PAGE_SIZE) {
             self.tlb_misses += 1;
             self.tlb.fill(Fill {
                 va,
                 gpa: base,
                 host: page.host,
-                read: to.readable && allowed(Access::Load),
+                read: to.readable && region.allows(Access::Load, mode),
                 write: to.writable
                     && page.access == PageAccess::ReadWrite
-                    && allowed(Access::Store),
+                    && region.allows(Access::Store, mode),
                 span: to.span,
             });
         }
@@ -757,12 +809,10 @@ impl Sem for Core {
     }
     fn sfence_vma(&mut self, va: Option<u64>, asid: Option<u64>) -> Result<(), Stop> {
         self.need_supervisor(mstatus::TVM)?;
-        self.tlb.flush_matching(asid.map(|asid| asid as u16), va);
-        // Fetch translations are not kept by address space: drop a little more than asked for.
-        self.requests.fetch_flush = match (self.requests.fetch_flush, va) {
-            (None, Some(va)) => Some(Some(va)),
-            _ => Some(None),
-        };
+        let asid = asid.map(|asid| asid as u16);
+        self.tlb.flush_matching(asid, va);
+        self.walks.flush_matching(asid, va);
+        self.requests.fetch_flush = self.requests.fetch_flush.and(Dropped::These { va, asid });
         self.poll = true;
         Ok(())
     }

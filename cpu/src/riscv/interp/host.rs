@@ -20,6 +20,7 @@ use super::Interp;
 use super::core::Core;
 
 pub use super::code::Op;
+pub use super::core::Dropped;
 
 /// The place of a guest instruction in the translated block that calls out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct CodePage {
     pub gpa: u64,
     /// The bytes.
     pub host: HostPage,
+    /// It is mapped there in every address space.
+    pub global: bool,
 }
 
 /// What decides where a virtual address leads as an instruction fetch.
@@ -50,17 +53,6 @@ pub struct FetchContext {
     pub space: u64,
     /// Privilege.
     pub mode: Mode,
-}
-
-/// Fetch translations that were dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropped {
-    /// None.
-    Nothing,
-    /// Of this page, in every address space.
-    Page(u64),
-    /// All.
-    Everything,
 }
 
 /// A call out of translated code ends it: the state is complete.
@@ -112,7 +104,14 @@ impl Interp {
             version: self.code.version(self.page),
             gpa: self.code.gpa(self.page),
             host: self.code.host(self.page),
+            global: self.page_is_global(pc),
         })
+    }
+
+    /// Whether the page at `pc`, which is current, is in every address space.
+    fn page_is_global(&self, pc: u64) -> bool {
+        let hart = &self.core.hart;
+        self.fetch.lookup(pc, hart.mode, hart.satp).is_some() && self.fetch.is_global(pc)
     }
 
     /// Makes sure that stores to the page of the last [`code_page`](Self::code_page) are noticed; before its
@@ -123,11 +122,7 @@ impl Interp {
 
     /// Fetch translations that were dropped since the last call.
     pub fn take_dropped(&mut self) -> Dropped {
-        match self.fetch_dropped.take() {
-            None => Dropped::Nothing,
-            Some(Some(va)) => Dropped::Page(va),
-            Some(None) => Dropped::Everything,
-        }
+        std::mem::take(&mut self.fetch_dropped)
     }
 
     /// What the next fetch depends on.

@@ -17,7 +17,7 @@ use crate::run::{Budget, Exit};
 use crate::signals::Signals;
 
 use self::code::{Block, CodeCache, FetchTlb, Op};
-use self::core::{Core, Requests};
+use self::core::{Core, Dropped, Requests};
 use super::decode::insn_len;
 use super::hart::{Hart, Mode};
 use super::mmu::Access;
@@ -55,7 +55,7 @@ pub struct Interp {
     /// Exceptions since an instruction retired last: how many, and what `retired` was.
     barren_traps: (u32, u64),
     /// Fetch translations that were dropped since somebody asked.
-    fetch_dropped: Option<Option<u64>>,
+    fetch_dropped: Dropped,
     fetch_misses: u64,
     traps: u64,
 }
@@ -73,7 +73,7 @@ impl Interp {
             page: 0,
             code_log,
             barren_traps: (0, 0),
-            fetch_dropped: Some(None),
+            fetch_dropped: Dropped::ALL,
             fetch_misses: 0,
             traps: 0,
         }
@@ -178,13 +178,9 @@ impl Interp {
         if requests == Requests::default() {
             return;
         }
-        if let Some(what) = requests.fetch_flush {
-            let before = self.fetch_dropped;
-            match what {
-                Some(va) => self.fetch.flush_page(va),
-                None => self.fetch.flush(),
-            }
-            self.fetch_dropped = if before.is_none() { Some(what) } else { Some(None) };
+        if let Dropped::These { va, asid } = requests.fetch_flush {
+            self.fetch.flush_matching(asid, va);
+            self.fetch_dropped = self.fetch_dropped.and(requests.fetch_flush);
             self.core.frame.page_va = NO_PAGE;
         }
         if requests.fence_i {
@@ -210,7 +206,7 @@ impl Interp {
         self.code_log = len;
         if known {
             self.fetch.flush();
-            self.fetch_dropped = Some(None);
+            self.fetch_dropped = Dropped::ALL;
             self.core.frame.page_va = NO_PAGE;
         }
     }
@@ -325,7 +321,7 @@ impl Interp {
         if self.code.is_full() {
             self.code.clear();
             self.fetch.flush();
-            self.fetch_dropped = Some(None);
+            self.fetch_dropped = Dropped::ALL;
             self.core.frame.page_va = NO_PAGE;
             return;
         }
@@ -366,7 +362,8 @@ impl Interp {
     fn fetch_page(&mut self, pc: u64) -> Option<u32> {
         self.fetch_misses += 1;
         let (mode, satp) = (self.core.hart.mode, self.core.hart.satp);
-        let to = self.core.hart.translate(&*self.core.bus, pc, Access::Fetch, mode);
+        let core = &mut self.core;
+        let to = core.hart.translate_again(&mut core.walks, &*core.bus, pc, Access::Fetch, mode);
         self.core.walked();
         let to = match to {
             Ok(to) => to,
@@ -377,15 +374,14 @@ impl Interp {
             }
         };
         let base = to.gpa & !PAGE_MASK;
-        let pmp = &self.core.hart.pmp;
-        let whole = pmp.is_uniform(base, PAGE_SIZE)
-            && self.core.hart.protect(base, PAGE_SIZE, pc, Access::Fetch, mode).is_ok();
+        let region = self.core.region(base);
+        let whole = region.holds(base, PAGE_SIZE) && region.allows(Access::Fetch, mode);
         let Some(page) = self.core.bus.ram_page(base).filter(|_| whole) else {
             self.step_uncached();
             return None;
         };
         let index = self.code.find(base).unwrap_or_else(|| self.code.insert(base, page.host));
-        self.fetch.fill(pc, mode, satp, to.span, index);
+        self.fetch.fill(pc, mode, satp, &to, index);
         Some(index)
     }
 
