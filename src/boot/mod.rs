@@ -159,7 +159,7 @@ pub const GUESTS: &[Guest] = &[
         cmdline: "console=ttyS0 quiet",
         source: Some(&Source {
             packages: &[],
-            download: 30,
+            download: 29,
             kernel: "linux",
             initrd: Initrd::Bench { base: "debian-riscv64", busybox: "busybox" },
         }),

@@ -115,6 +115,9 @@ pub(super) fn execute(args: &CompareArgs) -> Result<u8, Failure> {
     rounds(args, &guest, &mut runners, &mut comparison, folder.path())?;
     if let Some(only) = &args.only {
         comparison.keep_phases(|name| only.split(',').any(|part| name.contains(part)));
+        if comparison.phases().iter().all(|phase| [compare::BOOT, compare::WHOLE].contains(phase)) {
+            comparison.notes.push(format!("no phase has a name that contains `{only}`"));
+        }
     }
     if let Some(path) = &args.json {
         write(path, &compare::json(&comparison).map_err(Failure::host)?)?;
