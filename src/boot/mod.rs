@@ -337,7 +337,9 @@ impl Guest {
         progress: &dyn Progress,
     ) -> Result<Option<Files>, BootError> {
         let Some(source) = self.source else { return Ok(None) };
-        if let Some(base) = self.base() {
+        if let Some(base) = self.base()
+            && (options.refresh || !base.ready(cache))
+        {
             base.fetch(cache, options, progress)?;
         }
         let files = source.files();
