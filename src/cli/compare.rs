@@ -73,6 +73,9 @@ pub(super) struct CompareArgs {
     /// End a run after this time
     #[arg(long, value_name = "TIME", value_parser = values::time, default_value = "30m")]
     timeout: Duration,
+    /// More options for every `mimic run`
+    #[arg(last = true, value_name = "OPTIONS")]
+    options: Vec<String>,
 }
 
 /// The guest, as every column gets it.
@@ -80,6 +83,8 @@ struct Guest {
     kernel: Kernel,
     /// It may end by HTIF alone.
     htif: bool,
+    /// More options for `mimic run`.
+    options: Vec<String>,
 }
 
 /// What runs the guest.
@@ -115,6 +120,9 @@ pub(super) fn execute(args: &CompareArgs) -> Result<u8, Failure> {
     rounds(args, &guest, &mut runners, &mut comparison, folder.path())?;
     if let Some(only) = &args.only {
         comparison.keep_phases(|name| only.split(',').any(|part| name.contains(part)));
+        if comparison.phases().iter().all(|phase| [compare::BOOT, compare::WHOLE].contains(phase)) {
+            comparison.notes.push(format!("no phase has a name that contains `{only}`"));
+        }
     }
     if let Some(path) = &args.json {
         write(path, &compare::json(&comparison).map_err(Failure::host)?)?;
@@ -188,7 +196,7 @@ impl Runner {
     fn run(&self, guest: &Guest, watch: &Watch, folder: &Path) -> Result<Run, Failure> {
         let report = folder.join("report.json");
         let command = match self {
-            Runner::Engine(_) => self.mimic(&guest.kernel, &report)?,
+            Runner::Engine(_) => self.mimic(guest, &report)?,
             Runner::Qemu(qemu) => qemu.command(&guest.kernel),
         };
         let program = command.get_program().to_string_lossy().into_owned();
@@ -203,11 +211,12 @@ impl Runner {
     }
 
     /// This program, told to run the guest.
-    fn mimic(&self, kernel: &Kernel, report: &Path) -> Result<Command, Failure> {
+    fn mimic(&self, guest: &Guest, report: &Path) -> Result<Command, Failure> {
+        let kernel = &guest.kernel;
         let mut command = Command::new(std::env::current_exe().map_err(Failure::host)?);
         command.arg("run").arg(&kernel.image).args(["--engine", &self.name(), "--no-reboot"]);
         command.args(["--mem", &kernel.memory.to_string(), "--cpus", &kernel.cpus.to_string()]);
-        command.arg("--report").arg(report);
+        command.arg("--report").arg(report).args(&guest.options);
         if let Some(initrd) = &kernel.initrd {
             command.arg("--initrd").arg(initrd);
         }
@@ -274,7 +283,7 @@ fn guest(args: &CompareArgs, folder: &Path) -> Result<Guest, Failure> {
         }
         kernel.cmdline.push_str(more);
     }
-    Ok(Guest { kernel, htif: image.tohost.is_some() && !finisher })
+    Ok(Guest { kernel, htif: image.tohost.is_some() && !finisher, options: args.options.clone() })
 }
 
 /// The machine, then the programs, then the host.

@@ -23,12 +23,19 @@ struct JsonColumn<'a> {
 
 #[derive(Serialize)]
 struct JsonRun<'a> {
+    phases: Vec<JsonTime<'a>>,
     /// Seconds of CPU time.
-    phases: serde_json::Map<String, serde_json::Value>,
     whole_run: Option<f64>,
     elapsed_seconds: f64,
     problems: &'a [String],
     report: Option<&'a serde_json::Value>,
+}
+
+/// Seconds of CPU time, in the guest's order.
+#[derive(Serialize)]
+struct JsonTime<'a> {
+    name: &'a str,
+    seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -99,7 +106,7 @@ impl<'a> From<&'a Run> for JsonRun<'a> {
     fn from(run: &'a Run) -> Self {
         let Run { phases, whole, elapsed, problems, report } = run;
         JsonRun {
-            phases: phases.iter().map(|(name, time)| (name.clone(), (*time).into())).collect(),
+            phases: phases.iter().map(|(name, time)| JsonTime { name, seconds: *time }).collect(),
             whole_run: *whole,
             elapsed_seconds: *elapsed,
             problems,

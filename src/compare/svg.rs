@@ -21,11 +21,11 @@ const GAP: f64 = 9.0;
 const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7"];
 
 const STYLE: &str = "\
-svg{background:#fff;color:#1a1a1a;font:12px system-ui,sans-serif}\
+svg{color:#1a1a1a;font:12px system-ui,sans-serif}.back{fill:#fff}\
 .grid{stroke:currentColor;stroke-opacity:.15}\
 .range{stroke:currentColor;stroke-opacity:.75}\
 text{fill:currentColor}.dim{fill-opacity:.7}.title{font-size:16px;font-weight:600}\
-@media(prefers-color-scheme:dark){svg{background:#14171a;color:#e6e6e6}}";
+@media(prefers-color-scheme:dark){svg{color:#e6e6e6}.back{fill:#14171a}}";
 
 /// An SVG document.
 #[must_use]
@@ -60,6 +60,7 @@ fn write(out: &mut String, comparison: &Comparison) -> fmt::Result {
     )?;
     writeln!(out, "<title>{}: CPU time by phase</title>", escaped(&comparison.guest))?;
     writeln!(out, "<style>{STYLE}</style>")?;
+    writeln!(out, "<rect class=\"back\" width=\"{width}\" height=\"{height}\"/>")?;
     writeln!(out, "<text class=\"title\" x=\"12\" y=\"26\">{}</text>", escaped(&comparison.guest))?;
     let setting = comparison.setting.first().map_or("", String::as_str);
     writeln!(out, "<text class=\"dim\" x=\"12\" y=\"44\">{}</text>", escaped(setting))?;

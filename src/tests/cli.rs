@@ -71,7 +71,7 @@ fn help_lists_the_commands() {
     let output = run(&["--help"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0));
-    for command in ["run", "boot", "test", "machines", "doctor"] {
+    for command in ["run", "boot", "test", "compare", "machines", "doctor"] {
         assert!(text.contains(&format!("  {command}")), "{text}");
     }
     for command in [&["machines"][..], &["doctor"], &["boot"]] {

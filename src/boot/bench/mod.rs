@@ -223,3 +223,90 @@ impl Selection<'_> {
         path
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A file that is linked with `library`: ELF-64 with a dynamic section (System V ABI, "Dynamic Linking").
+    fn linked_with(library: &str) -> Vec<u8> {
+        const DYNAMIC: u64 = 64 + 2 * 56;
+        const STRINGS: u64 = DYNAMIC + 4 * 16;
+        let strings = format!("\0{library}\0");
+        let size = STRINGS + strings.len() as u64;
+        let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        elf.extend([3u16, 243].map(u16::to_le_bytes).concat()); // shared object, RISC-V
+        elf.extend(1u32.to_le_bytes());
+        elf.extend([0u64, 64, 0].map(u64::to_le_bytes).concat());
+        elf.extend(0u32.to_le_bytes());
+        elf.extend([64u16, 56, 2, 64, 0, 0].map(u16::to_le_bytes).concat());
+        for (kind, offset, length) in [(1u32, 0, size), (2, DYNAMIC, 4 * 16)] {
+            elf.extend([kind, 4].map(u32::to_le_bytes).concat()); // PT_LOAD, PT_DYNAMIC; readable
+            elf.extend([offset, offset, offset, length, length, 8].map(u64::to_le_bytes).concat());
+        }
+        // DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_NULL
+        let entries = [1, 1, 5, STRINGS, 10, strings.len() as u64, 0, 0];
+        elf.extend(entries.map(u64::to_le_bytes).concat());
+        elf.extend(strings.as_bytes());
+        elf
+    }
+
+    #[test]
+    fn programs_bring_their_libraries_and_links() {
+        let tree = tempfile::tempdir().unwrap();
+        let place = |path: &str, bytes: &[u8]| {
+            let path = tree.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        place("usr/bin/tool-1.2", &linked_with("liba.so.1"));
+        place("usr/lib/some-linux-gnu/liba.so.1.0", &linked_with("libb.so"));
+        place("usr/lib/some-linux-gnu/unused.so", b"");
+        place("usr/lib/some/data/x", b"text");
+        symlink("liba.so.1.0", tree.path().join("usr/lib/some-linux-gnu/liba.so.1")).unwrap();
+        symlink("/etc/nowhere", tree.path().join("usr/lib/some/data/config")).unwrap();
+
+        let mut selection = Selection { tree: tree.path(), paths: BTreeSet::new() };
+        let error = selection.keep("usr/bin/tool-*").unwrap_err().to_string();
+        assert!(error.contains("libb.so") && error.contains("liba.so.1.0"), "{error}");
+        place("usr/lib/libb.so", b"no ELF");
+        let mut selection = Selection { tree: tree.path(), paths: BTreeSet::new() };
+        selection.keep("usr/bin/tool-*").unwrap();
+        selection.keep("usr/lib/some/data/").unwrap();
+        let kept: Vec<_> = selection.paths.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(
+            kept,
+            [
+                "usr/bin/tool-1.2",
+                "usr/lib/libb.so",
+                "usr/lib/some/data/config",
+                "usr/lib/some/data/x",
+                "usr/lib/some-linux-gnu/liba.so.1",
+                "usr/lib/some-linux-gnu/liba.so.1.0",
+            ]
+        );
+        let error = selection.keep("usr/bin/other").unwrap_err().to_string();
+        assert!(error.contains("usr/bin/other"), "{error}");
+    }
+
+    #[test]
+    fn the_second_archive_begins_at_a_multiple_of_four() {
+        let initramfs = initramfs(b"12345".to_vec(), b"BUSYBOX").unwrap();
+        assert_eq!(&initramfs[..8], b"12345\0\0\0");
+        let mut names = Vec::new();
+        let mut rest = &initramfs[8..];
+        loop {
+            let reader = cpio::newc::Reader::new(rest).unwrap();
+            if reader.entry().is_trailer() {
+                break;
+            }
+            names.push(reader.entry().name().to_owned());
+            rest = reader.finish().unwrap();
+        }
+        for name in ["init", "dev/console", "usr/bin/busybox", "bench/phases.sh", "bench/work.py"] {
+            assert!(names.iter().any(|found| found == name), "{name}: {names:?}");
+        }
+    }
+}
