@@ -100,7 +100,7 @@ impl WalkCache {
             }
             (None, None) => self.flush(),
             (Some(asid), None) => {
-                for entry in self.entries.iter_mut() {
+                for entry in &mut self.entries {
                     if (entry.satp >> 44) as u16 == asid && entry.bits & GLOBAL == 0 {
                         entry.generation = 0;
                     }
