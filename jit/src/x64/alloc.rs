@@ -36,6 +36,8 @@ pub(super) enum Loc {
     Gpr(Reg),
     /// Scratch xmm register, low half.
     Xmm(Reg),
+    /// Scratch xmm register that holds, above the single that the value is, ones instead of zeros.
+    Single(Reg),
     /// Word on the host stack.
     Spill(u8),
     /// Computed by its user.
@@ -49,6 +51,8 @@ pub(super) struct Value {
     /// Guest register in the frame that holds it too, or [`NO_SLOT`].
     pub(super) backup: Slot,
     pub(super) deferred: bool,
+    /// Its upper half is all ones.
+    pub(super) boxed: bool,
     pub(super) uses: u32,
     /// The last operation that reads it (itself if none does).
     pub(super) last: u32,
@@ -68,6 +72,8 @@ pub(super) enum Src {
     /// Any other constant.
     Wide(u64),
     Xmm(Reg),
+    /// The low half of the register, zero-extended; there, ones are above it.
+    Single(Reg),
 }
 
 /// The allocator's state.
@@ -103,6 +109,7 @@ impl Value {
         loc: Loc::Nowhere,
         backup: NO_SLOT,
         deferred: false,
+        boxed: false,
         uses: 0,
         last: 0,
         user: NONE,
@@ -187,7 +194,7 @@ impl Alloc {
             match value.loc {
                 Loc::Nowhere | Loc::Const(_) | Loc::Deferred => {}
                 Loc::Gpr(r) => assert_eq!(self.owner[r as usize], v),
-                Loc::Xmm(r) => assert_eq!(self.xmm_owner[r as usize], v),
+                Loc::Xmm(r) | Loc::Single(r) => assert_eq!(self.xmm_owner[r as usize], v),
                 Loc::Slot(slot) => assert!(self.aliases.contains(&(slot, v))),
                 Loc::Spill(word) => {
                     assert_eq!(words >> word & 1, 0, "two values in one word");
@@ -210,6 +217,12 @@ impl Alloc {
             self.spills &= !(1 << word);
             value.loc = Loc::Nowhere;
         }
+    }
+
+    /// The same for a scratch xmm register.
+    pub(super) fn is_xmm_free_after(&self, r: Reg, i: u32) -> bool {
+        let owner = self.xmm_owner[r as usize];
+        owner == NONE || self.values[owner as usize].last <= i
     }
 
     fn take_spill(&mut self) -> u8 {
@@ -263,6 +276,12 @@ impl Emitter {
         self.set_loc(v, Loc::Xmm(r));
     }
 
+    /// The same for a single that has ones above it there.
+    pub(super) fn set_single(&mut self, v: u32, r: Reg) {
+        self.alloc.xmm_owner[r as usize] = v;
+        self.set_loc(v, Loc::Single(r));
+    }
+
     /// Moves the value out of a scratch register, if that holds one. Touches no flags; the register
     /// keeps its contents.
     pub(super) fn evict(&mut self, r: Reg) {
@@ -290,7 +309,12 @@ impl Emitter {
             return self.set_loc(owner, Loc::Slot(value.backup));
         }
         let word = self.alloc.take_spill();
-        self.code.movq_from_xmm(Rm::Mem(stack(word)), r);
+        if value.loc == Loc::Single(r) {
+            self.code.movd_from_xmm(Rm::Mem(stack(word)), r);
+            self.code.store_imm(Width::Word, stack(word).plus(4), 0);
+        } else {
+            self.code.movq_from_xmm(Rm::Mem(stack(word)), r);
+        }
         self.set_loc(owner, Loc::Spill(word));
     }
 
@@ -383,6 +407,10 @@ impl Emitter {
                 self.alloc.xmm_locked[r as usize] = true;
                 Src::Xmm(r)
             }
+            Loc::Single(r) => {
+                self.alloc.xmm_locked[r as usize] = true;
+                Src::Single(r)
+            }
             Loc::Spill(word) => Src::Mem(stack(word)),
             Loc::Nowhere | Loc::Deferred => {
                 self.alloc.failed = true;
@@ -434,7 +462,7 @@ impl Emitter {
         if let Home::Xmm(from) = home(slot) {
             let r = self.take_xmm();
             self.alloc.xmm_locked[r as usize] = false;
-            self.code.movq_xmm(r, from);
+            self.code.mov_xmm(r, from);
             self.set_xmm(v, r);
         } else {
             let r = self.take();
@@ -493,7 +521,7 @@ impl Emitter {
         match home(slot) {
             Home::Gpr(r) => self.copy(r, src),
             Home::Xmm(r) => match src {
-                Src::Xmm(from) => self.code.movq_xmm(r, from),
+                Src::Xmm(from) => self.code.mov_xmm(r, from),
                 Src::Mem(mem) => self.code.movq_to_xmm(r, Rm::Mem(mem)),
                 _ => {
                     let from = self.reg_of(src);
@@ -536,7 +564,9 @@ impl Emitter {
 
     /// Computes the value of a pure operation (or a floating-point one) into `target` or a scratch register.
     pub(super) fn compute(&mut self, i: u32) {
-        match self.ops[i as usize] {
+        let op = self.ops[i as usize];
+        match op {
+            Op::Bin(op, a, b) if fp::logic(self, i, op, a, b) => {}
             Op::Bin(op, a, b) => int::bin(self, i, op, a, b),
             Op::Un(op, a) => int::un(self, i, op, a),
             Op::Select(cond, a, b) => cond::select(self, i, cond, a, b),

@@ -34,6 +34,11 @@ impl Mem {
     pub(super) const fn indexed(base: Reg, index: Reg, scale: u8, disp: i32) -> Self {
         Mem { base, index: Some((index, scale)), disp }
     }
+
+    /// The memory some bytes further.
+    pub(super) const fn plus(self, bytes: i32) -> Self {
+        Mem { disp: self.disp + bytes, ..self }
+    }
 }
 
 /// A register or memory operand.
@@ -41,6 +46,8 @@ impl Mem {
 pub(super) enum Rm {
     Reg(Reg),
     Mem(Mem),
+    /// Memory at an address within 2 GiB.
+    Far(usize),
 }
 
 /// Operand size of general-purpose instructions.
@@ -57,12 +64,16 @@ pub(super) enum Size {
 pub(super) struct Cond(pub(super) u8);
 
 impl Cond {
+    pub(super) const O: Cond = Cond(0);
     pub(super) const B: Cond = Cond(2);
+    pub(super) const AE: Cond = Cond(3);
     pub(super) const E: Cond = Cond(4);
     pub(super) const NE: Cond = Cond(5);
     pub(super) const BE: Cond = Cond(6);
     pub(super) const A: Cond = Cond(7);
     pub(super) const S: Cond = Cond(8);
+    pub(super) const P: Cond = Cond(10);
+    pub(super) const NP: Cond = Cond(11);
     pub(super) const L: Cond = Cond(12);
     pub(super) const GE: Cond = Cond(13);
     pub(super) const LE: Cond = Cond(14);
@@ -142,12 +153,14 @@ pub(super) struct Fix(pub(super) u32);
 struct Bytes {
     bits: u128,
     len: u32,
+    /// Place and target of a displacement that counts from the end of the instruction.
+    far: Option<(u32, usize)>,
 }
 
 impl Bytes {
     #[inline]
     const fn new() -> Self {
-        Bytes { bits: 0, len: 0 }
+        Bytes { bits: 0, len: 0, far: None }
     }
 
     #[inline]
@@ -169,6 +182,11 @@ impl Bytes {
         let mem = match rm {
             Rm::Reg(rm) => return self.byte(0xc0 | reg | rm & 7),
             Rm::Mem(mem) => mem,
+            Rm::Far(target) => {
+                self.byte(reg | 5);
+                self.far = Some((self.len, target));
+                return self.long(0);
+            }
         };
         let base = mem.base & 7;
         let short = mem.disp == i32::from(mem.disp as i8);
@@ -201,6 +219,7 @@ impl Bytes {
 fn extension(reg: Reg, rm: Rm) -> (u8, u8, u8) {
     match rm {
         Rm::Reg(rm) => (reg >> 3, 0, rm >> 3),
+        Rm::Far(_) => (reg >> 3, 0, 0),
         Rm::Mem(mem) => (reg >> 3, mem.index.map_or(0, |(index, _)| index >> 3), mem.base >> 3),
     }
 }
@@ -232,7 +251,12 @@ impl Code {
     #[inline]
     fn put(&mut self, bytes: &Bytes) {
         let end = self.bytes.len() + bytes.len as usize;
-        self.bytes.extend_from_slice(&bytes.bits.to_le_bytes());
+        let mut bits = bytes.bits;
+        if let Some((place, target)) = bytes.far {
+            let displacement = target.wrapping_sub(self.at + end) as u32;
+            bits |= u128::from(displacement) << (place * 8);
+        }
+        self.bytes.extend_from_slice(&bits.to_le_bytes());
         self.bytes.truncate(end);
     }
 
@@ -513,31 +537,34 @@ impl Code {
     pub(super) fn movq_to_xmm(&mut self, dst: Reg, rm: Rm) {
         match rm {
             Rm::Reg(_) => self.op(opcode(1, 1, 0x6e), Size::Q, dst, rm),
-            Rm::Mem(_) => self.op(opcode(2, 1, 0x7e), Size::L, dst, rm),
+            Rm::Mem(_) | Rm::Far(_) => self.op(opcode(2, 1, 0x7e), Size::L, dst, rm),
         }
     }
 
-    /// `movd`: 4 bytes of memory into an xmm register, the rest of which is cleared.
-    pub(super) fn movd_to_xmm(&mut self, dst: Reg, mem: Mem) {
-        self.op(opcode(1, 1, 0x6e), Size::L, dst, Rm::Mem(mem));
+    /// `movd`: the low half of a general-purpose register or 4 bytes of memory into an xmm register, the rest of
+    /// which is cleared.
+    pub(super) fn movd_to_xmm(&mut self, dst: Reg, rm: Rm) {
+        self.op(opcode(1, 1, 0x6e), Size::L, dst, rm);
     }
 
     /// `movq`: the low half of an xmm register.
     pub(super) fn movq_from_xmm(&mut self, rm: Rm, src: Reg) {
         match rm {
             Rm::Reg(_) => self.op(opcode(1, 1, 0x7e), Size::Q, src, rm),
-            Rm::Mem(_) => self.op(opcode(1, 1, 0xd6), Size::L, src, rm),
+            Rm::Mem(_) | Rm::Far(_) => self.op(opcode(1, 1, 0xd6), Size::L, src, rm),
         }
     }
 
-    /// `movd`: the low 4 bytes of an xmm register.
-    pub(super) fn movd_from_xmm(&mut self, mem: Mem, src: Reg) {
-        self.op(opcode(1, 1, 0x7e), Size::L, src, Rm::Mem(mem));
+    /// `movd`: the low 4 bytes of an xmm register; the upper half of a general-purpose register is cleared.
+    pub(super) fn movd_from_xmm(&mut self, rm: Rm, src: Reg) {
+        self.op(opcode(1, 1, 0x7e), Size::L, src, rm);
     }
 
-    /// `movq` between xmm registers; the upper half is cleared.
-    pub(super) fn movq_xmm(&mut self, dst: Reg, src: Reg) {
-        self.op(opcode(2, 1, 0x7e), Size::L, dst, Rm::Reg(src));
+    /// `movaps`: all of an xmm register. The processor only renames it, unlike `movq`.
+    pub(super) fn mov_xmm(&mut self, dst: Reg, src: Reg) {
+        if dst != src {
+            self.op(opcode(0, 1, 0x28), Size::L, dst, Rm::Reg(src));
+        }
     }
 
     /// Bytes as they are.

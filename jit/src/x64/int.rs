@@ -379,7 +379,7 @@ pub(super) fn un(e: &mut Emitter, i: u32, op: Un, a: Val) {
     let rm = e.rm_of(sa);
     let dst = match rm {
         Rm::Reg(r) => e.dst_over(i, Src::Reg(r)),
-        Rm::Mem(_) => e.dst(),
+        Rm::Mem(_) | Rm::Far(_) => e.dst(),
     };
     match op {
         Un::Clz => e.code.op(LZCNT, Size::Q, dst, rm),

@@ -13,8 +13,7 @@ use super::alloc::{SCRATCH, Src, is_scratch};
 use super::asm::{
     Alu, Code, Cond, Fix, Mem, Opcode, RAX, RBP, RCX, RDX, Reg, Rm, Shift, Size, opcode,
 };
-use super::homes::{Home, home};
-use super::{Emitter, Stub, Thunks};
+use super::{Emitter, Stub, Thunks, fp};
 use crate::ir::{Op, Val};
 
 const RORX: Opcode = opcode(3, 3, 0xf0);
@@ -119,10 +118,9 @@ pub(super) fn load(e: &mut Emitter, i: u32, addr: Val, width: Width) {
             e.next = i + 2;
         }
     }
-    let to_xmm = xmm_target(e, value, width, signed);
-    match to_xmm {
-        Some((slot, _)) => e.free_slot(slot, i),
-        None => e.aim(value, i),
+    let to_xmm = if signed { None } else { fp::aim_load(e, value, width) };
+    if to_xmm.is_none() {
+        e.aim(value, i);
     }
     let place = address(e, addr);
     for r in SCRATCH {
@@ -137,7 +135,7 @@ pub(super) fn load(e: &mut Emitter, i: u32, addr: Val, width: Width) {
         (None, None) => Dst::Gpr { reg: RAX, width, signed },
     };
     match dst {
-        Dst::Xmm(reg) if width == Width::Word => e.code.movd_to_xmm(reg, from),
+        Dst::Xmm(reg) if width == Width::Word => e.code.movd_to_xmm(reg, Rm::Mem(from)),
         Dst::Xmm(reg) => e.code.movq_to_xmm(reg, Rm::Mem(from)),
         Dst::Gpr { reg, .. } => e.code.extend(width, signed, reg, Rm::Mem(from)),
     }
@@ -145,21 +143,10 @@ pub(super) fn load(e: &mut Emitter, i: u32, addr: Val, width: Width) {
     let back = e.code.here();
     e.stubs.push(Stub::Load(SlowLoad { miss, back, addr, site, dst }));
     match (to_xmm, dst) {
-        (Some((slot, _)), _) => {
-            e.set_alias(value, slot);
-            e.next += 1;
-        }
+        (Some((aim, reg)), _) => fp::loaded(e, &aim, reg),
         (None, Dst::Gpr { reg, .. }) => e.define(value, reg),
         (None, Dst::Xmm(_)) => {}
     }
-}
-
-/// The guest register with a home in an xmm register that the loaded value is for.
-fn xmm_target(e: &Emitter, value: u32, width: Width, signed: bool) -> Option<(u8, Reg)> {
-    let &Op::Set(slot, of) = e.ops.get(value as usize + 1)? else { return None };
-    let Home::Xmm(reg) = home(slot) else { return None };
-    let whole = matches!(width, Width::Word | Width::Double) && !signed;
-    (of.0 == value && whole).then_some((slot, reg))
 }
 
 /// [`Op::Store`].
@@ -180,7 +167,9 @@ pub(super) fn store(e: &mut Emitter, i: u32, addr: Val, width: Width, value: Val
         Src::Imm(imm) => e.code.store_imm(width, to, imm),
         Src::Reg(r) => e.code.store(width, to, r),
         Src::Xmm(r) if width == Width::Double => e.code.movq_from_xmm(Rm::Mem(to), r),
-        Src::Xmm(r) if width == Width::Word => e.code.movd_from_xmm(to, r),
+        Src::Xmm(r) | Src::Single(r) if width == Width::Word => {
+            e.code.movd_from_xmm(Rm::Mem(to), r);
+        }
         _ => {
             e.copy(RDX, src);
             e.code.store(width, to, RDX);

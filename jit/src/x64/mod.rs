@@ -9,7 +9,7 @@
 //! | `plan` | uses of values, found before a block is emitted |
 //! | `alloc` | where values are while a block is emitted |
 //! | `operand` | values as operands and destinations |
-//! | `int`, `muldiv`, `cond`, `fp` | operations on values |
+//! | `int`, `muldiv`, `cond`, `fp`, `fp_compare`, `fp_convert` | operations on values |
 //! | `mem` | loads and stores |
 //! | `exits` | entry, branches, jumps, links |
 
@@ -19,6 +19,8 @@ mod asm;
 mod cond;
 mod exits;
 mod fp;
+mod fp_compare;
+mod fp_convert;
 mod homes;
 mod int;
 mod mem;
@@ -55,6 +57,10 @@ pub struct HostFeatures {
     pub pclmulqdq: bool,
     /// PEXTRQ.
     pub sse41: bool,
+    /// Three-operand vector instructions.
+    pub avx: bool,
+    /// Fused multiplication and addition.
+    pub fma: bool,
 }
 
 impl HostFeatures {
@@ -68,6 +74,8 @@ impl HostFeatures {
             popcnt: is_x86_feature_detected!("popcnt"),
             pclmulqdq: is_x86_feature_detected!("pclmulqdq"),
             sse41: is_x86_feature_detected!("sse4.1"),
+            avx: is_x86_feature_detected!("avx"),
+            fma: is_x86_feature_detected!("fma"),
         }
     }
 
@@ -148,6 +156,7 @@ enum Stub {
     Exit(exits::SideExit),
     Link { jump: Fix, id: u32 },
     Division { special: Fix, back: u32, division: muldiv::Division },
+    Fp(fp::Slow),
 }
 
 /// Emits blocks, one after the other.
@@ -166,6 +175,8 @@ pub struct Emitter {
     start: u64,
     first_link: u32,
     first_perform: u32,
+    /// Address of the constants of floating-point code.
+    constants: usize,
     /// Guest instructions of the block.
     count: u32,
     /// Index of the current one.
@@ -199,6 +210,7 @@ impl Emitter {
             start: 0,
             first_link: 0,
             first_perform: 0,
+            constants: 0,
             count: 0,
             insn: 0,
             next: 0,
@@ -217,6 +229,7 @@ impl Emitter {
         thunks: &Thunks,
     ) -> Result<Emitted<'_>, Refused> {
         self.begin(block, place);
+        self.constants = thunks.constants;
         exits::prologue(self);
         while (self.next as usize) < self.ops.len() {
             let i = self.next;
@@ -304,6 +317,7 @@ impl Emitter {
             Stub::Store(slow) => slow.emit(self, thunks),
             Stub::Exit(exit) => exit.emit(self, thunks),
             Stub::Link { jump, id } => exits::link(self, jump, id, thunks),
+            Stub::Fp(slow) => slow.emit(self),
             Stub::Division { special, back, division } => {
                 self.code.bind(special);
                 division.special(&mut self.code);

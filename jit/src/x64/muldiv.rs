@@ -142,7 +142,7 @@ impl Division {
 
 pub(super) fn copy_to_xmm(e: &mut Emitter, to: Reg, from: Src) {
     match from {
-        Src::Xmm(from) => e.code.movq_xmm(to, from),
+        Src::Xmm(from) => e.code.mov_xmm(to, from),
         _ => {
             let from = e.rm_of(from);
             e.code.movq_to_xmm(to, from);

@@ -15,6 +15,7 @@ impl Emitter {
             Src::Imm(imm) => self.code.mov_imm_keeping_flags(dst, imm as u64),
             Src::Wide(value) => self.code.mov_imm_keeping_flags(dst, value),
             Src::Xmm(r) => self.code.movq_from_xmm(Rm::Reg(dst), r),
+            Src::Single(r) => self.code.movd_from_xmm(Rm::Reg(dst), r),
         }
     }
 

@@ -4,7 +4,8 @@
 use mimic_cpu::riscv::sem::{Bin, Un};
 
 use super::alloc::{Alloc, Value, fits};
-use crate::ir::{Block, Op, Val};
+use super::fp;
+use crate::ir::{Block, Op, Slot, Val};
 
 /// Whether `user` folds `op` into its own instructions if it is its only user.
 fn folds(ops: &[Op], op: Op, value: Val, user: Op) -> bool {
@@ -30,6 +31,11 @@ fn folds(ops: &[Op], op: Op, value: Val, user: Op) -> bool {
             a != b && constant(amount).is_some_and(|n| (1..=3).contains(&n))
         }
         (Op::Pc(_), Op::Set(..)) => true,
+        (Op::Bin(Bin::Xor, _, sign), Op::Fma(fmt, a, b, c)) => {
+            (a == value || c == value)
+                && b != value
+                && constant(sign).is_some_and(|sign| fp::is_sign(fmt, sign))
+        }
         (Op::Bin(Bin::Xor, _, ones), Op::Bin(Bin::And, a, b)) => {
             a != b && constant(ones) == Some(u64::MAX)
         }
@@ -68,8 +74,26 @@ impl Alloc {
         let ops = &block.ops;
         self.values.clear();
         let mut effects = 0;
+        // Registers that are known to hold boxed singles.
+        let mut boxed_slots = 0u128;
+        let bit = |slot: Slot| 1u128.checked_shl(slot.into()).unwrap_or(0);
         for (i, op) in ops.iter().enumerate() {
-            self.values.push(Value { last: i as u32, effects, ..Value::FRESH });
+            let boxed = match *op {
+                Op::Box(_) => true,
+                Op::Get(slot) => boxed_slots & bit(slot) != 0,
+                _ => false,
+            };
+            match *op {
+                Op::Set(slot, v) => {
+                    boxed_slots &= !bit(slot);
+                    if self.value(v).boxed {
+                        boxed_slots |= bit(slot);
+                    }
+                }
+                Op::Perform => boxed_slots = 0,
+                _ => {}
+            }
+            self.values.push(Value { last: i as u32, effects, boxed, ..Value::FRESH });
             effects += u32::from(!op.is_pure());
         }
         for (i, op) in ops.iter().enumerate().rev() {

@@ -7,6 +7,7 @@ use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 use super::abi::{
     Calls, ENGINE, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR, MXCSR_HOST, NEXT_PC, SPILLS,
 };
+use super::fp::CONSTANTS;
 use super::homes::{GPRS, VOLATILE_GPRS, XMMS};
 use crate::ir::Slot;
 
@@ -33,6 +34,8 @@ pub struct Thunks {
     pub(super) store: usize,
     /// Called: index in EAX, site in ECX. Keeps nothing but the spilled values.
     pub(super) perform: usize,
+    /// Address of [`fp::CONSTANTS`](super::fp::CONSTANTS).
+    pub(super) constants: usize,
 }
 
 type Asm = VecAssembler<X64Relocation>;
@@ -200,7 +203,10 @@ impl Thunks {
             ; xor eax, eax
             ; jmp ->saved
         );
-        let code = ops.take().expect("all labels are bound, all jumps are in reach");
+        let mut code = ops.take().expect("all labels are bound, all jumps are in reach");
+        code.resize(code.len().next_multiple_of(16), 0);
+        let constants = code.len();
+        code.extend(CONSTANTS.iter().flat_map(|bits| u128::from(*bits).to_le_bytes()));
         let thunks = Thunks {
             enter: at + enter,
             link: at + link,
@@ -209,6 +215,7 @@ impl Thunks {
             load: at + load,
             store: at + store,
             perform: at + perform,
+            constants: at + constants,
         };
         (thunks, code)
     }

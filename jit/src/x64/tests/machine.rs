@@ -3,6 +3,7 @@
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::frame::Frame;
+use mimic_cpu::softfloat::Flags;
 
 use crate::ir::Block;
 use crate::ir::eval::{Evaluation, Left, Memory};
@@ -18,8 +19,24 @@ pub(super) const MEMORY_LEN: usize = 4 * 4096;
 pub(super) const PAGE_VA: u64 = 0xffff_ffc0_1234_5000;
 const ENTRIES: usize = 16;
 const MAX_BLOCK_BYTES: usize = 48 << 10;
-/// Bits that calls out must restore; the lowest six are sticky.
-pub(super) const GUEST_MXCSR: u32 = 0x1f80 | 0x20;
+/// MXCSR without sticky flags.
+const MXCSR: u32 = 0x1f80;
+/// The sticky flag of denormal operands, which means nothing here.
+const DENORMAL: u32 = 2;
+
+/// The sticky flags of MXCSR (Intel SDM volume 1, 10.2.3) for those of RISC-V (unprivileged, 21.2).
+fn sticky(flags: Flags) -> u32 {
+    [
+        (Flags::INVALID, 0),
+        (Flags::DIV_BY_ZERO, 2),
+        (Flags::OVERFLOW, 3),
+        (Flags::UNDERFLOW, 4),
+        (Flags::INEXACT, 5),
+    ]
+    .into_iter()
+    .map(|(flag, bit)| u32::from(flags.contains(flag)) << bit)
+    .sum()
+}
 
 /// What calls out of translated code act on.
 #[derive(Clone)]
@@ -29,6 +46,8 @@ pub(super) struct Engine {
     words: Vec<u32>,
     /// Calls, for tests that look at them.
     pub(super) sites: Vec<CallSite>,
+    /// The guest's sticky flags in MXCSR at the beginning.
+    pub(super) sticky: u32,
     frame: *mut Frame,
 }
 
@@ -97,9 +116,12 @@ fn mxcsr() -> u32 {
 
 /// What every call out finds and leaves.
 fn called(engine: &mut Engine, site: u32) {
-    assert_eq!(mxcsr() & !0x3f, 0x1f80, "calls run with the host's MXCSR");
+    assert_eq!(mxcsr() & !0x3f, MXCSR, "calls run with the host's MXCSR");
     // SAFETY: the frame outlives the run; nobody else uses it during a call.
-    assert_eq!(unsafe { (*engine.frame).mxcsr }, GUEST_MXCSR);
+    let guest = unsafe { (*engine.frame).mxcsr };
+    assert_eq!(guest & (!0x3f | engine.sticky), MXCSR | engine.sticky);
+    // SAFETY: stores nothing, and leaves sticky flags that nobody looks at here.
+    unsafe { std::arch::asm!("divss {0}, {0}", in(xmm_reg) 0.0f32) };
     engine.sites.push(CallSite::decode(site));
 }
 
@@ -166,6 +188,7 @@ impl Machine {
                 memory: vec![0xaa; 2 * MEMORY_LEN],
                 words: Vec::new(),
                 sites: Vec::new(),
+                sticky: 0x20,
                 frame: std::ptr::null_mut(),
             }),
         }
@@ -214,8 +237,8 @@ impl Machine {
         frame.engine = &raw mut *self.engine as usize;
         frame.leave = 0;
         frame.fp_dirty = 0;
-        frame.mxcsr = GUEST_MXCSR;
-        frame.mxcsr_host = 0x1f80;
+        frame.mxcsr = MXCSR | self.engine.sticky;
+        frame.mxcsr_host = MXCSR;
         let frame = &raw mut *frame;
         self.engine.frame = frame;
         let code = std::ptr::with_exposed_provenance::<u8>(self.code.0);
@@ -226,9 +249,13 @@ impl Machine {
                 std::mem::transmute(self.thunks.enter);
             enter((&raw mut (*frame).regs).cast(), code)
         };
-        assert_eq!(mxcsr() & !0x3f, 0x1f80);
-        assert_eq!(self.frame.mxcsr, GUEST_MXCSR);
+        assert_eq!(mxcsr() & !0x3f, MXCSR);
         Exit::decode(raw)
+    }
+
+    /// Whether the block has raised these flags and no others.
+    pub(super) fn raised(&self, flags: Flags) -> bool {
+        self.frame.mxcsr & !DENORMAL == (MXCSR | self.engine.sticky | sticky(flags)) & !DENORMAL
     }
 
     /// Makes the jump cache know an address by code that returns `value` from `enter` (as the thunk for links would).
@@ -262,6 +289,7 @@ impl Machine {
         }
         assert!(self.engine.memory == engine.memory, "{}", show("memory"));
         assert_eq!(self.frame.fp_dirty != 0, evaluation.fp_dirty, "{}", show("dirty"));
+        assert!(self.raised(evaluation.flags), "{}", show("flags"));
         let link = |id: u32| self.links[id as usize - 100].target as u64 + PAGE_VA;
         let (insn, insns) = (evaluation.insn, block.insns.len());
         match (left, exit) {

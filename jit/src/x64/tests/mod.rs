@@ -1,11 +1,13 @@
 //! Emitted code is run and compared with what the operations mean, written down independently in `reference`.
 
 mod blocks;
+mod fp;
 mod machine;
 mod ops;
 mod pinned;
 
 mod reference;
+mod testfloat;
 
 /// Xorshift numbers.
 struct Random(u64);

@@ -19,6 +19,8 @@ const FEATURES: HostFeatures = HostFeatures {
     popcnt: true,
     pclmulqdq: true,
     sse41: true,
+    avx: true,
+    fma: true,
 };
 /// Bytes of the counter's check at the beginning.
 const PROLOGUE: u64 = 11;
