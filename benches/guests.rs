@@ -23,7 +23,7 @@ fn bench_roms(c: &mut Criterion<CpuTime>) {
         cpu: CpuModel::default(),
         cpus: 1,
         deterministic: false,
-        engine: EngineKind::Interp,
+        engine: EngineKind::Interp.into(),
         limits: Limits::default(),
         signatures: None,
         jobs: 1,

@@ -2,9 +2,11 @@
 //!
 //! The statuses 121 to 126 are Mimic's own; a guest's failure never looks like them.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use crate::machine::spec::{End, Report, Stats};
+use crate::machine::spec::{End, JitStats, Report, Stats};
 
 /// The guest died.
 pub const STATUS_DIED: u8 = 121;
@@ -94,8 +96,10 @@ pub fn statistics(stats: &Stats) -> String {
         tlb_misses,
         blocks_decoded,
         device_accesses,
+        engine_switches,
+        jit,
     } = *stats;
-    let rows = [
+    let mut rows = vec![
         ("instructions", grouped(insns)),
         ("MIPS", format!("{:.1}", mips(stats))),
         ("CPU time", format!("{:.3} s", cpu_time.as_secs_f64())),
@@ -105,7 +109,58 @@ pub fn statistics(stats: &Stats) -> String {
         ("blocks decoded", grouped(blocks_decoded)),
         ("device accesses", grouped(device_accesses)),
     ];
-    rows.map(|(name, value)| format!("  {name:<16}{value:>18}")).join("\n")
+    if engine_switches > 0 {
+        rows.push(("engine switches", grouped(engine_switches)));
+    }
+    if let Some(jit) = &jit {
+        rows.extend(translation(jit, hart_time));
+    }
+    let lines: Vec<String> =
+        rows.into_iter().map(|(name, value)| format!("  {name:<20}{value:>18}")).collect();
+    lines.join("\n")
+}
+
+/// The share of the harts' CPU time that was spent in translation; 0 when no time has passed.
+fn translation_share(jit: &JitStats, hart_time: Duration) -> f64 {
+    let seconds = hart_time.as_secs_f64();
+    if seconds > 0.0 { jit.time.as_secs_f64() / seconds } else { 0.0 }
+}
+
+/// The translators' counters.
+fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 15] {
+    let JitStats {
+        blocks,
+        host_bytes,
+        held_bytes,
+        insns,
+        time,
+        recycled,
+        links,
+        exits_event,
+        exits_link,
+        exits_lookup,
+        exits_slice,
+        performed,
+        interpreted,
+    } = *jit;
+    let exits = exits_event + exits_link + exits_lookup + exits_slice;
+    [
+        ("blocks translated", grouped(blocks)),
+        ("  instructions", grouped(insns)),
+        ("  host bytes", grouped(host_bytes)),
+        ("  bytes held", grouped(held_bytes)),
+        ("  segments recycled", grouped(recycled)),
+        ("  time", format!("{:.3} s", time.as_secs_f64())),
+        ("  share of the harts", format!("{:.1} %", 100.0 * translation_share(jit, hart_time))),
+        ("links made", grouped(links)),
+        ("exits", grouped(exits)),
+        ("  event or trap", grouped(exits_event)),
+        ("  unlinked jump", grouped(exits_link)),
+        ("  unknown address", grouped(exits_lookup)),
+        ("  slice used up", grouped(exits_slice)),
+        ("insns performed", grouped(performed)),
+        ("blocks interpreted", grouped(interpreted)),
+    ]
 }
 
 /// One summary line about accesses where nothing is.
@@ -160,6 +215,73 @@ pub struct JsonStats {
     pub blocks_decoded: u64,
     /// Accesses served by devices.
     pub device_accesses: u64,
+    /// Changes of engine, of all harts together.
+    pub engine_switches: u64,
+    /// The translators', if there were any.
+    pub jit: Option<JsonJit>,
+}
+
+/// [`JitStats`], in JSON's terms.
+#[derive(Serialize)]
+pub struct JsonJit {
+    /// Blocks translated.
+    pub blocks: u64,
+    /// Guest instructions translated.
+    pub instructions: u64,
+    /// Bytes of host code made.
+    pub host_bytes: u64,
+    /// Bytes of host code held.
+    pub held_bytes: u64,
+    /// Parts of code memory that were emptied to make room.
+    pub segments_recycled: u64,
+    /// Seconds spent in translation.
+    pub translation_seconds: f64,
+    /// ... as a part of the harts' CPU time, from 0 to 1.
+    pub translation_share: f64,
+    /// Jumps that were made to lead straight to their block.
+    pub links: u64,
+    /// Why translated code was left, and how often.
+    pub exits: JsonExits,
+    /// Instructions that translated code had the interpreter perform.
+    pub performed: u64,
+    /// Blocks that were interpreted.
+    pub blocks_interpreted: u64,
+}
+
+/// Exits of translated code, by cause.
+#[derive(Serialize)]
+pub struct JsonExits {
+    /// A trap, or something to look at.
+    pub event: u64,
+    /// A jump that did not lead to its block yet.
+    pub link: u64,
+    /// The code at an address was not known.
+    pub lookup: u64,
+    /// The share of instructions was used up.
+    pub slice: u64,
+}
+
+impl JsonJit {
+    fn new(jit: &JitStats, hart_time: Duration) -> Self {
+        JsonJit {
+            blocks: jit.blocks,
+            instructions: jit.insns,
+            host_bytes: jit.host_bytes,
+            held_bytes: jit.held_bytes,
+            segments_recycled: jit.recycled,
+            translation_seconds: jit.time.as_secs_f64(),
+            translation_share: translation_share(jit, hart_time),
+            links: jit.links,
+            exits: JsonExits {
+                event: jit.exits_event,
+                link: jit.exits_link,
+                lookup: jit.exits_lookup,
+                slice: jit.exits_slice,
+            },
+            performed: jit.performed,
+            blocks_interpreted: jit.interpreted,
+        }
+    }
 }
 
 impl From<&Stats> for JsonStats {
@@ -172,6 +294,8 @@ impl From<&Stats> for JsonStats {
             tlb_misses,
             blocks_decoded,
             device_accesses,
+            engine_switches,
+            jit,
         } = *stats;
         JsonStats {
             instructions: insns,
@@ -182,6 +306,8 @@ impl From<&Stats> for JsonStats {
             tlb_misses,
             blocks_decoded,
             device_accesses,
+            engine_switches,
+            jit: jit.map(|jit| JsonJit::new(&jit, hart_time)),
         }
     }
 }

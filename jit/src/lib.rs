@@ -7,6 +7,7 @@
 //! * [`ir`]: what a block of guest code does, in single-assignment form; its text and its evaluation.
 //! * [`riscv`]: what knows RISC-V: lifting its instructions into blocks.
 //! * [`x64`]: host code for a block.
+//! * [`options`]: what can be switched off; [`perf`]: names of host code for a profiler.
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
@@ -14,5 +15,7 @@ pub mod cache;
 pub mod ir;
 pub mod jumps;
 pub mod memory;
+pub mod options;
+pub mod perf;
 pub mod riscv;
 pub mod x64;

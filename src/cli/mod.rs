@@ -6,6 +6,7 @@ mod boot;
 mod compare;
 mod cpus;
 mod doctor;
+mod engine;
 mod machines;
 mod options;
 mod run;
@@ -53,6 +54,8 @@ enum Command {
     Machines,
     /// List models of CPUs, and what can be switched in them
     Cpus,
+    /// List what can run a guest's instructions, and what can be switched in it
+    Engines,
     /// Show what this host offers
     Doctor,
 }
@@ -99,6 +102,7 @@ pub fn main() -> u8 {
         Command::Snapshot(command) => snapshot::execute(&command),
         Command::Machines => machines::execute(),
         Command::Cpus => cpus::execute(),
+        Command::Engines => engine::execute(),
         Command::Doctor => doctor::execute(),
     };
     tty::restore();

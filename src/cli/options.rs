@@ -9,13 +9,14 @@ use clap::{Args, ValueEnum};
 use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::disk::{Access, Disk, DiskImage, Overlay};
 
+use super::engine::EngineArgs;
 use super::{Failure, values};
 use crate::board::virt::RAM_BASE;
 use crate::gdb::Listener;
 use crate::loader::{self, ImageKind, LoadError, LoadOptions, LoadedImage};
 use crate::machine::Machine;
 use crate::machine::spec::{
-    BoardKind, ConsoleKind, DiskSpec, EngineKind, Firmware, FlashSpec, Limits, MachineSpec,
+    BoardKind, ConsoleKind, DiskSpec, Firmware, FlashSpec, Limits, MachineSpec,
 };
 use crate::terminal::keys::EscapeKey;
 use crate::terminal::session::{GdbOptions, SessionOptions};
@@ -33,24 +34,6 @@ pub(super) const CPU_FORM: &str = "MODEL[,FEATURE=on|off]";
 pub(super) enum Board {
     /// RISC-V, QEMU's memory map
     Virt,
-}
-
-/// Engines, by their names on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Engine {
-    /// The interpreter
-    Interp,
-    /// The translator: guest code becomes host code
-    Jit,
-}
-
-impl Engine {
-    pub(super) fn kind(self) -> EngineKind {
-        match self {
-            Engine::Interp => EngineKind::Interp,
-            Engine::Jit => EngineKind::Jit,
-        }
-    }
 }
 
 /// What `--firmware` names.
@@ -129,9 +112,8 @@ pub(super) struct MachineArgs {
     /// Model of the harts, and what to switch on or off in it; `mimic cpus` lists both
     #[arg(long, value_name = CPU_FORM, default_value_t)]
     pub(super) cpu: CpuModel,
-    /// What runs the guest's instructions
-    #[arg(long, value_enum, default_value = "interp")]
-    pub(super) engine: Engine,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
     /// Board
     #[arg(long, value_enum, default_value = "virt")]
     pub(super) machine: Board,
@@ -365,7 +347,7 @@ impl MachineArgs {
             cpus: self.cpus,
             deterministic: self.deterministic,
             memory: self.mem.unwrap_or(default_memory),
-            engine: self.engine.kind(),
+            engine: self.engine.spec(),
             firmware: attached.firmware.clone(),
             disks: attached.disks.clone(),
             flash: attached.flash.clone(),

@@ -126,9 +126,8 @@ pub(super) fn run_session(
     let result = session::run(make, options);
     tty::restore();
     result.map_err(|error| match error {
-        SessionError::Machine(MachineError::Host { .. }) | SessionError::Host { .. } => {
-            Failure::host(error)
-        }
+        SessionError::Machine(MachineError::Host { .. } | MachineError::Engine(_))
+        | SessionError::Host { .. } => Failure::host(error),
         SessionError::Machine(MachineError::Snapshot(ref why)) if why.is_of_host() => {
             Failure::host(error)
         }

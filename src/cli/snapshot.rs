@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::options::{DiskArgs, Engine, RunningArgs};
+use super::engine::EngineArgs;
+use super::options::{DiskArgs, RunningArgs};
 use super::run::{self, RunArgs};
 use super::{Failure, print, values};
 use crate::machine::Machine;
@@ -17,7 +18,7 @@ pub(super) enum SnapshotCommand {
     /// Run a guest up to an instruction and save the machine there
     Save(Box<SaveArgs>),
     /// Go on with a saved machine
-    Load(LoadArgs),
+    Load(Box<LoadArgs>),
     /// Tell what a snapshot holds
     Info {
         /// The snapshot
@@ -42,9 +43,8 @@ pub(super) struct LoadArgs {
     /// The snapshot
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// What runs the guest's instructions
-    #[arg(long, value_enum, default_value = "interp")]
-    engine: Engine,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Disks, as the saved machine had them
     #[command(flatten)]
     disks: DiskArgs,
@@ -85,7 +85,7 @@ fn failure(error: SnapshotError) -> Failure {
 
 fn load(args: &LoadArgs) -> Result<u8, Failure> {
     let how = Resumption {
-        engine: args.engine.kind(),
+        engine: args.engine.spec(),
         limits: args.running.limits(),
         disks: args.disks.open()?,
     };

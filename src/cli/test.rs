@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::options::{CPU_FORM, Engine};
+use super::engine::EngineArgs;
+use super::options::CPU_FORM;
 use super::run::granularity;
 use super::{Failure, print, values};
 use mimic_cpu::riscv::model::CpuModel;
@@ -43,9 +44,8 @@ pub(super) struct TestArgs {
     /// Run the same way every time: one thread, time counted in retired instructions
     #[arg(long)]
     deterministic: bool,
-    /// What runs the guests' instructions
-    #[arg(long, value_enum, default_value = "interp")]
-    engine: Engine,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Write the outcomes as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -67,7 +67,7 @@ pub(super) fn execute(args: &TestArgs) -> Result<u8, Failure> {
         cpu: args.cpu,
         cpus: args.cpus,
         deterministic: args.deterministic,
-        engine: args.engine.kind(),
+        engine: args.engine.spec(),
         limits: Limits { insns: args.max_insns, time: Some(args.timeout) },
         signatures: args.signature_dir.clone().map(|folder| (folder, args.signature_granularity)),
         jobs: args

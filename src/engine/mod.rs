@@ -1,7 +1,8 @@
 //! Engines: what makes a machine's harts go. Every engine runs the same canonical state, so a hart can
 //! leave one and enter another.
 
-use std::io;
+mod hart;
+
 use std::sync::Arc;
 
 use mimic_cpu::bus::CpuBus;
@@ -11,9 +12,29 @@ use mimic_cpu::riscv::interp::Interp;
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 
-use mimic_jit::riscv::engine::{Jit, JitOptions};
+use mimic_jit::riscv::engine::{ExitCause, Jit, JitError};
 
-use crate::machine::spec::{EngineKind, HartView, Stats};
+use crate::machine::spec::{EngineKind, EngineSpec, HartView, JitStats, Stats};
+
+pub use hart::HartEngine;
+
+/// Why an engine cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The host refuses the translator what it needs.
+    #[error("the translator cannot run: {0}{advice}", advice = advice(.0))]
+    Jit(#[from] JitError),
+}
+
+/// What the user can do.
+fn advice(error: &JitError) -> &'static str {
+    match error {
+        JitError::CodeMemory { .. } => {
+            "; --engine interp does without, and less may be granted (--jit-cache 1M)"
+        }
+        JitError::PerfMap(_) => "; leave --perf-map away",
+    }
+}
 
 /// An engine with one hart loaded. The `Kick` handle of every engine is the hart's [`Signals`].
 pub trait Engine: Send {
@@ -29,23 +50,21 @@ pub trait Engine: Send {
     fn retired(&self) -> u64;
     /// Where the hart is.
     fn view(&self) -> HartView;
-    /// Adds this engine's counters to `stats`.
+    /// Adds this engine's counters to `stats`, but not the hart's instructions.
     fn count(&self, stats: &mut Stats);
 }
 
-/// Attaches an engine of the given kind to a machine and loads `hart` into it.
-///
-/// # Errors
-/// The host's, if it refuses what the engine needs.
-pub fn attach(
+/// Makes an engine of the given kind and loads `hart` into it.
+fn attach(
     kind: EngineKind,
+    spec: &EngineSpec,
     hart: Hart,
     bus: Arc<dyn CpuBus>,
     signals: Arc<Signals>,
-) -> io::Result<Box<dyn Engine>> {
+) -> Result<Box<dyn Engine>, EngineError> {
     Ok(match kind {
         EngineKind::Interp => Box::new(Interp::new(hart, bus, signals)),
-        EngineKind::Jit => Box::new(Jit::new(hart, bus, signals, JitOptions::default())?),
+        EngineKind::Jit => Box::new(Jit::new(hart, bus, signals, spec.jit.clone())?),
     })
 }
 
@@ -55,7 +74,6 @@ fn view((pc, mode, waiting): (u64, Mode, bool)) -> HartView {
 
 fn count(interp: &Interp, stats: &mut Stats) {
     let counters = interp.counters();
-    stats.insns += interp.retired();
     stats.tlb_misses += counters.tlb_misses + counters.fetch_misses;
     stats.blocks_decoded += counters.blocks_decoded;
     stats.device_accesses += counters.device_accesses;
@@ -118,5 +136,22 @@ impl Engine for Jit {
 
     fn count(&self, stats: &mut Stats) {
         count(self.interp(), stats);
+        let counters = self.counters();
+        let exits = |cause: ExitCause| counters.exits[cause as usize];
+        stats.jit.get_or_insert_default().add(&JitStats {
+            blocks: counters.blocks,
+            host_bytes: counters.bytes,
+            held_bytes: counters.held,
+            insns: counters.insns,
+            time: counters.time,
+            recycled: counters.recycled,
+            links: counters.links,
+            exits_event: exits(ExitCause::Event),
+            exits_link: exits(ExitCause::Link),
+            exits_lookup: exits(ExitCause::Lookup),
+            exits_slice: exits(ExitCause::Slice),
+            performed: counters.performed,
+            interpreted: counters.interpreted,
+        });
     }
 }

@@ -21,7 +21,7 @@ use mimic_cpu::riscv::model::CpuModel;
 
 use crate::loader::{self, LoadOptions};
 use crate::machine::spec::{
-    BoardKind, ConsoleKind, End, EngineKind, Firmware, Limits, MachineSpec, Stats,
+    BoardKind, ConsoleKind, End, EngineSpec, Firmware, Limits, MachineSpec, Stats,
 };
 use crate::machine::{ConsoleIo, Machine};
 
@@ -56,8 +56,8 @@ pub struct Settings {
     pub cpus: usize,
     /// Deterministic runs.
     pub deterministic: bool,
-    /// Engine.
-    pub engine: EngineKind,
+    /// What runs the harts' instructions.
+    pub engine: EngineSpec,
     /// Limits of each guest.
     pub limits: Limits,
     /// Where signatures are written (`NAME.signature`), and their granularity in bytes.
@@ -191,7 +191,7 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         },
         deterministic: settings.deterministic,
         memory: settings.memory,
-        engine: settings.engine,
+        engine: settings.engine.clone(),
         firmware: Firmware::Auto,
         image,
         initrd: None,

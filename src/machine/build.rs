@@ -27,7 +27,7 @@ use mimic_devices::virtio::entropy::{Entropy, EntropySource};
 use mimic_devices::virtio::mmio::{Interface, VirtioMmio};
 
 use crate::board::virt::{self, Part, Placement};
-use crate::engine;
+use crate::engine::HartEngine;
 
 use super::bus::{CodeLog, MachineBus, PATIENCE};
 use super::control::Control;
@@ -36,6 +36,7 @@ use super::harts;
 use super::harts::Turn;
 use super::htif::Htif;
 use super::payload::Layout;
+use super::plan::Plan;
 use super::rendezvous::Rendezvous;
 use super::snapshot::{self, Snapshot};
 use super::spec::{ConsoleKind, DiskSpec, FlashSpec, MachineSpec};
@@ -386,9 +387,8 @@ pub(super) fn build(
         .into_iter()
         .zip(states)
         .map(|(signals, hart)| {
-            let engine = engine::attach(spec.engine, hart, Arc::clone(&bus), Arc::clone(&signals));
-            let what = "the engine cannot be made";
-            Ok((engine.map_err(|source| MachineError::Host { what, source })?, signals))
+            let (bus, pins) = (Arc::clone(&bus), Arc::clone(&signals));
+            Ok((HartEngine::new(spec.engine.clone(), hart, bus, pins)?, signals))
         })
         .collect::<Result<_, MachineError>>()?;
 
@@ -399,6 +399,7 @@ pub(super) fn build(
             control,
             rendezvous,
             bus,
+            plan: Arc::new(Plan::new(&spec.engine)),
             holders: Mutex::default(),
             clock,
             memory,

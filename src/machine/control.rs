@@ -11,7 +11,7 @@ use mimic_devices::power::{PowerEvent, PowerSink};
 use mimic_firmware::riscv::sbi;
 
 use super::spec::{End, HartView, Stats};
-use crate::engine::Engine;
+use crate::engine::HartEngine;
 
 /// What a hart leaves for others to read when it arrives at a safepoint or ends.
 #[derive(Clone, Debug)]
@@ -28,11 +28,11 @@ pub(super) trait Standing {
     /// What they leave for others.
     fn samples(&self) -> Vec<(usize, Sample)>;
     /// The engine of one of them.
-    fn engine(&mut self, hart: usize) -> &mut dyn Engine;
+    fn engine(&mut self, hart: usize) -> &mut HartEngine;
 }
 
 /// What is to be done with a hart's engine by its own thread.
-type Job = Box<dyn FnOnce(&mut dyn Engine) + Send>;
+type Job = Box<dyn FnOnce(&mut HartEngine) + Send>;
 /// Told that there is something for the debugger to look at.
 pub(super) type DebuggerWaker = Arc<dyn Fn() + Send + Sync>;
 
@@ -172,14 +172,14 @@ impl Control {
     pub(super) fn on_hart<R: Send + 'static>(
         &self,
         hart: usize,
-        f: impl FnOnce(&mut dyn Engine) -> R + Send + 'static,
+        f: impl FnOnce(&mut HartEngine) -> R + Send + 'static,
     ) -> Option<R> {
         let (result, done) = mpsc::sync_channel(1);
         let mut state = self.lock();
         if state.end.is_some() {
             return None;
         }
-        let job = move |engine: &mut dyn Engine| {
+        let job = move |engine: &mut HartEngine| {
             // The other end waits until it has this, or the job is dropped.
             let _ = result.send(f(engine));
         };
@@ -345,7 +345,7 @@ mod tests {
         fn samples(&self) -> Vec<(usize, Sample)> {
             vec![(0, sample())]
         }
-        fn engine(&mut self, _hart: usize) -> &mut dyn Engine {
+        fn engine(&mut self, _hart: usize) -> &mut HartEngine {
             unreachable!("nothing is asked of it")
         }
     }

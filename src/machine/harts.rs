@@ -12,18 +12,19 @@ use mimic_devices::clock::{Clock, TimerQueue};
 use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Engine;
+use crate::engine::HartEngine;
 
 use super::control::{Control, Sample, Standing};
 use super::cpu_time;
+use super::plan::Plan;
 use super::rendezvous::Rendezvous;
-use super::spec::{End, Stats};
+use super::spec::{End, EngineKind, Stats};
 
 /// A hart's engine and its signals.
-pub(super) type Loaded = (Box<dyn Engine>, Arc<Signals>);
+pub(super) type Loaded = (HartEngine, Arc<Signals>);
 
 /// What a hart leaves for others.
-fn sample(engine: &dyn Engine, hart_time: Duration) -> Sample {
+fn sample(engine: &HartEngine, hart_time: Duration) -> Sample {
     let mut stats = Stats { hart_time, ..Stats::default() };
     engine.count(&mut stats);
     Sample { view: engine.view(), stats, hart: engine.store() }
@@ -32,7 +33,7 @@ fn sample(engine: &dyn Engine, hart_time: Duration) -> Sample {
 /// The one hart of a thread.
 struct Single {
     index: usize,
-    engine: Box<dyn Engine>,
+    engine: HartEngine,
 }
 
 impl Standing for Single {
@@ -41,11 +42,11 @@ impl Standing for Single {
     }
 
     fn samples(&self) -> Vec<(usize, Sample)> {
-        vec![(self.index, sample(&*self.engine, cpu_time(ClockId::ThreadCPUTime)))]
+        vec![(self.index, sample(&self.engine, cpu_time(ClockId::ThreadCPUTime)))]
     }
 
-    fn engine(&mut self, _hart: usize) -> &mut dyn Engine {
-        &mut *self.engine
+    fn engine(&mut self, _hart: usize) -> &mut HartEngine {
+        &mut self.engine
     }
 }
 
@@ -94,6 +95,7 @@ pub(super) fn run_hart(
     control: &Control,
     rendezvous: &Rendezvous,
     allowance: &Allowance,
+    plan: &Plan,
     crowded: bool,
 ) {
     let mut hart = Single { index, engine };
@@ -106,8 +108,14 @@ pub(super) fn run_hart(
             control.end(End::InsnLimit);
             break;
         }
-        if crowded {
-            let turn = insns.map_or(TURN, |insns| insns.min(TURN));
+        let mut most = if crowded { TURN } else { u64::MAX };
+        if !plan.is_empty() {
+            let (kind, left) = plan.next();
+            follow(engine, kind, control);
+            most = most.min(left);
+        }
+        if most != u64::MAX {
+            let turn = insns.map_or(most, |insns| insns.min(most));
             allowance.give_back(insns.map_or(0, |insns| insns - turn));
             insns = Some(turn);
         }
@@ -115,8 +123,12 @@ pub(super) fn run_hart(
         rendezvous.set_running(index, true);
         let exit = engine.run(Budget { insns });
         rendezvous.set_running(index, false);
+        let retired = engine.retired() - before;
         if let Some(insns) = insns {
-            allowance.give_back(insns - (engine.retired() - before));
+            allowance.give_back(insns - retired);
+        }
+        if !plan.is_empty() {
+            plan.advance(retired);
         }
         match exit {
             // The hart may be spinning for another one that has no core.
@@ -130,6 +142,13 @@ pub(super) fn run_hart(
     std::mem::forget(guard);
     for (index, sample) in hart.samples() {
         control.leave(index, sample);
+    }
+}
+
+/// Changes to the planned engine. Without it the run cannot be what was asked for, and ends.
+fn follow(engine: &mut HartEngine, kind: EngineKind, control: &Control) {
+    if let Err(error) = engine.switch(kind) {
+        control.end(End::Host(error.to_string()));
     }
 }
 
@@ -189,6 +208,7 @@ pub(super) struct Deterministic {
     pub(super) timers: TimerQueue,
     /// Instructions that all harts together may retire.
     pub(super) insns: Option<u64>,
+    pub(super) plan: Arc<Plan>,
     pub(super) turn: Turn,
     /// Where the turn is left for others, with the harts' samples.
     pub(super) left_turn: Arc<Mutex<Turn>>,
@@ -246,7 +266,8 @@ impl Deterministic {
             self.turn.halted[hart] = true;
         } else if !self.turn.halted[hart] || self.harts[hart].1.needs_attention() {
             self.turn.halted[hart] = false;
-            let insns = self.insns.map_or(self.turn.left, |limit| limit.min(self.turn.left));
+            let planned = if self.plan.is_empty() { u64::MAX } else { self.plan.next().1 };
+            let insns = self.turn.left.min(planned).min(self.insns.unwrap_or(u64::MAX));
             let target = self.harts[hart].0.retired() + insns;
             // A kick (a look from outside) and the debugger interrupt the window but do not end it.
             let left = loop {
@@ -271,6 +292,11 @@ impl Deterministic {
             self.turn.left -= insns - left;
             if let Some(limit) = &mut self.insns {
                 *limit -= insns - left;
+            }
+            if !self.plan.is_empty() {
+                self.plan.advance(insns - left);
+                let (kind, _) = self.plan.next();
+                self.harts.iter_mut().for_each(|(engine, _)| follow(engine, kind, &control));
             }
         }
         if self.turn.halted[hart] || self.turn.left == 0 {
@@ -311,8 +337,8 @@ impl Standing for Deterministic {
         0..self.harts.len()
     }
 
-    fn engine(&mut self, hart: usize) -> &mut dyn Engine {
-        &mut *self.harts[hart].0
+    fn engine(&mut self, hart: usize) -> &mut HartEngine {
+        &mut self.harts[hart].0
     }
 
     /// Leaves the turn, too. The one thread's time is booked on hart 0.
@@ -321,6 +347,6 @@ impl Standing for Deterministic {
         let time = cpu_time(ClockId::ThreadCPUTime);
         let share = |index| if index == 0 { time } else { Duration::ZERO };
         let harts = self.harts.iter().enumerate();
-        harts.map(|(index, (engine, _))| (index, sample(&**engine, share(index)))).collect()
+        harts.map(|(index, (engine, _))| (index, sample(engine, share(index)))).collect()
     }
 }

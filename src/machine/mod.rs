@@ -12,6 +12,7 @@ mod event_loop;
 mod harts;
 mod htif;
 mod payload;
+mod plan;
 mod rendezvous;
 pub mod snapshot;
 pub mod spec;
@@ -33,13 +34,15 @@ use mimic_devices::serial::SerialOutput;
 use mimic_devices::virtio::block::BlockHandle;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::engine::EngineError;
 use crate::loader::Symbols;
 use control::{Control, Sample};
 use event_loop::{ConsoleInput, EventLoop, Parts};
 use harts::{Allowance, Deterministic, Loaded, Turn, run_hart};
+use plan::Plan;
 use rendezvous::Rendezvous;
 use snapshot::{MachineState, Snapshot, SnapshotError};
-use spec::{End, HartView, Limits, MachineSpec, Report, Resumption, Stats};
+use spec::{End, EngineKind, HartView, Limits, MachineSpec, Report, Resumption, Stats};
 
 /// What is done with bytes typed for the guest.
 pub type OnBytes = Box<dyn FnMut(&[u8], &MachineHandle) + Send>;
@@ -100,6 +103,9 @@ pub enum MachineError {
     /// The snapshot cannot be loaded.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The engine cannot be had.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The host failed.
     #[error("{what}: {source}")]
     Host {
@@ -132,6 +138,7 @@ struct Shared {
     control: Arc<Control>,
     rendezvous: Arc<Rendezvous>,
     bus: Arc<dyn CpuBus>,
+    plan: Arc<Plan>,
     /// Who wants the machine to stand still.
     holders: Mutex<Vec<Holder>>,
     clock: Clock,
@@ -177,6 +184,8 @@ impl Shared {
                 tlb_misses,
                 blocks_decoded,
                 device_accesses,
+                engine_switches,
+                jit,
                 cpu_time: _,
                 wall_time: _,
             } = sample.stats;
@@ -185,6 +194,10 @@ impl Shared {
             total.tlb_misses += tlb_misses;
             total.blocks_decoded += blocks_decoded;
             total.device_accesses += device_accesses;
+            total.engine_switches += engine_switches;
+            if let Some(jit) = jit {
+                total.jit.get_or_insert_default().add(&jit);
+            }
         }
         total
     }
@@ -282,6 +295,31 @@ impl MachineHandle {
         self.shared
             .control
             .stop_world(|samples| samples.iter().flatten().map(|sample| sample.view).collect())
+    }
+
+    /// Changes the engine of all harts, from the one that the first runs on to the other. Which one that is;
+    /// `None` after the end of the run.
+    ///
+    /// # Errors
+    /// The host refuses what the engine needs; all stay where they are.
+    pub fn switch_engine(&self) -> Result<Option<EngineKind>, EngineError> {
+        let control = &self.shared.control;
+        let Some(from) = control.on_hart(0, |engine| engine.kind()) else { return Ok(None) };
+        let to = from.other();
+        for hart in 0..control.harts() {
+            let Some(switched) = control.on_hart(hart, move |engine| engine.switch(to)) else {
+                return Ok(None);
+            };
+            if let Err(error) = switched {
+                for hart in 0..hart {
+                    // Where the hart has been it can go back to.
+                    control.on_hart(hart, move |engine| engine.switch(from));
+                }
+                return Err(error);
+            }
+        }
+        self.shared.plan.set(to);
+        Ok(Some(to))
     }
 
     /// Saves the machine to a file. It goes on afterwards, and nothing of the time that this took is guest
@@ -464,7 +502,8 @@ fn start(
         let (control, clock) = (Arc::clone(control), shared.clock.clone());
         let left_turn = Arc::clone(&shared.turn);
         let turn = left_turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let all = Deterministic { harts, control, clock, timers, insns, turn, left_turn };
+        let plan = Arc::clone(&shared.plan);
+        let all = Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn };
         spawn("harts".into(), Box::new(move || all.run()));
         return threads;
     }
@@ -472,8 +511,8 @@ fn start(
     let crowded = harts::crowded(harts.len());
     for (index, hart) in harts.into_iter().enumerate() {
         let (control, rendezvous) = (Arc::clone(control), Arc::clone(&shared.rendezvous));
-        let allowance = Arc::clone(&allowance);
-        let body = move || run_hart(index, hart, &control, &rendezvous, &allowance, crowded);
+        let (allowance, plan) = (Arc::clone(&allowance), Arc::clone(&shared.plan));
+        let body = move || run_hart(index, hart, &control, &rendezvous, &allowance, &plan, crowded);
         spawn(format!("hart {index}"), Box::new(body));
     }
     threads

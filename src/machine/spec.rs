@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::disk::Disk;
+use mimic_jit::options::JitOptions;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot;
@@ -19,12 +20,69 @@ pub enum BoardKind {
 }
 
 /// The engines that can run a machine's harts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// The interpreter.
+    #[default]
     Interp,
     /// The translator.
     Jit,
+}
+
+impl EngineKind {
+    /// Name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Interp => "interp",
+            EngineKind::Jit => "jit",
+        }
+    }
+
+    /// What the name stands for.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            EngineKind::Interp => "the interpreter",
+            EngineKind::Jit => "the translator",
+        }
+    }
+
+    /// The engine that a change from this one leads to, unless one is named.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            EngineKind::Interp => EngineKind::Jit,
+            EngineKind::Jit => EngineKind::Interp,
+        }
+    }
+}
+
+/// When all harts change their engine, counted in instructions that they retire together in this run. Exact in
+/// a deterministic machine and where there is one hart; harts that run side by side follow one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchAt {
+    /// Once, to this engine.
+    Insns(u64, EngineKind),
+    /// To the other one, again and again.
+    Every(u64),
+}
+
+/// What runs the harts' instructions.
+#[derive(Clone, Debug, Default)]
+pub struct EngineSpec {
+    /// The engine at the start.
+    pub kind: EngineKind,
+    /// How a translator works.
+    pub jit: JitOptions,
+    /// Changes of the engine.
+    pub switches: Vec<SwitchAt>,
+}
+
+impl From<EngineKind> for EngineSpec {
+    fn from(kind: EngineKind) -> Self {
+        EngineSpec { kind, ..EngineSpec::default() }
+    }
 }
 
 /// A disk of the machine.
@@ -92,8 +150,8 @@ pub struct MachineSpec {
     /// The same guest with the same input does the same every time: one thread runs all harts in turn, and
     /// guest time is counted in retired instructions.
     pub deterministic: bool,
-    /// Engine of all harts at the start.
-    pub engine: EngineKind,
+    /// Engine of all harts.
+    pub engine: EngineSpec,
     /// M-mode firmware.
     pub firmware: Firmware,
     /// The image to start.
@@ -118,7 +176,7 @@ pub struct MachineSpec {
 #[derive(Clone)]
 pub struct Resumption {
     /// Engine of all harts.
-    pub engine: EngineKind,
+    pub engine: EngineSpec,
     /// Limits.
     pub limits: Limits,
     /// Disks, as the saved machine had them: what they hold is not in the snapshot.
@@ -140,7 +198,7 @@ impl Resumption {
             cpus: config.cpus as usize,
             memory: config.memory,
             deterministic: config.deterministic,
-            engine: self.engine,
+            engine: self.engine.clone(),
             firmware: Firmware::Auto,
             image: self.image(config),
             initrd: None,
@@ -180,6 +238,71 @@ pub enum End {
     Host(String),
 }
 
+/// Counters of the translators of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JitStats {
+    /// Blocks translated.
+    pub blocks: u64,
+    /// Bytes of host code made.
+    pub host_bytes: u64,
+    /// Bytes of host code held.
+    pub held_bytes: u64,
+    /// Guest instructions translated.
+    pub insns: u64,
+    /// Time spent in translation.
+    pub time: Duration,
+    /// Parts of code memory that were emptied to make room.
+    pub recycled: u64,
+    /// Jumps that were made to lead straight to their block.
+    pub links: u64,
+    /// Times that translated code was left for a trap or something to look at.
+    pub exits_event: u64,
+    /// ... by a jump that did not lead to its block yet.
+    pub exits_link: u64,
+    /// ... because it did not know the code at an address.
+    pub exits_lookup: u64,
+    /// ... because its share of instructions was used up.
+    pub exits_slice: u64,
+    /// Instructions that translated code had the interpreter perform.
+    pub performed: u64,
+    /// Blocks that were interpreted.
+    pub interpreted: u64,
+}
+
+impl JitStats {
+    /// Adds another translator's.
+    pub fn add(&mut self, more: &JitStats) {
+        let JitStats {
+            blocks,
+            host_bytes,
+            held_bytes,
+            insns,
+            time,
+            recycled,
+            links,
+            exits_event,
+            exits_link,
+            exits_lookup,
+            exits_slice,
+            performed,
+            interpreted,
+        } = *more;
+        self.blocks += blocks;
+        self.host_bytes += host_bytes;
+        self.held_bytes += held_bytes;
+        self.insns += insns;
+        self.time += time;
+        self.recycled += recycled;
+        self.links += links;
+        self.exits_event += exits_event;
+        self.exits_link += exits_link;
+        self.exits_lookup += exits_lookup;
+        self.exits_slice += exits_slice;
+        self.performed += performed;
+        self.interpreted += interpreted;
+    }
+}
+
 /// Counters of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
@@ -198,6 +321,10 @@ pub struct Stats {
     pub blocks_decoded: u64,
     /// Accesses served by devices.
     pub device_accesses: u64,
+    /// Changes of engine, of all harts together.
+    pub engine_switches: u64,
+    /// The translators', if there were any.
+    pub jit: Option<JitStats>,
 }
 
 /// What a hart was doing when it was last looked at.

@@ -58,6 +58,8 @@ pub enum Command {
     Info,
     /// Stop the guest, or let it go on.
     Pause,
+    /// Change the engine.
+    Engine,
     /// Save the machine to a file.
     Snapshot,
     /// A key that means nothing.
@@ -69,6 +71,7 @@ const COMMANDS: &[(u8, Command, &str)] = &[
     (b'x', Command::Quit, "quit"),
     (b'i', Command::Info, "show counters and where the guest is"),
     (b'p', Command::Pause, "pause, or go on"),
+    (b'e', Command::Engine, "change the engine: interpreter or translator"),
     (b's', Command::Snapshot, "save a snapshot of the machine to a file"),
     (b'h', Command::Help, "this help"),
 ];

@@ -214,11 +214,21 @@ fn obey(command: Command, options: &SessionOptions, sink: &Sink, machine: &Machi
             machine.pause();
             tty::say(&format!("mimic: paused; {escape} p goes on"));
         }
+        Command::Engine => tty::say(&switch(machine)),
         Command::Snapshot => tty::say(&save(options.snapshot.as_deref(), machine)),
         Command::Unknown(byte) => tty::say(&format!(
             "mimic: {escape} {} means nothing; {escape} h lists the keys",
             byte.escape_ascii()
         )),
+    }
+}
+
+/// Changes the engine. What to tell the user.
+fn switch(machine: &MachineHandle) -> String {
+    match machine.switch_engine() {
+        Ok(Some(engine)) => format!("mimic: {} ({}) runs now", engine.title(), engine.name()),
+        Ok(None) => "mimic: the guest has ended".into(),
+        Err(error) => format!("mimic: not changed: {error}"),
     }
 }
 

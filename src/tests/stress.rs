@@ -29,7 +29,7 @@ fn run(rom: &Rom, engine: EngineKind, seconds: u64) -> Result<Vec<u64>, String> 
         cpu: CpuModel::default(),
         cpus: rom.harts as usize,
         deterministic: false,
-        engine,
+        engine: engine.into(),
         // A hang ends here. Guests look at the clock between rounds only.
         limits: Limits { insns: None, time: Some(Duration::from_secs(2 * seconds + 60)) },
         signatures: Some((folder.path().into(), 8)),

@@ -19,28 +19,31 @@ use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 
 use crate::cache::{CodeCache, Known, MAX_BLOCK_BYTES, Place};
-use crate::ir::opt::Passes;
 use crate::jumps::JumpCaches;
 use crate::memory::CodePtr;
+use crate::perf::PerfMap;
 use crate::riscv::lift::{Lifter, ModeKey};
 use crate::x64::{self, CallSite, Calls, Emitter, Exit as CodeExit, Thunks};
+
+pub use crate::options::JitOptions;
 
 /// Instructions after which translated code looks whether somebody calls for attention.
 const SLICE: u64 = 16_384;
 
-/// How a translator works.
-#[derive(Clone, Debug)]
-pub struct JitOptions {
-    /// Bytes of code memory.
-    pub cache_bytes: usize,
-    /// How often a block is interpreted before it is translated.
-    pub threshold: u32,
-}
-
-impl Default for JitOptions {
-    fn default() -> Self {
-        JitOptions { cache_bytes: 64 << 20, threshold: 4 }
-    }
+/// Why there is no translator.
+#[derive(Debug, thiserror::Error)]
+pub enum JitError {
+    /// The host refuses executable memory.
+    #[error("the host refuses {kib} KiB of memory for translated code: {source}")]
+    CodeMemory {
+        /// KiB asked for.
+        kib: usize,
+        /// The answer.
+        source: io::Error,
+    },
+    /// The map for `perf` cannot be made.
+    #[error("the map for perf cannot be made: {0}")]
+    PerfMap(io::Error),
 }
 
 /// Counters of a translator.
@@ -50,6 +53,10 @@ pub struct Counters {
     pub blocks: u64,
     /// Bytes of host code made.
     pub bytes: u64,
+    /// Bytes of host code held now.
+    pub held: u64,
+    /// Links patched.
+    pub links: u64,
     /// Guest instructions translated.
     pub insns: u64,
     /// Time spent in translation.
@@ -91,13 +98,13 @@ impl Context {
     /// The context of the next fetch. Kernels have the same code in every address space, so S-mode has one
     /// context for all of them, unless it was found to execute `private` code.
     #[inline]
-    fn of(interp: &Interp, private: bool) -> Self {
+    fn of(interp: &Interp, mode: ModeKey, private: bool) -> Self {
         let mut fetch = interp.fetch_context();
         let global = fetch.mode == Mode::S && !private;
         if global {
             fetch.space &= SATP_MODE;
         }
-        Context { global, fetch, mode: mode_key(interp) }
+        Context { global, fetch, mode }
     }
 
     /// Whether a fence for this ASID, or for all, is about it.
@@ -118,6 +125,7 @@ pub struct Jit {
     lifter: Lifter,
     emitter: Emitter,
     options: JitOptions,
+    perf: Option<PerfMap>,
     /// The link by which translated code was left, and where it leads: if that is what is entered next.
     pending: Option<(u32, u64)>,
     /// S-mode executes code that is not in every address space.
@@ -129,34 +137,41 @@ impl Jit {
     /// Makes a translator that continues from `hart`.
     ///
     /// # Errors
-    /// The host's, if it refuses executable memory.
+    /// [`JitError`]: the host's.
     pub fn new(
         hart: Hart,
         bus: Arc<dyn CpuBus>,
         signals: Arc<Signals>,
         options: JitOptions,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, JitError> {
         let interp = Interp::new(hart, bus, signals);
-        let context = Context::of(&interp, false);
+        let context = Context::of(&interp, mode_key(&interp, &options), false);
         let calls = Calls {
             load: call_load as *const () as usize,
             store: call_store as *const () as usize,
             perform: call_perform as *const () as usize,
         };
+        let perf =
+            if options.perf_map { Some(PerfMap::open().map_err(JitError::PerfMap)?) } else { None };
         let mut thunks = None;
         let cache = CodeCache::new(options.cache_bytes, |base| {
             let (made, code) = Thunks::emit(base.0, &calls);
+            if let Some(perf) = perf {
+                perf.add(base, code.len(), "mimic thunks");
+            }
             thunks = Some(made);
             code
-        })?;
+        })
+        .map_err(|source| JitError::CodeMemory { kib: options.cache_bytes >> 10, source })?;
         let mut jit = Jit {
             interp,
             jumps: JumpCaches::new(context),
             cache,
             thunks: thunks.unwrap_or_else(|| unreachable!("the cache calls for its fixed code")),
-            lifter: Lifter::new(Passes::all(), x64::supports),
+            lifter: Lifter::new(options.passes, x64::supports),
             emitter: Emitter::new(),
             options,
+            perf,
             pending: None,
             private: false,
             counters: Counters::default(),
@@ -197,6 +212,8 @@ impl Jit {
         Counters {
             blocks: cache.blocks,
             bytes: cache.bytes,
+            links: cache.links,
+            held: self.cache.bytes_used() as u64,
             recycled: cache.recycled,
             ..self.counters
         }
@@ -234,9 +251,13 @@ impl Jit {
                 (va, asid) => self.jumps.drop_matching(va, |context| context.is_of(asid)),
             }
         }
-        if self.jumps.select(Context::of(&self.interp, self.private)) {
+        if self.jumps.select(self.context()) {
             self.pending = None;
         }
+    }
+
+    fn context(&self) -> Context {
+        Context::of(&self.interp, self.mode_key(), self.private)
     }
 
     /// Runs translated code for at most `insns` instructions, or interprets a block.
@@ -256,27 +277,34 @@ impl Jit {
                     return;
                 };
                 // Nothing is global where addresses are not translated, and everything is.
-                let context = Context::of(&self.interp, self.private);
+                let context = self.context();
                 if context.global && !page.global && context.fetch.space != 0 {
                     self.private = true;
-                    self.jumps.select(Context::of(&self.interp, true));
+                    self.jumps.select(self.context());
                 }
                 let Some(code) = self.code_at(page, (pc & PAGE_MASK) as u16) else {
                     self.pending = None;
                     self.interpret(limit);
                     return;
                 };
-                self.jumps.insert(pc, code);
+                if self.options.jumps {
+                    self.jumps.insert(pc, code);
+                }
                 code
             }
         };
         if let Some((link, target)) = self.pending.take()
             && target == pc
+            && self.options.links
         {
             self.cache.patch(link, code);
         }
         self.interp.frame().page_va = pc & !PAGE_MASK;
         self.enter(code, insns);
+    }
+
+    fn mode_key(&self) -> ModeKey {
+        mode_key(&self.interp, &self.options)
     }
 
     fn interpret(&mut self, limit: u64) {
@@ -286,7 +314,7 @@ impl Jit {
 
     /// The translation of the code at `offset` of `page`, made now if it is worth it.
     fn code_at(&mut self, page: CodePage, offset: u16) -> Option<CodePtr> {
-        let mode = mode_key(&self.interp);
+        let mode = self.mode_key();
         let place =
             Place { page: page.index, version: page.version, mode: u8::from(mode.fp), offset };
         match self.cache.find(place) {
@@ -328,6 +356,11 @@ impl Jit {
             interp.prepare(insn.word, insn.at.offset())
         });
         let code = self.cache.insert(place, emitted.code, links, payloads);
+        if let Some(perf) = self.perf {
+            let (pc, offset) = (self.interp.position().0, u64::from(place.offset));
+            let name = format!("guest pc {pc:#x} physical {:#x}", page.gpa + offset);
+            perf.add(code, emitted.code.len(), &name);
+        }
         self.counters.insns += block.insns.len() as u64;
         self.counters.time += started.elapsed();
         Some(code)
@@ -385,8 +418,8 @@ impl Jit {
     }
 }
 
-fn mode_key(interp: &Interp) -> ModeKey {
-    ModeKey { fp: interp.fp_is_plain() }
+fn mode_key(interp: &Interp, options: &JitOptions) -> ModeKey {
+    ModeKey { fp: options.fp && interp.fp_is_plain() }
 }
 
 /// `fflags` for the sticky flags of MXCSR (SDM volume 1, 10.2.3).

@@ -38,7 +38,7 @@ fn small() -> (tempfile::TempDir, PathBuf) {
         cpus: 2,
         memory: 1 << 20,
         deterministic: true,
-        engine: EngineKind::Interp,
+        engine: EngineKind::Interp.into(),
         firmware: Firmware::None,
         image: loader::parse(&code, &LoadOptions { load_addr: Some(0x8000_0000) }).unwrap(),
         initrd: None,
@@ -56,7 +56,8 @@ fn small() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn resume(path: &Path) -> Result<Report, MachineError> {
-    let how = Resumption { engine: EngineKind::Interp, limits: limits(2_000), disks: Vec::new() };
+    let how =
+        Resumption { engine: EngineKind::Interp.into(), limits: limits(2_000), disks: Vec::new() };
     Ok(Machine::resume(Snapshot::open(path)?, &how, io())?.run())
 }
 

@@ -1,0 +1,138 @@
+//! Options about what runs the guest's instructions, and `mimic engines`.
+
+use clap::{Args, ValueEnum};
+use mimic_jit::options::{JitOptions, SWITCHES};
+
+use super::{Failure, print, values};
+use crate::machine::spec::{EngineKind, EngineSpec, SwitchAt};
+
+/// The engine that runs a guest unless told otherwise, everywhere.
+const DEFAULT: Engine = Engine::Interp;
+
+/// Engines, by their names on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Engine {
+    /// The interpreter
+    Interp,
+    /// The translator: guest code becomes host code
+    Jit,
+}
+
+impl Engine {
+    fn kind(self) -> EngineKind {
+        match self {
+            Engine::Interp => EngineKind::Interp,
+            Engine::Jit => EngineKind::Jit,
+        }
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct EngineArgs {
+    /// What runs the guest's instructions; `mimic engines` tells more
+    #[arg(long, value_enum, default_value_t = DEFAULT)]
+    engine: Engine,
+    /// Switch parts of the translator off (-NAME) or on (NAME); `mimic engines` lists them
+    #[arg(long, value_name = "LIST", value_parser = jit_list, allow_hyphen_values = true)]
+    jit_opt: Vec<String>,
+    /// Memory for translated code, of each hart: 512K to 1G [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = cache_size)]
+    jit_cache: Option<usize>,
+    /// Change the engine after so many instructions of all harts, like insns=500M,jit, or again and again,
+    /// like every=1M; may be given several times
+    #[arg(long, value_name = "insns=N,ENGINE|every=N", value_parser = switch_at)]
+    switch_at: Vec<SwitchAt>,
+    /// Name translated code in /tmp/perf-PID.map, for perf report
+    #[arg(long)]
+    perf_map: bool,
+}
+
+impl EngineArgs {
+    /// The specification of the harts' engines.
+    pub(super) fn spec(&self) -> EngineSpec {
+        let mut jit = JitOptions { perf_map: self.perf_map, ..JitOptions::default() };
+        for list in &self.jit_opt {
+            if let Err(error) = jit.apply(list) {
+                unreachable!("checked when the command line was read: {error}");
+            }
+        }
+        if let Some(bytes) = self.jit_cache {
+            jit.cache_bytes = bytes;
+        }
+        EngineSpec { kind: self.engine.kind(), jit, switches: self.switch_at.clone() }
+    }
+}
+
+/// A list that [`JitOptions::apply`] takes.
+fn jit_list(text: &str) -> Result<String, String> {
+    JitOptions::default().apply(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn cache_size(text: &str) -> Result<usize, String> {
+    let bytes = values::size(text)?;
+    if !JitOptions::is_cache_size(bytes) {
+        return Err(format!("`{text}` is too little or too much; give 512K to 1G"));
+    }
+    Ok(bytes as usize)
+}
+
+/// `insns=N,ENGINE` or `every=N`.
+fn switch_at(text: &str) -> Result<SwitchAt, String> {
+    let wrong =
+        || format!("`{text}` is no moment for a change; give one like insns=500M,jit or every=1M");
+    if let Some(count) = text.strip_prefix("every=") {
+        return Ok(SwitchAt::Every(values::count(count)?));
+    }
+    let (count, engine) =
+        text.strip_prefix("insns=").and_then(|rest| rest.split_once(',')).ok_or_else(wrong)?;
+    let engine = Engine::from_str(engine, false).map_err(|_| {
+        format!("`{engine}` in `{text}` is no engine; `mimic engines` lists what there is")
+    })?;
+    Ok(SwitchAt::Insns(values::count(count)?, engine.kind()))
+}
+
+/// `mimic engines`.
+pub(super) fn execute() -> Result<u8, Failure> {
+    let mut text = String::from("Engines (--engine NAME):");
+    for engine in Engine::value_variants() {
+        let kind = engine.kind();
+        let default = if *engine == DEFAULT { " (the default)" } else { "" };
+        text.push_str(&format!("\n  {:<12} {}{default}", kind.name(), kind.title()));
+    }
+    text.push_str("\nParts of the translator (--jit-opt -NAME,NAME,...; `-all` is all of them):");
+    for switch in SWITCHES {
+        text.push_str(&format!("\n  {:<12} {}", switch.name, switch.about));
+    }
+    let JitOptions { threshold, cache_bytes, .. } = JitOptions::default();
+    text.push_str(&format!(
+        "\n  {:<12} how often a block is interpreted before it is translated ({threshold})",
+        "threshold=N"
+    ));
+    text.push_str(&format!(
+        "\nMemory for translated code (--jit-cache SIZE): {} for each hart",
+        values::mebibytes(cache_bytes as u64)
+    ));
+    print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_of_a_change() {
+        assert_eq!(switch_at("insns=5M,jit"), Ok(SwitchAt::Insns(5_000_000, EngineKind::Jit)));
+        assert_eq!(switch_at("every=1k"), Ok(SwitchAt::Every(1000)));
+        for wrong in ["", "5M", "insns=5M", "insns=5M,warp", "insns=0,jit", "every=0", "every="] {
+            assert!(switch_at(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_the_cache() {
+        assert_eq!(cache_size("1M"), Ok(1 << 20));
+        assert!(cache_size("256K").unwrap_err().contains("512K"));
+        assert!(cache_size("2G").is_err());
+    }
+}
