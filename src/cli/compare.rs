@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::boot::{Shown, fetch_failure};
-use super::options::Engine;
+use super::engine::Engine;
 use super::{Failure, print, values};
 use crate::boot::{self, Cache, FetchOptions};
 use crate::compare::{self, Column, Comparison, Kernel, Qemu, Run, Watch};
