@@ -6,6 +6,8 @@
 
 use std::io;
 
+use mimic_cpu::bus::PAGE_MASK;
+
 use crate::memory::{CodeMemory, CodePtr, Room, SEGMENTS};
 
 /// Even offsets in a page.
@@ -52,6 +54,8 @@ impl Slot {
 #[derive(Debug, Default)]
 struct Page {
     version: u32,
+    /// Virtual addresses under which jump caches lead to its code.
+    seen_at: Vec<u64>,
     slots: [Option<Box<[Slot; SLOTS]>>; MODES],
 }
 
@@ -154,6 +158,25 @@ impl<P> CodeCache<P> {
         }
         slot.0 += 1;
         Known::Cold(slot.0)
+    }
+
+    /// Jump caches lead to code of the page by the virtual page at `va`.
+    pub fn note_address(&mut self, page: u32, version: u32, va: u64) {
+        let seen_at = &mut self.page(page, version).seen_at;
+        let va = va & !PAGE_MASK;
+        if !seen_at.contains(&va) {
+            seen_at.push(va);
+        }
+    }
+
+    /// Forgets the page with this number, and gives the virtual addresses under which it was known.
+    pub fn forget(&mut self, page: u32) -> Vec<u64> {
+        match self.pages.get_mut(page as usize) {
+            Some(page) => {
+                std::mem::replace(page, Page { version: page.version, ..Page::default() }).seen_at
+            }
+            None => Vec::new(),
+        }
     }
 
     /// `place` cannot be translated.

@@ -2,6 +2,8 @@
 //! fetch leads). A hit is proof that the address leads to that code in this context, so translated code looks
 //! here by itself.
 
+use std::collections::HashSet;
+
 use mimic_cpu::bus::PAGE_SIZE;
 
 use crate::memory::CodePtr;
@@ -14,7 +16,7 @@ const MAX_CACHES: usize = 24;
 const NONE: u64 = 1;
 /// Entries remembered one by one, so that a cache that was hardly used is emptied quickly.
 const MAX_FILLED: usize = 128;
-/// Words of [`Cache::pages`].
+/// Words of [`Cache::page_bits`].
 const PAGE_WORDS: usize = 32;
 
 /// An entry. Translated code knows its layout.
@@ -33,8 +35,9 @@ struct Cache<K> {
     entries: Box<[Entry]>,
     /// Indices of the entries filled, up to [`MAX_FILLED`].
     filled: Vec<u16>,
-    /// One bit for each hash of a page that may have entries.
-    pages: [u64; PAGE_WORDS],
+    /// Pages that may have entries; and one bit for each hash of one, which tells most others apart at once.
+    pages: HashSet<u64>,
+    page_bits: [u64; PAGE_WORDS],
     /// What [`JumpCaches::epoch`] was when the cache was last emptied.
     epoch: u64,
     last_use: u64,
@@ -55,9 +58,28 @@ impl<K> Cache<K> {
             key,
             entries: vec![EMPTY; ENTRIES].into_boxed_slice(),
             filled: Vec::with_capacity(MAX_FILLED),
-            pages: [0; PAGE_WORDS],
+            pages: HashSet::new(),
+            page_bits: [0; PAGE_WORDS],
             epoch,
             last_use: 0,
+        }
+    }
+
+    fn may_hold(&self, va: u64) -> bool {
+        let (word, bit) = page_bit(va);
+        self.page_bits[word] & bit != 0
+    }
+
+    fn drop_page(&mut self, va: u64) {
+        let page = va / PAGE_SIZE;
+        if self.pages.remove(&page) {
+            let first = index(page * PAGE_SIZE);
+            let slots = ENTRIES.min(PAGE_SIZE as usize / 2);
+            for entry in &mut self.entries[first..first + slots] {
+                if entry.va / PAGE_SIZE == page {
+                    *entry = EMPTY;
+                }
+            }
         }
     }
 
@@ -70,7 +92,8 @@ impl<K> Cache<K> {
             self.entries.fill(EMPTY);
         }
         self.filled.clear();
-        self.pages = [0; PAGE_WORDS];
+        self.pages.clear();
+        self.page_bits = [0; PAGE_WORDS];
     }
 }
 
@@ -143,7 +166,8 @@ impl<K: PartialEq> JumpCaches<K> {
             cache.filled.push(index as u16);
         }
         let (word, bit) = page_bit(va);
-        cache.pages[word] |= bit;
+        cache.page_bits[word] |= bit;
+        cache.pages.insert(va / PAGE_SIZE);
         cache.entries[index] = Entry { va, code: code.0 };
     }
 
@@ -157,12 +181,11 @@ impl<K: PartialEq> JumpCaches<K> {
     /// Forgets one page or all of them, in the contexts that `which` names.
     pub fn drop_matching(&mut self, va: Option<u64>, which: impl Fn(&K) -> bool) {
         for cache in std::iter::once(&mut self.current).chain(&mut self.others) {
-            let concerned = va.is_none_or(|va| {
-                let (word, bit) = page_bit(va);
-                cache.pages[word] & bit != 0
-            });
-            if concerned && which(&cache.key) {
-                cache.clear();
+            match va {
+                Some(va) if !cache.may_hold(va) => {}
+                _ if !which(&cache.key) => {}
+                Some(va) => cache.drop_page(va),
+                None => cache.clear(),
             }
         }
     }

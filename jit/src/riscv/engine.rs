@@ -251,6 +251,12 @@ impl Jit {
                 (va, asid) => self.jumps.drop_matching(va, |context| context.is_of(asid)),
             }
         }
+        for page in self.interp.take_removed() {
+            self.pending = None;
+            for va in self.cache.forget(page) {
+                self.jumps.drop_matching(Some(va), |_| true);
+            }
+        }
         if self.jumps.select(self.context()) {
             self.pending = None;
         }
@@ -289,6 +295,7 @@ impl Jit {
                 };
                 if self.options.jumps {
                     self.jumps.insert(pc, code);
+                    self.cache.note_address(page.index, page.version, pc);
                 }
                 code
             }

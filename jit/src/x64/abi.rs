@@ -34,7 +34,7 @@ pub(super) const ADDEND: i32 = 16;
 
 /// Entries of a jump cache: pairs of virtual address (odd if empty) and host code, at the index
 /// `(va >> 1) & (JUMPS_LEN - 1)`.
-pub const JUMPS_LEN: usize = 4096;
+pub const JUMPS_LEN: usize = 16384;
 
 /// Words on the host stack for values of a block.
 pub(super) const SPILLS: usize = 64;

@@ -131,14 +131,14 @@ impl CodeCache {
         index
     }
 
-    /// Forgets the page at `gpa`. Whether it was known: fetch TLB entries may lead to it.
-    pub(super) fn remove(&mut self, gpa: u64) -> bool {
-        let Some(index) = self.by_gpa.remove(&(gpa & !PAGE_MASK)) else { return false };
+    /// Forgets the page at `gpa`. Its number, if it was known.
+    pub(super) fn remove(&mut self, gpa: u64) -> Option<u32> {
+        let index = self.by_gpa.remove(&(gpa & !PAGE_MASK))?;
         let first = Self::slot(index, 0);
         self.slots[first..first + SLOTS].fill(Block::NONE);
         self.free.push(index);
         self.versions[index as usize] += 1;
-        true
+        Some(index)
     }
 
     /// Forgets everything.
@@ -252,12 +252,15 @@ struct FetchEntry {
     space: u64,
     generation: u32,
     page: u32,
+    /// The page's version: another one has the number now if it does not fit.
+    version: u32,
     global: bool,
 }
 
 impl FetchTlb {
     pub(super) fn new() -> Self {
-        let empty = FetchEntry { tag: 0, space: 0, generation: 0, page: 0, global: false };
+        let empty =
+            FetchEntry { tag: 0, space: 0, generation: 0, page: 0, version: 0, global: false };
         FetchTlb {
             entries: Box::new([empty; FETCH_ENTRIES]),
             generation: 1,
@@ -273,22 +276,31 @@ impl FetchTlb {
         va & !PAGE_MASK | mode as u64
     }
 
+    /// The page at `va`, whose number and version must still fit.
     #[inline]
-    pub(super) fn lookup(&self, va: u64, mode: Mode, space: u64) -> Option<u32> {
+    pub(super) fn lookup(&self, va: u64, mode: Mode, space: u64) -> Option<(u32, u32)> {
         let entry = &self.entries[Self::index(va)];
         (entry.tag == Self::tag(va, mode)
             && entry.space == space
             && entry.generation == self.generation)
-            .then_some(entry.page)
+            .then_some((entry.page, entry.version))
     }
 
-    pub(super) fn fill(&mut self, va: u64, mode: Mode, space: u64, to: &Translation, page: u32) {
+    pub(super) fn fill(
+        &mut self,
+        va: u64,
+        mode: Mode,
+        space: u64,
+        to: &Translation,
+        (page, version): (u32, u32),
+    ) {
         self.large.add(va, to.span);
         self.entries[Self::index(va)] = FetchEntry {
             tag: Self::tag(va, mode),
             space,
             generation: self.generation,
             page,
+            version,
             global: to.is_global(),
         };
     }

@@ -125,6 +125,12 @@ impl Interp {
         std::mem::take(&mut self.fetch_dropped)
     }
 
+    /// Hands out the numbers of the pages whose code was dropped since the last call. They may have been given to
+    /// other pages already.
+    pub fn take_removed(&mut self) -> impl Iterator<Item = u32> {
+        self.removed.drain(..)
+    }
+
     /// What the next fetch depends on.
     #[must_use]
     pub fn fetch_context(&self) -> FetchContext {

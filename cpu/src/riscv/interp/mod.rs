@@ -28,6 +28,9 @@ use crate::frame::NO_PAGE;
 /// an interrupt to a higher mode could stop it, and firmware does not repair such loops.
 const TRAP_LOOP: u32 = 100_000;
 
+/// Pages with dropped code that are remembered one by one.
+const MAX_REMOVED: usize = 64;
+
 /// Counters of an interpreter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -56,6 +59,8 @@ pub struct Interp {
     barren_traps: (u32, u64),
     /// Fetch translations that were dropped since somebody asked.
     fetch_dropped: Dropped,
+    /// Numbers of pages whose code was dropped since somebody asked.
+    removed: Vec<u32>,
     fetch_misses: u64,
     traps: u64,
 }
@@ -74,6 +79,7 @@ impl Interp {
             code_log,
             barren_traps: (0, 0),
             fetch_dropped: Dropped::ALL,
+            removed: Vec::new(),
             fetch_misses: 0,
             traps: 0,
         }
@@ -194,21 +200,28 @@ impl Interp {
         if len == self.code_log {
             return;
         }
-        let known = match self.core.bus.code_log(self.code_log) {
+        match self.core.bus.code_log(self.code_log) {
             Some(pages) => {
-                pages.into_iter().fold(false, |known, gpa| known | self.code.remove(gpa))
+                for page in pages.into_iter().filter_map(|gpa| self.code.remove(gpa)) {
+                    self.removed.push(page);
+                    self.core.frame.page_va = NO_PAGE;
+                }
             }
-            None => {
-                self.code.clear();
-                true
-            }
-        };
-        self.code_log = len;
-        if known {
-            self.fetch.flush();
-            self.fetch_dropped = Dropped::ALL;
-            self.core.frame.page_va = NO_PAGE;
+            None => self.drop_all_code(),
         }
+        self.code_log = len;
+        if self.removed.len() > MAX_REMOVED {
+            // Nobody keeps account of them.
+            self.removed.clear();
+            self.fetch_dropped = Dropped::ALL;
+        }
+    }
+
+    fn drop_all_code(&mut self) {
+        self.code.clear();
+        self.fetch.flush();
+        self.fetch_dropped = Dropped::ALL;
+        self.core.frame.page_va = NO_PAGE;
     }
 
     /// `hart.pc` and mode have changed by a trap.
@@ -319,10 +332,7 @@ impl Interp {
     #[cold]
     fn decode(&mut self, offset: u64) {
         if self.code.is_full() {
-            self.code.clear();
-            self.fetch.flush();
-            self.fetch_dropped = Dropped::ALL;
-            self.core.frame.page_va = NO_PAGE;
+            self.drop_all_code();
             return;
         }
         self.watch();
@@ -348,8 +358,8 @@ impl Interp {
     fn enter_page(&mut self, pc: u64) -> bool {
         let (mode, satp) = (self.core.hart.mode, self.core.hart.satp);
         let page = match self.fetch.lookup(pc, mode, satp) {
-            Some(page) => page,
-            None => match self.fetch_page(pc) {
+            Some((page, version)) if version == self.code.version(page) => page,
+            _ => match self.fetch_page(pc) {
                 Some(page) => page,
                 None => return false,
             },
@@ -381,7 +391,7 @@ impl Interp {
             return None;
         };
         let index = self.code.find(base).unwrap_or_else(|| self.code.insert(base, page.host));
-        self.fetch.fill(pc, mode, satp, &to, index);
+        self.fetch.fill(pc, mode, satp, &to, (index, self.code.version(index)));
         Some(index)
     }
 
