@@ -107,10 +107,11 @@ pub(super) fn supports(op: &Op, features: HostFeatures) -> bool {
         && match *op {
             Op::Unbox(_) | Op::Box(_) => true,
             Op::Fp2(_, fmt, ..) => fmt != Fmt::H,
-            Op::Fp1(op, fmt, ..) => {
-                let known = !matches!(op, Fp1::Class | Fp1::ToI32Mod | Fp1::From(Fmt::H));
-                known && fmt != Fmt::H
+            Op::Fp1(Fp1::Class | Fp1::ToI32Mod, ..) => false,
+            Op::Fp1(Fp1::From(from), fmt, ..) => {
+                matches!((from, fmt), (Fmt::S, Fmt::D) | (Fmt::D, Fmt::S))
             }
+            Op::Fp1(_, fmt, ..) => fmt != Fmt::H,
             Op::Fma(fmt, ..) => features.fma && fmt != Fmt::H,
             _ => false,
         }
@@ -315,7 +316,13 @@ fn add_box(e: &mut Emitter, dst: Reg, src: Reg) {
 }
 
 /// An operand in an xmm register or in memory, where what is above a single may be anything.
-pub(super) fn rm(e: &mut Emitter, v: Val) -> Rm {
+pub(super) fn rm(e: &mut Emitter, fmt: Fmt, v: Val) -> Rm {
+    // No instruction takes a single for a double, but an operation may: with zeros above it, as it is on the stack.
+    if let Loc::Single(r) = e.alloc.value(v).loc
+        && !is_single(fmt)
+    {
+        e.evict_xmm(r);
+    }
     match e.src(v) {
         Src::Xmm(r) | Src::Single(r) => Rm::Reg(r),
         Src::Mem(mem) => Rm::Mem(mem),
@@ -324,8 +331,8 @@ pub(super) fn rm(e: &mut Emitter, v: Val) -> Rm {
 }
 
 /// An operand in an xmm register, where what is above a single may be anything.
-pub(super) fn reg(e: &mut Emitter, v: Val) -> Reg {
-    let rm = rm(e, v);
+pub(super) fn reg(e: &mut Emitter, fmt: Fmt, v: Val) -> Reg {
+    let rm = rm(e, fmt, v);
     reg_of(e, rm)
 }
 
@@ -378,7 +385,7 @@ fn if_nan(e: &mut Emitter, fmt: Fmt, r: Reg) -> Fix {
 fn arithmetic(e: &mut Emitter, i: u32, code: u8, fmt: Fmt, a: Val, b: Val) {
     let single = is_single(fmt);
     let aim = aim(e, i, single);
-    let (mut ra, mut rb) = (rm(e, a), rm(e, b));
+    let (mut ra, mut rb) = (rm(e, fmt, a), rm(e, fmt, b));
     let (mut first, second) = (a, b);
     if matches!(code, ADD | MUL) {
         let worse =
@@ -397,7 +404,7 @@ fn arithmetic(e: &mut Emitter, i: u32, code: u8, fmt: Fmt, a: Val, b: Val) {
 fn square_root(e: &mut Emitter, i: u32, fmt: Fmt, a: Val) {
     let single = is_single(fmt);
     let aim = aim(e, i, single);
-    let ra = reg(e, a);
+    let ra = reg(e, fmt, a);
     let dst = aim.dst_over(e, i, ra);
     e.code.vex(scalar(fmt, SQRT), Size::L, dst, ra, Rm::Reg(ra));
     canonical(e, fmt, dst, a);
@@ -418,7 +425,7 @@ fn fused(e: &mut Emitter, i: u32, fmt: Fmt, a: Val, b: Val, c: Val) {
     let aim = aim(e, i, single);
     let (a, negate_product) = without_sign(e, a);
     let (c, negate_addend) = without_sign(e, c);
-    let (ra, rb, rc) = (rm(e, a), rm(e, b), rm(e, c));
+    let (ra, rb, rc) = (rm(e, fmt, a), rm(e, fmt, b), rm(e, fmt, c));
     let (ra, rb) = if matches!(ra, Rm::Reg(_)) { (ra, rb) } else { (rb, ra) };
     let ra = reg_of(e, ra);
     let dst = match rc {
@@ -464,7 +471,7 @@ fn check_product(e: &mut Emitter, fmt: Fmt, tmp: Reg, a: Reg, b: Rm) {
 /// [`Op::Unbox`].
 fn unbox(e: &mut Emitter, i: u32, a: Val) {
     let aim = aim(e, i, true);
-    let from = rm(e, a);
+    let from = rm(e, Fmt::S, a);
     if matches!(e.alloc.value(a).loc, Loc::Single(_)) {
         // Zeros are above it.
         let dst = aim.dst(e);
@@ -567,7 +574,7 @@ pub(super) fn logic(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) -> bool {
             return false;
         }
         let aim = aim(e, i, false);
-        let (ra, rb) = (reg(e, a), rm(e, b));
+        let (ra, rb) = (reg(e, Fmt::D, a), rm(e, Fmt::D, b));
         let dst = aim.dst_over(e, i, ra);
         e.code.vex(code, Size::L, dst, ra, rb);
         aim.finish(e, false, dst);
@@ -588,7 +595,7 @@ pub(super) fn logic(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) -> bool {
         _ => return false,
     };
     let aim = aim(e, i, single);
-    let ra = reg(e, a);
+    let ra = reg(e, if single { Fmt::S } else { Fmt::D }, a);
     let dst = aim.dst_over(e, i, ra);
     let with = constant(e, with);
     e.code.vex(code, Size::L, dst, ra, with);

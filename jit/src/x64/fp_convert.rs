@@ -78,7 +78,7 @@ pub(super) fn convert(e: &mut Emitter, i: u32, op: Fp1, fmt: Fmt, round: Round, 
 fn round_to_integral(e: &mut Emitter, i: u32, fmt: Fmt, a: Val, quiet: bool) {
     let single = is_single(fmt);
     let aim = aim(e, i, single);
-    let ra = fp::reg(e, a);
+    let ra = fp::reg(e, fmt, a);
     let dst = aim.dst_over(e, i, ra);
     let op = opcode(1, 3, if single { 0x0a } else { 0x0b });
     e.code.vex_imm8(op, Size::L, dst, ra, Rm::Reg(ra), u8::from(quiet) << 3);
@@ -96,7 +96,8 @@ fn prepare(e: &mut Emitter, fmt: Fmt, dst: Reg) {
 fn to_format(e: &mut Emitter, i: u32, fmt: Fmt, a: Val) {
     let single = is_single(fmt);
     let aim = aim(e, i, single);
-    let ra = fp::reg(e, a);
+    let from = if single { Fmt::D } else { Fmt::S };
+    let ra = fp::reg(e, from, a);
     let (dst, over);
     if single {
         dst = aim.dst(e);
@@ -106,7 +107,6 @@ fn to_format(e: &mut Emitter, i: u32, fmt: Fmt, a: Val) {
         dst = aim.dst_over(e, i, ra);
         over = ra;
     }
-    let from = if single { Fmt::D } else { Fmt::S };
     e.code.vex(scalar(from, TO_OTHER_FORMAT), Size::L, dst, over, Rm::Reg(ra));
     make_canonical(e, fmt, dst);
     aim.finish(e, single, dst);
@@ -155,7 +155,7 @@ fn to_int(e: &mut Emitter, fmt: Fmt, round: Round, size: Size, dst: Reg, from: R
 }
 
 fn to_signed(e: &mut Emitter, i: u32, fmt: Fmt, round: Round, size: Size, a: Val) {
-    let from = fp::reg(e, a);
+    let from = fp::reg(e, fmt, a);
     let dst = e.dst();
     to_int(e, fmt, round, size, dst, from);
     // Overflows for the most negative number alone.
@@ -171,7 +171,7 @@ fn to_signed(e: &mut Emitter, i: u32, fmt: Fmt, round: Round, size: Size, a: Val
 }
 
 fn to_unsigned(e: &mut Emitter, i: u32, fmt: Fmt, round: Round, size: Size, a: Val) {
-    let from = fp::reg(e, a);
+    let from = fp::reg(e, fmt, a);
     let dst = e.dst();
     // As an integer, a number with its sign set is greater than all others.
     if is_single(fmt) {
