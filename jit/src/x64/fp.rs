@@ -43,11 +43,16 @@ pub(super) enum Const {
     Two32D,
     /// The least number that is rounded to 2 to the power of 32.
     Half32D,
+    /// The least that is rounded up to it.
+    Above32D,
+    /// -2 to the power of 31.
+    MinD,
+    MinS,
 }
 
 /// The constants of floating-point code, by [`Const`]; 16 bytes each, of which the upper half is zero.
 /// Patterns of singles have ones above them, so that they keep what is boxed boxed.
-pub(super) const CONSTANTS: [u64; 17] = [
+pub(super) const CONSTANTS: [u64; 20] = [
     0xffff_ffff_0000_0000,
     0x7ff8_0000_0000_0000,
     0xffff_ffff_7fc0_0000,
@@ -65,6 +70,9 @@ pub(super) const CONSTANTS: [u64; 17] = [
     9_223_372_036_854_775_808.0f64.to_bits(),
     4_294_967_296.0f64.to_bits(),
     4_294_967_295.5f64.to_bits(),
+    4_294_967_295.0f64.to_bits() + 1,
+    (i32::MIN as f64).to_bits(),
+    (i32::MIN as f32).to_bits() as u64,
 ];
 
 pub(super) const ANDPS: Opcode = opcode(0, 1, 0x54);

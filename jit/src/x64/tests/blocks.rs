@@ -115,7 +115,10 @@ impl Maker<'_> {
             1 => Op::Fp2(self.random.pick(&FP2S), fmt, a, b),
             _ => {
                 let round = match self.random.below(2) {
-                    0 => (self.random.pick(&TO_INTEGERS), Round::Zero),
+                    0 => {
+                        let rounds = [Round::Zero, Round::Down, Round::Up];
+                        (self.random.pick(&TO_INTEGERS), self.random.pick(&rounds))
+                    }
                     _ => (self.random.pick(&FP1S), Round::Nearest),
                 };
                 Op::Fp1(round.0, fmt, round.1, a)

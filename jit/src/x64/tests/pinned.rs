@@ -474,7 +474,7 @@ pinned! { whole singles: { fmul.s fa0, fa1, ft6; fsub.s fa1, fa0, fa0; fmv.w.x f
     " 62 cmp edi,1"
     " 65 jo b6"
     " 6b movsxd rdi,edi"
-    " 6e jmp d1"
+    " 6e jmp d6"
     " 73 add qword ptr [rbp-0x70],5"
     " 78 mov eax,0x100"
     " 7d jmp budget"
@@ -487,12 +487,13 @@ pinned! { whole singles: { fmul.s fa0, fa1, ft6; fsub.s fa1, fa0, fa0; fmv.w.x f
     " a9 movq xmm5,[=ffffffff7fc00000]"
     " b1 jmp 52"
     " b6 vucomiss xmm6,[=0]"
-    " be jp ca"
-    " c4 jbe 6b"
-    " ca not edi"
-    " cc jmp 6b"
-    " d1 mov eax,1"
-    " d6 jmp link"
+    " be jp cf"
+    " c4 ja cf"
+    " ca jmp 6b"
+    " cf not edi"
+    " d1 jmp 6b"
+    " d6 mov eax,1"
+    " db jmp link"
 }
 
 pinned! { single_loads: { flw fa0, [a0]; flw ft6, [a0, 4]; fsw ft6, [a0, 8]; j 0x20 }
