@@ -334,7 +334,7 @@ fn conversions_to_integers_may_truncate() {
     );
     // No other rounding mode but the one that translated code runs in.
     check(
-        assemble!(; fcvt.w.d a0, fa0, rup ; fadd.d fa0, fa0, fa0, rtz),
+        assemble!(; fcvt.w.d a0, fa0, rmm ; fadd.d fa0, fa0, fa0, rtz),
         "010:
           perform
         014:

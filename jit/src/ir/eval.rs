@@ -88,6 +88,8 @@ impl Evaluation {
                     let rounding = match round {
                         Round::Nearest => Rounding::NearestEven,
                         Round::Zero => Rounding::TowardZero,
+                        Round::Down => Rounding::Down,
+                        Round::Up => Rounding::Up,
                     };
                     self.raise(fpu::fp1(op, fmt, rounding, self.value(a)))
                 }

@@ -29,8 +29,12 @@ pub type Slot = u8;
 pub enum Round {
     /// To nearest, ties to even: the mode that translated code runs in.
     Nearest,
-    /// Towards zero; only conversions to integers are translated with it.
+    /// Towards zero; like the following, only conversions to integers are translated with it.
     Zero,
+    /// Towards negative infinity.
+    Down,
+    /// Towards positive infinity.
+    Up,
 }
 
 /// An operation.

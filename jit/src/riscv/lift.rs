@@ -222,13 +222,17 @@ impl Sem for Lifter {
     fn fp1(&mut self, op: Fp1, fmt: Fmt, a: Val) -> Val {
         let to_integer =
             matches!(op, Fp1::ToI32 | Fp1::ToU32 | Fp1::ToI64 | Fp1::ToU64 | Fp1::ToI32Mod);
-        let truncates = to_integer && self.rounding == Rounding::TowardZero;
+        let round = match self.rounding {
+            Rounding::TowardZero if to_integer => Round::Zero,
+            Rounding::Down if to_integer => Round::Down,
+            Rounding::Up if to_integer => Round::Up,
+            _ => Round::Nearest,
+        };
         let widens = matches!(op, Fp1::FromI32 | Fp1::FromU32 | Fp1::From(Fmt::S));
-        self.check_fp(fmt, truncates || widens && fmt == Fmt::D);
+        self.check_fp(fmt, round != Round::Nearest || widens && fmt == Fmt::D);
         if let Fp1::From(from) = op {
             self.refused |= from == Fmt::H;
         }
-        let round = if truncates { Round::Zero } else { Round::Nearest };
         self.build.fp1(op, fmt, round, a)
     }
     fn fma(&mut self, fmt: Fmt, a: Val, b: Val, c: Val) -> Val {

@@ -10,7 +10,7 @@
 use super::abi::SPILLS;
 use super::asm::{Mem, RAX, RCX, RDX, RSP, Reg, Rm};
 use super::homes::{Home, home, in_frame, is_discarded};
-use super::{Emitter, cond, fp, int};
+use super::{Emitter, cond, fp, fp_bits, int};
 use crate::ir::{Block, Op, Slot, Val};
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::sem::Bin;
@@ -566,7 +566,7 @@ impl Emitter {
     pub(super) fn compute(&mut self, i: u32) {
         let op = self.ops[i as usize];
         match op {
-            Op::Bin(op, a, b) if fp::logic(self, i, op, a, b) => {}
+            Op::Bin(op, a, b) if fp_bits::logic(self, i, op, a, b) => {}
             Op::Bin(op, a, b) => int::bin(self, i, op, a, b),
             Op::Un(op, a) => int::un(self, i, op, a),
             Op::Select(cond, a, b) => cond::select(self, i, cond, a, b),

@@ -1,4 +1,4 @@
-//! Floating-point operations: arithmetic, boxing, signs.
+//! Floating-point operations: what all have in common, and arithmetic.
 //!
 //! The host's operations give the results and flags that RISC-V asks for (IEEE 754 in round to nearest, tininess found
 //! after rounding; Intel SDM volume 1, chapter 11.5), except that a NaN is made canonical: where a result is a NaN, which
@@ -15,7 +15,7 @@ use super::abi::FP_DIRTY;
 use super::alloc::{Loc, Src, XMM_SCRATCH};
 use super::asm::{Alu, Cond, Fix, Mem, Opcode, RAX, RBP, RSP, Reg, Rm, Size, opcode};
 use super::homes::{Home, home};
-use super::{Emitter, HostFeatures, Stub, fp_compare, fp_convert};
+use super::{Emitter, HostFeatures, Stub, fp_bits, fp_compare, fp_convert};
 use crate::ir::{Op, Slot, Val};
 
 /// A constant in memory: its number in [`CONSTANTS`].
@@ -43,11 +43,16 @@ pub(super) enum Const {
     Two32D,
     /// The least number that is rounded to 2 to the power of 32.
     Half32D,
+    /// The least that is rounded up to it.
+    Above32D,
+    /// -2 to the power of 31.
+    MinD,
+    MinS,
 }
 
 /// The constants of floating-point code, by [`Const`]; 16 bytes each, of which the upper half is zero.
 /// Patterns of singles have ones above them, so that they keep what is boxed boxed.
-pub(super) const CONSTANTS: [u64; 17] = [
+pub(super) const CONSTANTS: [u64; 20] = [
     0xffff_ffff_0000_0000,
     0x7ff8_0000_0000_0000,
     0xffff_ffff_7fc0_0000,
@@ -65,13 +70,16 @@ pub(super) const CONSTANTS: [u64; 17] = [
     9_223_372_036_854_775_808.0f64.to_bits(),
     4_294_967_296.0f64.to_bits(),
     4_294_967_295.5f64.to_bits(),
+    4_294_967_295.0f64.to_bits() + 1,
+    (i32::MIN as f64).to_bits(),
+    (i32::MIN as f32).to_bits() as u64,
 ];
 
 pub(super) const ANDPS: Opcode = opcode(0, 1, 0x54);
 pub(super) const ORPS: Opcode = opcode(0, 1, 0x56);
 pub(super) const XORPS: Opcode = opcode(0, 1, 0x57);
 pub(super) const PCMPEQD: Opcode = opcode(1, 1, 0x76);
-const PTEST: Opcode = opcode(1, 2, 0x17);
+pub(super) const PTEST: Opcode = opcode(1, 2, 0x17);
 const ADD: u8 = 0x58;
 const MUL: u8 = 0x59;
 const SUB: u8 = 0x5c;
@@ -107,10 +115,11 @@ pub(super) fn supports(op: &Op, features: HostFeatures) -> bool {
         && match *op {
             Op::Unbox(_) | Op::Box(_) => true,
             Op::Fp2(_, fmt, ..) => fmt != Fmt::H,
-            Op::Fp1(op, fmt, ..) => {
-                let known = !matches!(op, Fp1::Class | Fp1::ToI32Mod | Fp1::From(Fmt::H));
-                known && fmt != Fmt::H
+            Op::Fp1(Fp1::Class | Fp1::ToI32Mod, ..) => false,
+            Op::Fp1(Fp1::From(from), fmt, ..) => {
+                matches!((from, fmt), (Fmt::S, Fmt::D) | (Fmt::D, Fmt::S))
             }
+            Op::Fp1(_, fmt, ..) => fmt != Fmt::H,
             Op::Fma(fmt, ..) => features.fma && fmt != Fmt::H,
             _ => false,
         }
@@ -119,8 +128,8 @@ pub(super) fn supports(op: &Op, features: HostFeatures) -> bool {
 /// Emits a floating-point operation; the block is given up if there is no code for it.
 pub(super) fn compute(e: &mut Emitter, i: u32, op: Op) {
     match op {
-        Op::Unbox(a) => unbox(e, i, a),
-        Op::Box(a) => make_boxed(e, i, a),
+        Op::Unbox(a) => fp_bits::unbox(e, i, a),
+        Op::Box(a) => fp_bits::make_boxed(e, i, a),
         Op::Fma(fmt, a, b, c) => fused(e, i, fmt, a, b, c),
         Op::Fp2(op, fmt, a, b) => match op {
             Fp2::Add => arithmetic(e, i, ADD, fmt, a, b),
@@ -309,13 +318,19 @@ pub(super) fn box_result(e: &mut Emitter, fmt: Fmt, dst: Reg, first: Val) {
 }
 
 /// A copy with ones above the low half.
-fn add_box(e: &mut Emitter, dst: Reg, src: Reg) {
+pub(super) fn add_box(e: &mut Emitter, dst: Reg, src: Reg) {
     let ones = constant(e, Const::Box);
     e.code.vex(ORPS, Size::L, dst, src, ones);
 }
 
 /// An operand in an xmm register or in memory, where what is above a single may be anything.
-pub(super) fn rm(e: &mut Emitter, v: Val) -> Rm {
+pub(super) fn rm(e: &mut Emitter, fmt: Fmt, v: Val) -> Rm {
+    // No instruction takes a single for a double, but an operation may: with zeros above it, as it is on the stack.
+    if let Loc::Single(r) = e.alloc.value(v).loc
+        && !is_single(fmt)
+    {
+        e.evict_xmm(r);
+    }
     match e.src(v) {
         Src::Xmm(r) | Src::Single(r) => Rm::Reg(r),
         Src::Mem(mem) => Rm::Mem(mem),
@@ -324,8 +339,8 @@ pub(super) fn rm(e: &mut Emitter, v: Val) -> Rm {
 }
 
 /// An operand in an xmm register, where what is above a single may be anything.
-pub(super) fn reg(e: &mut Emitter, v: Val) -> Reg {
-    let rm = rm(e, v);
+pub(super) fn reg(e: &mut Emitter, fmt: Fmt, v: Val) -> Reg {
+    let rm = rm(e, fmt, v);
     reg_of(e, rm)
 }
 
@@ -378,7 +393,7 @@ fn if_nan(e: &mut Emitter, fmt: Fmt, r: Reg) -> Fix {
 fn arithmetic(e: &mut Emitter, i: u32, code: u8, fmt: Fmt, a: Val, b: Val) {
     let single = is_single(fmt);
     let aim = aim(e, i, single);
-    let (mut ra, mut rb) = (rm(e, a), rm(e, b));
+    let (mut ra, mut rb) = (rm(e, fmt, a), rm(e, fmt, b));
     let (mut first, second) = (a, b);
     if matches!(code, ADD | MUL) {
         let worse =
@@ -397,7 +412,7 @@ fn arithmetic(e: &mut Emitter, i: u32, code: u8, fmt: Fmt, a: Val, b: Val) {
 fn square_root(e: &mut Emitter, i: u32, fmt: Fmt, a: Val) {
     let single = is_single(fmt);
     let aim = aim(e, i, single);
-    let ra = reg(e, a);
+    let ra = reg(e, fmt, a);
     let dst = aim.dst_over(e, i, ra);
     e.code.vex(scalar(fmt, SQRT), Size::L, dst, ra, Rm::Reg(ra));
     canonical(e, fmt, dst, a);
@@ -418,7 +433,7 @@ fn fused(e: &mut Emitter, i: u32, fmt: Fmt, a: Val, b: Val, c: Val) {
     let aim = aim(e, i, single);
     let (a, negate_product) = without_sign(e, a);
     let (c, negate_addend) = without_sign(e, c);
-    let (ra, rb, rc) = (rm(e, a), rm(e, b), rm(e, c));
+    let (ra, rb, rc) = (rm(e, fmt, a), rm(e, fmt, b), rm(e, fmt, c));
     let (ra, rb) = if matches!(ra, Rm::Reg(_)) { (ra, rb) } else { (rb, ra) };
     let ra = reg_of(e, ra);
     let dst = match rc {
@@ -459,139 +474,4 @@ fn check_product(e: &mut Emitter, fmt: Fmt, tmp: Reg, a: Reg, b: Rm) {
     // ldmxcsr.
     e.code.op(opcode(0, 1, 0xae), Size::L, 2, Rm::Mem(before));
     e.code.mov(Size::Q, RAX, Rm::Mem(saved));
-}
-
-/// [`Op::Unbox`].
-fn unbox(e: &mut Emitter, i: u32, a: Val) {
-    let aim = aim(e, i, true);
-    let from = rm(e, a);
-    if matches!(e.alloc.value(a).loc, Loc::Single(_)) {
-        // Zeros are above it.
-        let dst = aim.dst(e);
-        load_nan(e, Fmt::S, dst);
-        return aim.finish(e, true, dst);
-    }
-    let known = e.alloc.value(a).boxed;
-    let dst = match from {
-        Rm::Reg(r) => {
-            let dst = aim.dst_over(e, i, r);
-            e.code.mov_xmm(dst, r);
-            dst
-        }
-        _ => {
-            let dst = aim.dst(e);
-            e.code.movq_to_xmm(dst, from);
-            dst
-        }
-    };
-    if !known {
-        let taken = match from {
-            Rm::Mem(mem) => {
-                e.code.alu_imm(Alu::Cmp, Size::L, Rm::Mem(mem.plus(4)), -1);
-                e.code.jcc(Cond::NE)
-            }
-            _ => {
-                // CF: the register has all bits of the mask.
-                let ones = constant(e, Const::Box);
-                e.code.vex(PTEST, Size::L, dst, 0, ones);
-                e.code.jcc(Cond::AE)
-            }
-        };
-        let back = e.code.here();
-        e.stubs.push(Stub::Fp(Slow::Nan { taken, back, fmt: Fmt::S, dst }));
-    }
-    aim.finish(e, true, dst);
-}
-
-/// [`Op::Box`].
-fn make_boxed(e: &mut Emitter, i: u32, a: Val) {
-    let aim = aim(e, i, false);
-    let known = is_boxed(e, a);
-    let dst = match e.src(a) {
-        Src::Single(r) | Src::Xmm(r) => {
-            let dst = aim.dst_over(e, i, r);
-            if known || is_boxed(e, a) {
-                e.code.mov_xmm(dst, r);
-            } else {
-                add_box(e, dst, r);
-            }
-            dst
-        }
-        Src::Mem(mem) => {
-            let dst = aim.dst(e);
-            e.code.movd_to_xmm(dst, Rm::Mem(mem));
-            add_box(e, dst, dst);
-            dst
-        }
-        src => {
-            let from = e.reg_of(src);
-            let dst = aim.dst(e);
-            e.code.movd_to_xmm(dst, Rm::Reg(from));
-            add_box(e, dst, dst);
-            dst
-        }
-    };
-    aim.finish(e, false, dst);
-}
-
-/// Whether nobody sees the upper half of value `i`.
-fn hides_upper_half(e: &Emitter, i: u32) -> bool {
-    matches!(
-        e.alloc.only_user(i).map(|user| e.ops[user as usize]),
-        Some(Op::Box(_) | Op::Fp2(_, Fmt::S, ..) | Op::Fma(Fmt::S, ..))
-    )
-}
-
-/// AND, OR, XOR of values in xmm registers: changes of sign. Whether it was that.
-pub(super) fn logic(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) -> bool {
-    let code = match op {
-        Bin::And => ANDPS,
-        Bin::Or => ORPS,
-        Bin::Xor => XORPS,
-        _ => return false,
-    };
-    if e.target.is_some() || e.alloc.is_deferred(a) || e.alloc.is_deferred(b) {
-        return false;
-    }
-    let in_register = |v: Val| match e.alloc.value(v).loc {
-        Loc::Xmm(_) | Loc::Single(_) => true,
-        Loc::Slot(slot) => matches!(home(slot), Home::Xmm(_)),
-        _ => false,
-    };
-    if !in_register(a) {
-        return false;
-    }
-    let is_single = |v: Val| matches!(e.alloc.value(v).loc, Loc::Single(_));
-    let Loc::Const(bits) = e.alloc.value(b).loc else {
-        if !in_register(b) || is_single(a) || is_single(b) {
-            return false;
-        }
-        let aim = aim(e, i, false);
-        let (ra, rb) = (reg(e, a), rm(e, b));
-        let dst = aim.dst_over(e, i, ra);
-        e.code.vex(code, Size::L, dst, ra, rb);
-        aim.finish(e, false, dst);
-        return true;
-    };
-    let hidden = hides_upper_half(e, i);
-    let single = is_single(a) || e.alloc.value(a).boxed && hidden;
-    // Ones that stay above a single must not be those of its value.
-    if single && !hidden && op != Bin::And && bits >> 32 != 0 {
-        return false;
-    }
-    let with = match (op, single) {
-        (Bin::Xor, false) if bits == 1 << 63 => Const::SignD,
-        (Bin::And, false) if bits == 1 << 63 => Const::SignD,
-        (Bin::And, false) if bits == !(1 << 63) => Const::MagnitudeD,
-        (Bin::Xor, true) if bits as u32 == 1 << 31 => Const::SignS,
-        (Bin::And, true) if bits as u32 == !(1 << 31) => Const::MagnitudeS,
-        _ => return false,
-    };
-    let aim = aim(e, i, single);
-    let ra = reg(e, a);
-    let dst = aim.dst_over(e, i, ra);
-    let with = constant(e, with);
-    e.code.vex(code, Size::L, dst, ra, with);
-    aim.finish(e, single, dst);
-    true
 }

@@ -21,7 +21,7 @@ const fn comis(fmt: Fmt) -> Opcode {
 /// FEQ and its like: 1 or 0.
 pub(super) fn compare(e: &mut Emitter, i: u32, op: Fp2, fmt: Fmt, a: Val, b: Val) {
     if op == Fp2::Eq {
-        let (ra, rb) = (fp::reg(e, a), fp::rm(e, b));
+        let (ra, rb) = (fp::reg(e, fmt, a), fp::rm(e, fmt, b));
         let mask = e.take_xmm();
         e.code.vex_imm8(scalar(fmt, CMP), Size::L, mask, ra, rb, EQ_OQ);
         let dst = e.dst();
@@ -32,7 +32,7 @@ pub(super) fn compare(e: &mut Emitter, i: u32, op: Fp2, fmt: Fmt, a: Val, b: Val
     let compare = if matches!(op, Fp2::Lt | Fp2::Le) { comis(fmt) } else { ucomis(fmt) };
     // b > a, b >= a: what does not hold if one is a NaN.
     let holds = if matches!(op, Fp2::Lt | Fp2::Ltq) { Cond::A } else { Cond::AE };
-    let (rb, ra) = (fp::reg(e, b), fp::rm(e, a));
+    let (rb, ra) = (fp::reg(e, fmt, b), fp::rm(e, fmt, a));
     let dst = e.dst();
     e.code.mov_imm(dst, 0);
     e.code.vex(compare, Size::L, rb, 0, ra);
@@ -57,7 +57,7 @@ pub(super) struct Unordered {
 pub(super) fn pick(e: &mut Emitter, i: u32, op: Fp2, fmt: Fmt, a: Val, b: Val) {
     let single = is_single(fmt);
     let aim = aim(e, i, single);
-    let (ra, rb) = (fp::reg(e, a), fp::reg(e, b));
+    let (ra, rb) = (fp::reg(e, fmt, a), fp::reg(e, fmt, b));
     let tmp = e.take_xmm();
     let dst = aim.dst_over(e, i, rb);
     e.code.vex(ucomis(fmt), Size::L, ra, 0, Rm::Reg(rb));

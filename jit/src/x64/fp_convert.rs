@@ -28,22 +28,12 @@ const BTS: u8 = 5;
 /// Conversions that the instruction inline does not do.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Special {
-    Signed {
-        taken: Fix,
-        back: u32,
-        fmt: Fmt,
-        from: Reg,
-        dst: Reg,
-        size: Size,
-    },
+    Signed(Signed),
     Unsigned {
         taken: Fix,
         back: u32,
-        fmt: Fmt,
-        from: Reg,
-        dst: Reg,
+        convert: ToInt,
         size: Size,
-        round: Round,
     },
     /// From an unsigned integer of 64 bits whose highest is set.
     Large {
@@ -54,6 +44,28 @@ pub(super) enum Special {
         tmp: Reg,
         dst: Reg,
     },
+}
+
+/// A conversion to a signed integer that gave the most negative number.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signed {
+    taken: Fix,
+    /// Where the result is valid.
+    valid: u32,
+    back: u32,
+    convert: ToInt,
+    size: Size,
+}
+
+/// A conversion to an integer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToInt {
+    fmt: Fmt,
+    round: Round,
+    from: Reg,
+    /// For what is rounded before it is converted.
+    tmp: Reg,
+    dst: Reg,
 }
 
 /// [`Op::Fp1`](crate::ir::Op::Fp1).
@@ -78,12 +90,21 @@ pub(super) fn convert(e: &mut Emitter, i: u32, op: Fp1, fmt: Fmt, round: Round, 
 fn round_to_integral(e: &mut Emitter, i: u32, fmt: Fmt, a: Val, quiet: bool) {
     let single = is_single(fmt);
     let aim = aim(e, i, single);
-    let ra = fp::reg(e, a);
+    let ra = fp::reg(e, fmt, a);
     let dst = aim.dst_over(e, i, ra);
-    let op = opcode(1, 3, if single { 0x0a } else { 0x0b });
-    e.code.vex_imm8(op, Size::L, dst, ra, Rm::Reg(ra), u8::from(quiet) << 3);
+    round_by(e, fmt, dst, ra, if quiet { QUIET } else { 0 });
     canonical(e, fmt, dst, a);
     aim.finish(e, single, dst);
+}
+
+/// Bit of ROUNDSD's immediate that keeps it from raising inexact. The lowest are the rounding, as in MXCSR.
+const QUIET: u8 = 8;
+const DOWN: u8 = 1;
+const UP: u8 = 2;
+
+fn round_by(e: &mut Emitter, fmt: Fmt, dst: Reg, from: Reg, how: u8) {
+    let op = opcode(1, 3, if is_single(fmt) { 0x0a } else { 0x0b });
+    e.code.vex_imm8(op, Size::L, dst, from, Rm::Reg(from), how);
 }
 
 /// What a conversion writes over: zeros, or ones above a single. Depends on nothing before.
@@ -96,7 +117,8 @@ fn prepare(e: &mut Emitter, fmt: Fmt, dst: Reg) {
 fn to_format(e: &mut Emitter, i: u32, fmt: Fmt, a: Val) {
     let single = is_single(fmt);
     let aim = aim(e, i, single);
-    let ra = fp::reg(e, a);
+    let from = if single { Fmt::D } else { Fmt::S };
+    let ra = fp::reg(e, from, a);
     let (dst, over);
     if single {
         dst = aim.dst(e);
@@ -106,7 +128,6 @@ fn to_format(e: &mut Emitter, i: u32, fmt: Fmt, a: Val) {
         dst = aim.dst_over(e, i, ra);
         over = ra;
     }
-    let from = if single { Fmt::D } else { Fmt::S };
     e.code.vex(scalar(from, TO_OTHER_FORMAT), Size::L, dst, over, Rm::Reg(ra));
     make_canonical(e, fmt, dst);
     aim.finish(e, single, dst);
@@ -149,21 +170,52 @@ fn from_u64(e: &mut Emitter, i: u32, fmt: Fmt, a: Val) {
     aim.finish(e, single, dst);
 }
 
-fn to_int(e: &mut Emitter, fmt: Fmt, round: Round, size: Size, dst: Reg, from: Reg) {
-    let code = if round == Round::Zero { TO_INT_TRUNCATED } else { TO_INT };
-    e.code.vex(scalar(fmt, code), size, dst, 0, Rm::Reg(from));
+impl ToInt {
+    fn new(e: &mut Emitter, fmt: Fmt, round: Round, a: Val) -> ToInt {
+        let from = fp::reg(e, fmt, a);
+        let tmp = match round {
+            Round::Nearest | Round::Zero => from,
+            Round::Down | Round::Up => e.take_xmm(),
+        };
+        ToInt { fmt, round, from, tmp, dst: e.dst() }
+    }
+
+    /// Rounds to an integral value, if the conversion itself does not; `with` may be [`QUIET`].
+    fn round(self, e: &mut Emitter, with: u8) {
+        match self.round {
+            Round::Nearest | Round::Zero => {}
+            Round::Down => round_by(e, self.fmt, self.tmp, self.from, DOWN | with),
+            Round::Up => round_by(e, self.fmt, self.tmp, self.from, UP | with),
+        }
+    }
+
+    /// Converts what is rounded.
+    fn convert(self, e: &mut Emitter, size: Size) {
+        let code = if self.round == Round::Nearest { TO_INT } else { TO_INT_TRUNCATED };
+        e.code.vex(scalar(self.fmt, code), size, self.dst, 0, Rm::Reg(self.tmp));
+    }
+
+    /// Compares with a constant; may raise invalid for a signalling NaN only.
+    fn compare(self, e: &mut Emitter, double: Const, single: Const) {
+        let with = constant(e, if is_single(self.fmt) { single } else { double });
+        e.code.vex(ucomis(self.fmt), Size::L, self.from, 0, with);
+    }
 }
 
 fn to_signed(e: &mut Emitter, i: u32, fmt: Fmt, round: Round, size: Size, a: Val) {
-    let from = fp::reg(e, a);
-    let dst = e.dst();
-    to_int(e, fmt, round, size, dst, from);
+    let convert = ToInt::new(e, fmt, round, a);
+    let dst = convert.dst;
+    convert.round(e, QUIET);
+    convert.convert(e, size);
     // Overflows for the most negative number alone.
     e.code.alu_imm(Alu::Cmp, size, Rm::Reg(dst), 1);
     let taken = e.code.jcc(Cond::O);
+    let valid = e.code.here();
+    // What does not fit is not inexact.
+    convert.round(e, 0);
     let back = e.code.here();
-    let signed = Special::Signed { taken, back, fmt, from, dst, size };
-    e.stubs.push(Stub::Fp(Slow::Convert(signed)));
+    let signed = Signed { taken, valid, back, convert, size };
+    e.stubs.push(Stub::Fp(Slow::Convert(Special::Signed(signed))));
     if size == Size::L {
         e.code.extend(Width::Word, true, dst, Rm::Reg(dst));
     }
@@ -171,8 +223,8 @@ fn to_signed(e: &mut Emitter, i: u32, fmt: Fmt, round: Round, size: Size, a: Val
 }
 
 fn to_unsigned(e: &mut Emitter, i: u32, fmt: Fmt, round: Round, size: Size, a: Val) {
-    let from = fp::reg(e, a);
-    let dst = e.dst();
+    let convert = ToInt::new(e, fmt, round, a);
+    let ToInt { from, dst, .. } = convert;
     // As an integer, a number with its sign set is greater than all others.
     if is_single(fmt) {
         let limit = if size == Size::L { (1u64 << 32) as f32 } else { (1u64 << 63) as f32 };
@@ -181,28 +233,24 @@ fn to_unsigned(e: &mut Emitter, i: u32, fmt: Fmt, round: Round, size: Size, a: V
     } else {
         let limit = match (size, round) {
             (Size::Q, _) => Const::Two63D,
-            (Size::L, Round::Zero) => Const::Two32D,
+            (Size::L, Round::Zero | Round::Down) => Const::Two32D,
             (Size::L, Round::Nearest) => Const::Half32D,
+            (Size::L, Round::Up) => Const::Above32D,
         };
         let limit = constant(e, limit);
         e.code.movq_from_xmm(Rm::Reg(dst), from);
         e.code.alu(Alu::Cmp, Size::Q, dst, limit);
     }
     let taken = e.code.jcc(Cond::AE);
-    to_int(e, fmt, round, Size::Q, dst, from);
+    convert.round(e, 0);
+    convert.convert(e, Size::Q);
     let back = e.code.here();
-    let unsigned = Special::Unsigned { taken, back, fmt, from, dst, size, round };
+    let unsigned = Special::Unsigned { taken, back, convert, size };
     e.stubs.push(Stub::Fp(Slow::Convert(unsigned)));
     if size == Size::L {
         e.code.extend(Width::Word, true, dst, Rm::Reg(dst));
     }
     e.define(i, dst);
-}
-
-/// Compares with a constant; may raise invalid for a signalling NaN only.
-fn compare(e: &mut Emitter, fmt: Fmt, from: Reg, double: Const, single: Const) {
-    let with = constant(e, if is_single(fmt) { single } else { double });
-    e.code.vex(ucomis(fmt), Size::L, from, 0, with);
 }
 
 /// Raises invalid.
@@ -215,21 +263,10 @@ impl Special {
     /// Emits it.
     pub(super) fn emit(self, e: &mut Emitter) {
         match self {
-            Special::Signed { taken, back, fmt, from, dst, size } => {
+            Special::Signed(signed) => signed.emit(e),
+            Special::Unsigned { taken, back, convert, size } => {
                 e.code.bind(taken);
-                compare(e, fmt, from, Const::Zero, Const::Zero);
-                let nan = e.code.jcc(Cond::P);
-                // Negative: right as it is.
-                let negative = e.code.jcc(Cond::BE);
-                e.code.bind_to(negative, back);
-                e.code.bind(nan);
-                // The most negative number becomes the greatest.
-                e.code.group3(Group3::Not, size, Rm::Reg(dst));
-                fp::return_to(e, back);
-            }
-            Special::Unsigned { taken, back, fmt, from, dst, size, round } => {
-                e.code.bind(taken);
-                to_unsigned_special(e, back, fmt, from, dst, size, round);
+                to_unsigned_special(e, back, convert, size);
             }
             Special::Large { taken, back, fmt, from, tmp, dst } => {
                 e.code.bind(taken);
@@ -247,30 +284,48 @@ impl Special {
     }
 }
 
+impl Signed {
+    fn emit(self, e: &mut Emitter) {
+        let Signed { taken, valid, back, convert, size } = self;
+        e.code.bind(taken);
+        convert.compare(e, Const::Zero, Const::Zero);
+        let nan = e.code.jcc(Cond::P);
+        let positive = e.code.jcc(Cond::A);
+        // Negative: right as it is. If it was rounded before and fits, inexact is still to be raised.
+        if valid != back && size == Size::L {
+            let min = constant(e, if is_single(convert.fmt) { Const::MinS } else { Const::MinD });
+            e.code.vex(ucomis(convert.fmt), Size::L, convert.tmp, 0, min);
+            let fits = e.code.jcc(Cond::E);
+            e.code.bind_to(fits, valid);
+        }
+        fp::return_to(e, back);
+        e.code.bind(nan);
+        e.code.bind(positive);
+        // The most negative number becomes the greatest.
+        e.code.group3(Group3::Not, size, Rm::Reg(convert.dst));
+        fp::return_to(e, back);
+    }
+}
+
 /// The number is negative (or -0), or too great for the instruction inline, or a NaN.
-fn to_unsigned_special(
-    e: &mut Emitter,
-    back: u32,
-    fmt: Fmt,
-    from: Reg,
-    dst: Reg,
-    size: Size,
-    round: Round,
-) {
-    compare(e, fmt, from, Const::Zero, Const::Zero);
+fn to_unsigned_special(e: &mut Emitter, back: u32, convert: ToInt, size: Size) {
+    let ToInt { fmt, round, from, dst, .. } = convert;
+    convert.compare(e, Const::Zero, Const::Zero);
     let nan = e.code.jcc(Cond::P);
     let positive = e.code.jcc(Cond::A);
     let rounds_below_zero = match round {
-        Round::Zero => {
-            compare(e, fmt, from, Const::MinusOneD, Const::MinusOneS);
+        Round::Zero | Round::Up => {
+            convert.compare(e, Const::MinusOneD, Const::MinusOneS);
             e.code.jcc(Cond::BE)
         }
         Round::Nearest => {
-            compare(e, fmt, from, Const::MinusHalfD, Const::MinusHalfS);
+            convert.compare(e, Const::MinusHalfD, Const::MinusHalfS);
             e.code.jcc(Cond::B)
         }
+        Round::Down => e.code.jcc(Cond::B),
     };
-    to_int(e, fmt, round, Size::Q, dst, from);
+    convert.round(e, 0);
+    convert.convert(e, Size::Q);
     fp::return_to(e, back);
 
     e.code.bind(rounds_below_zero);
@@ -281,7 +336,7 @@ fn to_unsigned_special(
     e.code.bind(positive);
     if size == Size::Q {
         // From 2^63 on numbers are integers: the significand, shifted up.
-        compare(e, fmt, from, Const::Two64D, Const::Two64S);
+        convert.compare(e, Const::Two64D, Const::Two64S);
         let too_great = e.code.jcc(Cond::AE);
         if is_single(fmt) {
             e.code.movd_from_xmm(Rm::Reg(dst), from);

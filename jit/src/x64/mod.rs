@@ -9,7 +9,7 @@
 //! | `plan` | uses of values, found before a block is emitted |
 //! | `alloc` | where values are while a block is emitted |
 //! | `operand` | values as operands and destinations |
-//! | `int`, `muldiv`, `cond`, `fp`, `fp_compare`, `fp_convert` | operations on values |
+//! | `int`, `muldiv`, `cond`, `fp`, `fp_bits`, `fp_compare`, `fp_convert` | operations on values |
 //! | `mem` | loads and stores |
 //! | `exits` | entry, branches, jumps, links |
 
@@ -19,6 +19,7 @@ mod asm;
 mod cond;
 mod exits;
 mod fp;
+mod fp_bits;
 mod fp_compare;
 mod fp_convert;
 mod homes;

@@ -2,17 +2,49 @@
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::{self, At, Format};
-use mimic_cpu::riscv::sem::Bin;
+use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2};
 
 use super::Random;
+use super::fp;
 use super::machine::{MEMORY, Machine};
 use super::ops::{BINS, UNS};
 use crate::ir::opt::Passes;
-use crate::ir::{Block, Insn, Op, Slot, Val};
+use crate::ir::{Block, Insn, Op, Round, Slot, Val};
 use crate::riscv::lift::{Lifter, ModeKey};
 use crate::x64::supports;
 
-const SLOTS: [Slot; 15] = [1, 2, 5, 6, 8, 10, 10, 11, 12, 16, 20, 31, 64, 70, 74];
+const SLOTS: [Slot; 17] = [1, 2, 5, 6, 8, 10, 10, 11, 12, 16, 20, 31, 64, 70, 74, 75, 84];
+const FP2S: [Fp2; 13] = [
+    Fp2::Add,
+    Fp2::Sub,
+    Fp2::Mul,
+    Fp2::Div,
+    Fp2::Min,
+    Fp2::Max,
+    Fp2::Minm,
+    Fp2::Maxm,
+    Fp2::Eq,
+    Fp2::Lt,
+    Fp2::Le,
+    Fp2::Ltq,
+    Fp2::Leq,
+];
+const TO_INTEGERS: [Fp1; 4] = [Fp1::ToI32, Fp1::ToU32, Fp1::ToI64, Fp1::ToU64];
+const FP1S: [Fp1; 13] = [
+    Fp1::Sqrt,
+    Fp1::Round,
+    Fp1::Roundnx,
+    Fp1::ToI32,
+    Fp1::ToU32,
+    Fp1::ToI64,
+    Fp1::ToU64,
+    Fp1::FromI32,
+    Fp1::FromU32,
+    Fp1::FromI64,
+    Fp1::FromU64,
+    Fp1::From(Fmt::S),
+    Fp1::From(Fmt::D),
+];
 /// Registers that hold addresses.
 const POINTERS: [Slot; 3] = [9, 13, 21];
 
@@ -59,6 +91,55 @@ impl Maker<'_> {
         self.push(Op::Bin(Bin::Add, base, offset))
     }
 
+    /// A floating-point operation, boxed and moved to a register as instructions do it, or not.
+    fn fp_op(&mut self) {
+        let fmt = self.random.pick(&[Fmt::S, Fmt::D]);
+        let mut values = [self.value(), self.value(), self.value()];
+        if fmt == Fmt::S {
+            for v in &mut values {
+                if self.random.below(4) != 0 {
+                    *v = self.make(Op::Unbox(*v));
+                }
+            }
+        }
+        let [mut a, b, mut c] = values;
+        for v in [&mut a, &mut c] {
+            if self.random.below(4) == 0 {
+                let sign = self.random.pick(&[1 << 31, 1 << 63, i32::MIN as u64]);
+                let sign = self.push(Op::Const(sign));
+                *v = self.make(Op::Bin(Bin::Xor, *v, sign));
+            }
+        }
+        let op = match self.random.below(3) {
+            0 => Op::Fma(fmt, a, b, c),
+            1 => Op::Fp2(self.random.pick(&FP2S), fmt, a, b),
+            _ => {
+                let round = match self.random.below(2) {
+                    0 => {
+                        let rounds = [Round::Zero, Round::Down, Round::Up];
+                        (self.random.pick(&TO_INTEGERS), self.random.pick(&rounds))
+                    }
+                    _ => (self.random.pick(&FP1S), Round::Nearest),
+                };
+                Op::Fp1(round.0, fmt, round.1, a)
+            }
+        };
+        if !supports(&op) {
+            return;
+        }
+        let mut v = self.make(op);
+        if self.random.below(2) == 0 {
+            v = self.make(Op::Box(v));
+        }
+        if self.random.below(4) == 0 {
+            self.push(Op::FpDirty);
+        }
+        if self.random.below(4) != 0 {
+            let slot = self.random.pick(&SLOTS);
+            self.push(Op::Set(slot, v));
+        }
+    }
+
     fn op(&mut self) {
         let width = self.random.pick(&[
             Width::Byte,
@@ -67,7 +148,8 @@ impl Maker<'_> {
             Width::Double,
             Width::Double,
         ]);
-        match self.random.below(16) {
+        match self.random.below(20) {
+            16.. => self.fp_op(),
             0..5 => {
                 let (a, b, op) = (self.value(), self.value(), self.random.pick(&BINS));
                 self.make(Op::Bin(op, a, b));
@@ -130,7 +212,8 @@ impl Maker<'_> {
 fn block(random: &mut Random) -> Block {
     let mut maker = Maker { random, ops: Vec::new(), values: Vec::new() };
     let mut insns = Vec::new();
-    let count = 1 + maker.random.below(24);
+    let most = maker.random.pick(&[3, 24]);
+    let count = 1 + maker.random.below(most);
     for k in 0..count {
         let at = At::new(0x400 + 4 * k as u64, 4);
         let word = maker.random.next() as u32;
@@ -159,7 +242,11 @@ fn regs(random: &mut Random) -> [u64; 256] {
     let mut regs = [0; 256];
     for (slot, reg) in regs.iter_mut().enumerate() {
         if matches!(slot, 1..32 | 64..96) {
-            *reg = random.value();
+            *reg = match random.below(4) {
+                0 => fp::register(random, Fmt::S),
+                1 => fp::register(random, Fmt::D),
+                _ => random.value(),
+            };
         }
     }
     // Branches follow it seldom.
@@ -177,6 +264,7 @@ fn of_random_operations() {
     for _ in 0..20_000 {
         let block = block(&mut random);
         for _ in 0..2 {
+            machine.engine.sticky = random.next() as u32 & 0x3f;
             machine.compare(&block, &regs(&mut random));
         }
     }
@@ -194,9 +282,13 @@ fn of_random_guest_code() {
         for _ in 0..1 + random.below(20) {
             let row = &rows[random.below(rows.len())];
             let mut word = row.pattern.value | random.next() as u32 & !row.pattern.mask;
-            if matches!(row.format, Format::I | Format::S) && random.below(2) == 0 {
+            if matches!(row.format, Format::I | Format::If | Format::S) && random.below(2) == 0 {
                 // A base register that points into memory, most likely.
                 word = word & !(0x1f << 15) | u32::from(random.pick(&POINTERS)) << 15;
+            }
+            if row.format == Format::Rf && random.below(4) != 0 {
+                // Rounding as in `frm`.
+                word |= 7 << 12 & !row.pattern.mask;
             }
             if row.pattern.matches(word) {
                 code.push(word);
@@ -206,8 +298,11 @@ fn of_random_guest_code() {
             let at = (at as usize - 0x400) / 2;
             code.get(at / 2).map_or(0, |word| (word >> (16 * (at % 2))) as u16)
         };
-        let block = lifter.lift_block(read, 0x400, ModeKey { fp: false }).unwrap();
-        machine.compare(block, &regs(&mut random));
-        plain.compare(block, &regs(&mut random));
+        let mode = ModeKey { fp: random.below(4) != 0 };
+        let block = lifter.lift_block(read, 0x400, mode).unwrap();
+        for machine in [&mut machine, &mut plain] {
+            machine.engine.sticky = random.pick(&[0, 0x20, 0x3f]);
+            machine.compare(block, &regs(&mut random));
+        }
     }
 }

@@ -369,7 +369,7 @@ fn fused() {
 fn to_integers() {
     for fmt in FORMATS {
         for op in [Fp1::ToI32, Fp1::ToU32, Fp1::ToI64, Fp1::ToU64] {
-            for round in [Round::Nearest, Round::Zero] {
+            for round in [Round::Nearest, Round::Zero, Round::Down, Round::Up] {
                 one(op, fmt, round);
             }
         }

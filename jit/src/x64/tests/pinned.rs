@@ -9,6 +9,7 @@ use crate::ir::Block;
 use crate::ir::opt::Passes;
 use crate::riscv::lift::{Lifter, ModeKey};
 use crate::x64::asm::{Code, Mem, RSP, Size};
+use crate::x64::fp::CONSTANTS;
 use crate::x64::{Calls, Emitter, HostFeatures, Place, Thunks};
 
 /// A host that has everything, so that the code is the same everywhere.
@@ -68,6 +69,10 @@ fn listing(block: &Block, whole: bool) -> String {
         }
         text.push('\n');
     }
+    for (k, bits) in CONSTANTS.iter().enumerate() {
+        let at = thunks.constants + 16 * k;
+        text = text.replace(&format!("[{at:#x}]"), &format!("[={bits:x}]"));
+    }
     text
 }
 
@@ -85,7 +90,7 @@ fn translated(guest: impl FnOnce(&mut Guest), whole: bool) -> String {
         u16::from_le_bytes([code[at], code[at + 1]])
     };
     let mut lifter = Lifter::new(Passes::all(), |op| FEATURES.supports(op));
-    listing(lifter.lift_block(read, 0x100, ModeKey { fp: false }).unwrap(), whole)
+    listing(lifter.lift_block(read, 0x100, ModeKey { fp: true }).unwrap(), whole)
 }
 
 /// Compares the host code of guest code with lines of text.
@@ -97,7 +102,7 @@ macro_rules! pinned {
         fn $name() {
             let code = translated(
                 |ops| {
-                    dynasm!(ops; .arch riscv64; .feature i,m; $($code)*);
+                    dynasm!(ops; .arch riscv64; .feature i,m,f,d,zfa; $($code)*);
                 },
                 $whole,
             );
@@ -416,4 +421,143 @@ fn memory_operands() {
             }
         }
     }
+}
+
+pinned! { doubles: { fld fa0, [a0]; fmadd.d fa1, fa0, fa2, fa1; fnmsub.d fa0, fa0, fa1, ft6; fadd.d ft6, fa0, fa1; fsgnjn.d fa0, fa0, fa0; flt.d a1, fa0, fa1; j 0x20 }
+    "  b lea rdx,[rdi+7]"
+    "  f rorx rcx,rdi,7"
+    " 15 and ecx,[rbp-0x60]"
+    " 18 add rcx,[rbp-0x68]"
+    " 1c and rdx,0xfffffffffffff000"
+    " 23 cmp rdx,[rcx]"
+    " 26 jne 9e"
+    " 2c mov rcx,[rcx+0x10]"
+    " 30 movq xmm4,[rdi+rcx]"
+    " 35 mov byte ptr [rbp-0x38],1"
+    " 39 vfmadd231sd xmm5,xmm4,xmm6"
+    " 3e vucomisd xmm5,xmm5"
+    " 42 jp b5"
+    " 48 movq xmm0,[rbp+0x230]"
+    " 50 vfnmadd231sd xmm0,xmm4,xmm5"
+    " 55 vucomisd xmm0,xmm0"
+    " 59 jp ea"
+    " 5f movaps xmm4,xmm0"
+    " 62 vaddsd xmm0,xmm4,xmm5"
+    " 66 vucomisd xmm0,xmm0"
+    " 6a jp 11f"
+    " 70 movq [rbp+0x230],xmm0"
+    " 78 vxorps xmm4,xmm4,[=8000000000000000]"
+    " 80 xor esi,esi"
+    " 82 vcomisd xmm5,xmm4"
+    " 86 seta sil"
+    " 8a jmp 12c"
+}
+
+// What is not known to be boxed is checked; results are boxed as they are.
+pinned! { whole singles: { fmul.s fa0, fa1, ft6; fsub.s fa1, fa0, fa0; fmv.w.x fa2, a0; fcvt.w.s a0, fa2, rtz; j 0x20 }
+    "  b movaps xmm0,xmm5"
+    "  e vptest xmm0,[=ffffffff00000000]"
+    " 17 jae 82"
+    " 1d movq xmm1,[rbp+0x230]"
+    " 25 cmp dword ptr [rbp+0x234],0xffffffff"
+    " 2c jne 8f"
+    " 32 vmulss xmm4,xmm0,xmm1"
+    " 36 vucomiss xmm4,xmm4"
+    " 3a jp 9c"
+    " 40 mov byte ptr [rbp-0x38],1"
+    " 44 vsubss xmm5,xmm4,xmm4"
+    " 48 vucomiss xmm5,xmm5"
+    " 4c jp a9"
+    " 52 movd xmm6,edi"
+    " 56 vorps xmm6,xmm6,[=ffffffff00000000]"
+    " 5e vcvttss2si edi,xmm6"
+    " 62 cmp edi,1"
+    " 65 jo b6"
+    " 6b movsxd rdi,edi"
+    " 6e jmp d6"
+    " 73 add qword ptr [rbp-0x70],5"
+    " 78 mov eax,0x100"
+    " 7d jmp budget"
+    " 82 movq xmm0,[=ffffffff7fc00000]"
+    " 8a jmp 1d"
+    " 8f movq xmm1,[=ffffffff7fc00000]"
+    " 97 jmp 32"
+    " 9c movq xmm4,[=ffffffff7fc00000]"
+    " a4 jmp 40"
+    " a9 movq xmm5,[=ffffffff7fc00000]"
+    " b1 jmp 52"
+    " b6 vucomiss xmm6,[=0]"
+    " be jp cf"
+    " c4 ja cf"
+    " ca jmp 6b"
+    " cf not edi"
+    " d1 jmp 6b"
+    " d6 mov eax,1"
+    " db jmp link"
+}
+
+pinned! { single_loads: { flw fa0, [a0]; flw ft6, [a0, 4]; fsw ft6, [a0, 8]; j 0x20 }
+    "  b lea rdx,[rdi+3]"
+    "  f rorx rcx,rdi,7"
+    " 15 and ecx,[rbp-0x60]"
+    " 18 add rcx,[rbp-0x68]"
+    " 1c and rdx,0xfffffffffffff000"
+    " 23 cmp rdx,[rcx]"
+    " 26 jne c7"
+    " 2c mov rcx,[rcx+0x10]"
+    " 30 movd xmm4,[rdi+rcx]"
+    " 35 vorps xmm4,xmm4,[=ffffffff00000000]"
+    " 3d mov byte ptr [rbp-0x38],1"
+    " 41 lea rax,[rdi+4]"
+    " 45 lea rdx,[rdi+7]"
+    " 49 rorx rcx,rax,7"
+    " 4f and ecx,[rbp-0x60]"
+    " 52 add rcx,[rbp-0x68]"
+    " 56 and rdx,0xfffffffffffff000"
+    " 5d cmp rdx,[rcx]"
+    " 60 jne de"
+    " 66 mov rcx,[rcx+0x10]"
+    " 6a movd xmm0,[rax+rcx]"
+    " 6f vorps xmm0,xmm0,[=ffffffff00000000]"
+    " 77 movq [rbp+0x230],xmm0"
+    " 7f lea rax,[rdi+8]"
+    " 83 lea rdx,[rdi+0xb]"
+    " 87 rorx rcx,rax,7"
+    " 8d and ecx,[rbp-0x60]"
+    " 90 add rcx,[rbp-0x68]"
+    " 94 and rdx,0xfffffffffffff000"
+    " 9b cmp rdx,[rcx+8]"
+    " 9f jne f2"
+    " a5 mov rcx,[rcx+0x10]"
+    " a9 mov rdx,[rbp+0x230]"
+    " b0 mov [rax+rcx],edx"
+    " b3 jmp 108"
+}
+
+pinned! { conversions: { fcvt.d.w fa0, a0; fcvt.s.l fa1, a1; fcvt.d.s fa2, fa1; fcvt.s.d fa3, fa2; fcvt.lu.d a2, fa2, rtz; fmin.d fa4, fa4, fa5; feq.d a3, fa4, fa5; j 0x20 }
+    "  b vxorps xmm4,xmm4,xmm4"
+    "  f vcvtsi2sd xmm4,xmm4,edi"
+    " 13 mov byte ptr [rbp-0x38],1"
+    " 17 vpcmpeqd xmm5,xmm5,xmm5"
+    " 1b vcvtsi2ss xmm5,xmm5,rsi"
+    " 20 vcvtss2sd xmm6,xmm5,xmm5"
+    " 24 vucomisd xmm6,xmm6"
+    " 28 jp 93"
+    " 2e vpcmpeqd xmm7,xmm7,xmm7"
+    " 32 vcvtsd2ss xmm7,xmm7,xmm6"
+    " 36 vucomiss xmm7,xmm7"
+    " 3a jp a0"
+    " 40 movq r8,xmm6"
+    " 45 cmp r8,[=43e0000000000000]"
+    " 4c jae ad"
+    " 52 vcvttsd2si r8,xmm6"
+    " 57 vucomisd xmm8,xmm9"
+    " 5c jp 11e"
+    " 62 vminsd xmm0,xmm8,xmm9"
+    " 67 vminsd xmm8,xmm9,xmm8"
+    " 6c vorps xmm8,xmm8,xmm0"
+    " 70 vcmpeqsd xmm0,xmm8,xmm9"
+    " 76 movd r9d,xmm0"
+    " 7b and r9d,1"
+    " 7f jmp 14b"
 }
