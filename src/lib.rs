@@ -11,3 +11,4 @@ pub mod loader;
 pub mod machine;
 pub mod report;
 pub mod terminal;
+pub mod verify;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::ir::Block;
 use crate::ir::opt::Passes;
 use crate::memory::MIN_BYTES;
 
@@ -25,7 +26,21 @@ pub struct JitOptions {
     pub jumps: bool,
     /// Blocks are listed in `/tmp/perf-PID.map`.
     pub perf_map: bool,
+    /// Changes every block before code is made of it: how tests make a translator that is wrong.
+    pub tamper: Option<Tamper>,
 }
+
+/// A change of blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Tamper(pub fn(&mut Block));
+
+impl PartialEq for Tamper {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::fn_addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for Tamper {}
 
 impl Default for JitOptions {
     fn default() -> Self {
@@ -37,6 +52,7 @@ impl Default for JitOptions {
             links: true,
             jumps: true,
             perf_map: false,
+            tamper: None,
         }
     }
 }

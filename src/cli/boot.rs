@@ -40,28 +40,63 @@ pub(super) struct BootArgs {
 
 pub(super) fn execute(args: &BootArgs) -> Result<u8, Failure> {
     let Some(name) = &args.name else { return list() };
-    let catalog = boot::find(name).map_err(Failure::usage)?;
     let options = FetchOptions {
         mirror: args.mirror.clone(),
         from: args.from.clone(),
         refresh: args.refresh,
         disks: args.machine.disks.given(),
     };
-    let files = if catalog.embedded() {
-        None
-    } else {
-        let cache = Cache::of_user().map_err(Failure::host)?;
-        let shown = Shown::default();
-        let files = catalog.fetch(&cache, &options, &shown).map_err(fetch_failure)?;
-        shown.finish();
-        if args.fetch_only {
+    let (catalog, files) = fetch(name, &options)?;
+    if args.fetch_only {
+        if files.is_some() {
+            let cache = Cache::of_user().map_err(Failure::host)?;
             eprintln!("mimic: {name} is in {}", cache.guest(catalog.name).display());
         }
-        files
-    };
-    if args.fetch_only {
         return Ok(0);
     }
+    let words = terminal_words();
+    let guest = load(catalog, files, &words, args.append.as_deref())?;
+    run::start(&args.machine, &args.running, &guest, catalog.memory)
+}
+
+/// Whether there is a ready guest of this name.
+pub(super) fn knows(name: &str) -> bool {
+    boot::find(name).is_ok()
+}
+
+/// A ready guest, fetched when needed, and its memory unless told otherwise. It is the same on every terminal.
+pub(super) fn guest(
+    name: &str,
+    append: Option<&str>,
+    disks: bool,
+) -> Result<(Guest, u64), Failure> {
+    let options = FetchOptions { mirror: None, from: None, refresh: false, disks };
+    let (catalog, files) = fetch(name, &options)?;
+    Ok((load(catalog, files, "", append)?, catalog.memory))
+}
+
+/// Finds a guest and fetches its files, if it has any.
+fn fetch(
+    name: &str,
+    options: &FetchOptions,
+) -> Result<(&'static boot::Guest, Option<boot::Files>), Failure> {
+    let catalog = boot::find(name).map_err(Failure::usage)?;
+    if catalog.embedded() {
+        return Ok((catalog, None));
+    }
+    let cache = Cache::of_user().map_err(Failure::host)?;
+    let shown = Shown::default();
+    let files = catalog.fetch(&cache, options, &shown).map_err(fetch_failure)?;
+    shown.finish();
+    Ok((catalog, files))
+}
+
+fn load(
+    catalog: &boot::Guest,
+    files: Option<boot::Files>,
+    words: &str,
+    append: Option<&str>,
+) -> Result<Guest, Failure> {
     let mut cmdline = catalog.cmdline.to_owned();
     let (image, initrd) = match files {
         None => {
@@ -69,17 +104,16 @@ pub(super) fn execute(args: &BootArgs) -> Result<u8, Failure> {
             (image.map_err(Failure::host)?, None)
         }
         Some(files) => {
-            cmdline.push_str(&terminal_words());
+            cmdline.push_str(words);
             let image = loader::load_file(&files.kernel, &LoadOptions::default());
             (image.map_err(Failure::host)?, Some(files.initrd))
         }
     };
-    if let Some(more) = &args.append {
+    if let Some(more) = append {
         cmdline.push(' ');
         cmdline.push_str(more);
     }
-    let guest = Guest { image, initrd, cmdline, signature: None };
-    run::start(&args.machine, &args.running, &guest, catalog.memory)
+    Ok(Guest { image, initrd, cmdline, signature: None })
 }
 
 /// What the kernel passes on to its first process as environment: the kind and the size of the user's

@@ -19,7 +19,7 @@ pub(super) enum Engine {
 }
 
 impl Engine {
-    fn kind(self) -> EngineKind {
+    pub(super) fn kind(self) -> EngineKind {
         match self {
             Engine::Interp => EngineKind::Interp,
             Engine::Jit => EngineKind::Jit,
@@ -48,6 +48,18 @@ pub(super) struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// The arguments about the translator, as they were given.
+    pub(super) fn translator_words(&self) -> String {
+        let mut words = String::new();
+        for list in &self.jit_opt {
+            words.push_str(&format!(" --jit-opt={list}"));
+        }
+        if let Some(bytes) = self.jit_cache {
+            words.push_str(&format!(" --jit-cache {bytes}"));
+        }
+        words
+    }
+
     /// The specification of the harts' engines.
     pub(super) fn spec(&self) -> EngineSpec {
         let mut jit = JitOptions { perf_map: self.perf_map, ..JitOptions::default() };

@@ -13,6 +13,7 @@ mod run;
 mod snapshot;
 mod test;
 mod values;
+mod verify;
 
 use std::sync::Arc;
 
@@ -47,6 +48,8 @@ enum Command {
     Test(test::TestArgs),
     /// Run a guest on several engines, and on QEMU, and compare their CPU times
     Compare(compare::CompareArgs),
+    /// Run a guest on two engines in lockstep, and show the first block after which they differ
+    Verify(Box<verify::VerifyArgs>),
     /// Save a machine to a file, go on from one, or tell what one holds
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
@@ -100,6 +103,7 @@ pub fn main() -> u8 {
         Command::Test(args) => test::execute(&args),
         Command::Compare(args) => compare::execute(&args),
         Command::Snapshot(command) => snapshot::execute(&command),
+        Command::Verify(args) => verify::execute(&args),
         Command::Machines => machines::execute(),
         Command::Cpus => cpus::execute(),
         Command::Engines => engine::execute(),

@@ -19,10 +19,11 @@ const NEXT_STAGE: u64 = virt::RAM_BASE + (2 << 20);
 /// Memory unless told otherwise.
 const DEFAULT_MEMORY: u64 = 512 << 20;
 
+/// What is run.
 #[derive(Args, Clone, Debug)]
-pub(super) struct RunArgs {
+pub(super) struct ImageArgs {
     /// ELF file, Linux Image or (with --load-addr) flat binary
-    #[arg(value_name = "IMAGE", required_unless_present_any = ["kernel", "flash", "firmware"])]
+    #[arg(value_name = "IMAGE")]
     image: Option<PathBuf>,
     /// Linux Image (the same as IMAGE)
     #[arg(long, value_name = "FILE", conflicts_with = "image")]
@@ -36,6 +37,12 @@ pub(super) struct RunArgs {
     /// Take IMAGE as raw RV64 code for this address
     #[arg(long, value_name = "ADDRESS", value_parser = values::address)]
     load_addr: Option<u64>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    image: ImageArgs,
     /// Write the memory between begin_signature and end_signature, in hex
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
@@ -56,35 +63,59 @@ pub(super) fn granularity(text: &str) -> Result<usize, String> {
     }
 }
 
-pub(super) fn execute(args: &RunArgs) -> Result<u8, Failure> {
-    let image = match args.kernel.as_ref().or(args.image.as_ref()) {
-        Some(path) => {
-            load(path, args.load_addr, args.machine.has_firmware_file()).map_err(load_failure)?
+impl ImageArgs {
+    /// The file that is named.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.kernel.as_deref().or(self.image.as_deref())
+    }
+
+    /// The command line's words for the kernel.
+    pub(super) fn append(&self) -> Option<&str> {
+        self.append.as_deref()
+    }
+
+    /// The guest, and its memory unless told otherwise.
+    pub(super) fn guest(&self, machine: &MachineArgs) -> Result<(Guest, u64), Failure> {
+        let image = match self.path() {
+            Some(path) => {
+                load(path, self.load_addr, machine.has_firmware_file()).map_err(load_failure)?
+            }
+            None if machine.flash.is_some() => LoadedImage::nothing(virt::FLASH[0].base),
+            None if machine.firmware.is_some() => LoadedImage::nothing(NEXT_STAGE),
+            None => {
+                return Err(Failure::usage(
+                    "name an IMAGE: an ELF file, a Linux Image or (with --load-addr) a flat binary",
+                ));
+            }
+        };
+        let linux = image.kind == ImageKind::LinuxImage;
+        if !linux && (self.initrd.is_some() || self.append.is_some()) {
+            log::warn!(
+                "an initrd and a command line are described in the device tree; bare programs rarely look there"
+            );
         }
-        None if args.machine.flash.is_some() => LoadedImage::nothing(virt::FLASH[0].base),
-        None => LoadedImage::nothing(NEXT_STAGE),
-    };
-    if args.signature.is_some() && image.signature.is_none() {
+        let guest = Guest {
+            image,
+            initrd: self.initrd.as_deref().map(initrd).transpose()?,
+            cmdline: self
+                .append
+                .clone()
+                .unwrap_or_else(|| if linux { "console=ttyS0".into() } else { String::new() }),
+            signature: None,
+        };
+        Ok((guest, DEFAULT_MEMORY))
+    }
+}
+
+pub(super) fn execute(args: &RunArgs) -> Result<u8, Failure> {
+    let (mut guest, memory) = args.image.guest(&args.machine)?;
+    if args.signature.is_some() && guest.image.signature.is_none() {
         return Err(Failure::usage(
             "--signature needs the symbols begin_signature and end_signature, which the image has not",
         ));
     }
-    let linux = image.kind == ImageKind::LinuxImage;
-    if !linux && (args.initrd.is_some() || args.append.is_some()) {
-        log::warn!(
-            "an initrd and a command line are described in the device tree; bare programs rarely look there"
-        );
-    }
-    let guest = Guest {
-        image,
-        initrd: args.initrd.as_deref().map(initrd).transpose()?,
-        cmdline: args
-            .append
-            .clone()
-            .unwrap_or_else(|| if linux { "console=ttyS0".into() } else { String::new() }),
-        signature: args.signature.clone().map(|path| (path, args.signature_granularity)),
-    };
-    start(&args.machine, &args.running, &guest, DEFAULT_MEMORY)
+    guest.signature = args.signature.clone().map(|path| (path, args.signature_granularity));
+    start(&args.machine, &args.running, &guest, memory)
 }
 
 /// Loads an image. Raw code that firmware hands over to lies where QEMU puts it, unless told otherwise.

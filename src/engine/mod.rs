@@ -12,7 +12,7 @@ use mimic_cpu::riscv::interp::Interp;
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 
-use mimic_jit::riscv::engine::{ExitCause, Jit, JitError};
+use mimic_jit::riscv::engine::{ExitCause, Jit, JitError, Translation};
 
 use crate::machine::spec::{EngineKind, EngineSpec, HartView, JitStats, Stats};
 
@@ -52,6 +52,11 @@ pub trait Engine: Send {
     fn view(&self) -> HartView;
     /// Adds this engine's counters to `stats`, but not the hart's instructions.
     fn count(&self, stats: &mut Stats);
+    /// What the engine makes of the code at the program counter, if it translates. It may have stepped on where that
+    /// cannot be said.
+    fn translation(&mut self) -> Option<Translation> {
+        None
+    }
 }
 
 /// Makes an engine of the given kind and loads `hart` into it.
@@ -153,5 +158,9 @@ impl Engine for Jit {
             performed: counters.performed,
             interpreted: counters.interpreted,
         });
+    }
+
+    fn translation(&mut self) -> Option<Translation> {
+        Jit::translation(self)
     }
 }

@@ -44,7 +44,7 @@ impl ConsoleInput {
     }
 
     /// Moves the backlog into the serial port; how many bytes are left.
-    fn drain(&self) -> usize {
+    pub(super) fn drain(&self) -> usize {
         let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         while !backlog.is_empty() {
             let taken = self.serial.push(backlog.make_contiguous());

@@ -226,7 +226,7 @@ impl Deterministic {
                 self.control.end(End::InsnLimit);
                 break;
             }
-            if self.turn.hart < self.harts.len() {
+            if !self.round_is_over() {
                 self.run_window();
             } else {
                 self.end_round(started, first);
@@ -239,7 +239,32 @@ impl Deterministic {
         }
     }
 
-    fn begin_round(&mut self) {
+    /// Whether every hart has had its window: [`end_round`](Self::end_round) comes next.
+    pub(super) fn round_is_over(&self) -> bool {
+        self.turn.hart == self.harts.len()
+    }
+
+    /// The hart whose turn it is, or was last.
+    pub(super) fn current(&self) -> usize {
+        self.turn.hart.min(self.harts.len() - 1)
+    }
+
+    /// Ends a round without waiting for anything: if all harts wait, guest time jumps to the next deadline. False
+    /// if there is none.
+    pub(super) fn end_round_at_once(&mut self) -> bool {
+        if !self.turn.halted.iter().all(|&halted| halted) {
+            self.clock.advance_to(self.clock.now() + self.turn.window * NS_PER_INSN);
+            return true;
+        }
+        if self.harts.iter().any(|(_, signals)| signals.needs_attention()) {
+            return true;
+        }
+        let Some(next) = self.timers.next_deadline() else { return false };
+        self.clock.advance_to(next);
+        true
+    }
+
+    pub(super) fn begin_round(&mut self) {
         let now = self.clock.now();
         self.timers.fire_due(now);
         let window = self.timers.next_deadline().map_or(WINDOW, |deadline| {
@@ -259,7 +284,7 @@ impl Deterministic {
     }
 
     /// Runs the hart whose turn it is, and passes the turn on when its window is used up.
-    fn run_window(&mut self) {
+    pub(super) fn run_window(&mut self) {
         let control = Arc::clone(&self.control);
         let hart = self.turn.hart;
         if control.is_frozen(hart) {

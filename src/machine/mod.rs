@@ -16,6 +16,7 @@ mod plan;
 mod rendezvous;
 pub mod snapshot;
 pub mod spec;
+pub mod stepped;
 mod tables;
 
 use std::io;

@@ -4,6 +4,7 @@
 //! goes on, and answers the calls out of translated code.
 #![allow(unsafe_code)] // Enters translated code, and is called back from it by raw pointer.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,17 +14,20 @@ use mimic_cpu::debug::DebugPoints;
 use mimic_cpu::frame::Frame;
 use mimic_cpu::riscv::decode::MAX_BLOCK;
 use mimic_cpu::riscv::hart::{Hart, Mode};
+use mimic_cpu::riscv::insn::At;
 use mimic_cpu::riscv::interp::Interp;
 use mimic_cpu::riscv::interp::host::{CodePage, Dropped, FetchContext, Leave, Op, Site};
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 
 use crate::cache::{CodeCache, Known, MAX_BLOCK_BYTES, Place};
+use crate::ir::Block;
 use crate::jumps::JumpCaches;
 use crate::memory::CodePtr;
+use crate::options::Tamper;
 use crate::perf::PerfMap;
 use crate::riscv::lift::{Lifter, ModeKey};
-use crate::x64::{self, CallSite, Calls, Emitter, Exit as CodeExit, Thunks};
+use crate::x64::{self, CallSite, Calls, Emitted, Emitter, Exit as CodeExit, Thunks};
 
 pub use crate::options::JitOptions;
 
@@ -44,6 +48,27 @@ pub enum JitError {
     /// The map for `perf` cannot be made.
     #[error("the map for perf cannot be made: {0}")]
     PerfMap(io::Error),
+}
+
+/// What becomes of a block, for people to read.
+#[derive(Clone, Debug)]
+pub struct Translation {
+    /// Guest physical address of the block's page.
+    pub page: u64,
+    /// Offset of the block in its page.
+    pub offset: u64,
+    /// Guest instructions: where they lie, and their words (the low half alone of compressed ones).
+    pub insns: Vec<(At, u32)>,
+    /// The block as text.
+    pub ir: String,
+    /// Host code, for address [`Translation::at`].
+    pub code: Vec<u8>,
+    /// Host address.
+    pub at: usize,
+    /// For each guest instruction, where its code begins.
+    pub map: Vec<u32>,
+    /// Where the code out of line begins.
+    pub out_of_line: u32,
 }
 
 /// Counters of a translator.
@@ -307,6 +332,9 @@ impl Jit {
             self.cache.patch(link, code);
         }
         self.interp.frame().page_va = pc & !PAGE_MASK;
+        // Where blocks are to come back, one that leads to itself must, too.
+        let alone = !self.options.links && !self.options.jumps;
+        let insns = if alone { MAX_BLOCK as u64 } else { insns };
         self.enter(code, insns);
     }
 
@@ -340,17 +368,14 @@ impl Jit {
             self.jumps.drop_all();
         }
         self.interp.watch_code();
-        let fetch = |at: u64| page.host.load(at, Width::Half) as u16;
         let room = x64::Place {
             at: self.cache.next().0,
             first_link: self.cache.next_link(),
             first_perform: self.cache.next_payload(),
         };
-        let lifted = self.lifter.lift_block(fetch, u64::from(place.offset), mode);
-        let emitted = lifted.and_then(|block| {
-            let emitted = self.emitter.emit(block, room, &self.thunks).ok()?;
-            (emitted.code.len() <= MAX_BLOCK_BYTES).then_some((block, emitted))
-        });
+        let tools = (&mut self.lifter, &mut self.emitter, &self.thunks);
+        let emitted = lower(tools, page, place.offset, mode, room, self.options.tamper)
+            .filter(|(_, emitted)| emitted.code.len() <= MAX_BLOCK_BYTES);
         let Some((block, emitted)) = emitted else {
             self.cache.give_up(place);
             return None;
@@ -371,6 +396,31 @@ impl Jit {
         self.counters.insns += block.insns.len() as u64;
         self.counters.time += started.elapsed();
         Some(code)
+    }
+
+    /// What the code at the program counter becomes now. The engine may have stepped on where that cannot be said.
+    pub fn translation(&mut self) -> Option<Translation> {
+        let offset = (self.interp.frame().next_pc & PAGE_MASK) as u16;
+        let page = self.interp.code_page()?;
+        let at = self.cache.next().0;
+        let room = x64::Place {
+            at,
+            first_link: self.cache.next_link(),
+            first_perform: self.cache.next_payload(),
+        };
+        let mode = self.mode_key();
+        let tools = (&mut self.lifter, &mut self.emitter, &self.thunks);
+        let (block, emitted) = lower(tools, page, offset, mode, room, self.options.tamper)?;
+        Some(Translation {
+            page: page.gpa,
+            offset: offset.into(),
+            insns: block.insns.iter().map(|insn| (insn.at, insn.word)).collect(),
+            ir: block.to_string(),
+            code: emitted.code.to_vec(),
+            at,
+            map: emitted.map.to_vec(),
+            out_of_line: emitted.out_of_line,
+        })
     }
 
     /// Enters translated code for `insns` instructions and settles how it was left.
@@ -423,6 +473,24 @@ impl Jit {
             self.interp.fold_fp(flags, dirty);
         }
     }
+}
+
+/// Makes host code of the block at `offset` of `page`.
+fn lower<'a>(
+    (lifter, emitter, thunks): (&'a mut Lifter, &'a mut Emitter, &Thunks),
+    page: CodePage,
+    offset: u16,
+    mode: ModeKey,
+    room: x64::Place,
+    tamper: Option<Tamper>,
+) -> Option<(Cow<'a, Block>, Emitted<'a>)> {
+    let fetch = |at: u64| page.host.load(at, Width::Half) as u16;
+    let mut block = Cow::Borrowed(lifter.lift_block(fetch, u64::from(offset), mode)?);
+    if let Some(Tamper(tamper)) = tamper {
+        tamper(block.to_mut());
+    }
+    let emitted = emitter.emit(&block, room, thunks).ok()?;
+    Some((block, emitted))
 }
 
 fn mode_key(interp: &Interp, options: &JitOptions) -> ModeKey {

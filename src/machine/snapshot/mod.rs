@@ -23,6 +23,7 @@ use mimic_devices::memory::{GuestMemory, RegionKind};
 use serde::{Deserialize, Serialize};
 
 pub use file::Snapshot;
+pub(super) use pages::differ as pages_differ;
 
 use super::Shared;
 use super::build::is_memory_size;

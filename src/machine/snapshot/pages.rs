@@ -39,6 +39,42 @@ pub(super) fn walk(
     Ok(())
 }
 
+/// The first words (address, contents of each) in which two memories of the same layout differ, at most `most`.
+pub(in crate::machine) fn differ(
+    a: &GuestMemory,
+    b: &GuestMemory,
+    most: usize,
+) -> io::Result<Vec<(u64, u64, u64)>> {
+    const ZERO: Page = [0; PAGE_SIZE as usize];
+    let (mut found, mut seen) = (Vec::new(), Vec::new());
+    let mut compare = |gpa: u64, a: &Page, b: &Page| {
+        let word = |page: &Page, at: usize| {
+            page[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+        };
+        let words = (0..a.len()).step_by(8).map(|at| (gpa + at as u64, word(a, at), word(b, at)));
+        found.extend(words.filter(|(_, a, b)| a != b).take(most - found.len()));
+    };
+    let mut other = ZERO;
+    walk(a, |gpa, page| {
+        seen.push(gpa);
+        b.read_into(gpa, &mut other).map_err(io::Error::other)?;
+        if other != *page {
+            compare(gpa, page, &other);
+        }
+        Ok(())
+    })?;
+    let mut seen = seen.into_iter().peekable();
+    walk(b, |gpa, page| {
+        while seen.next_if(|&before| before < gpa).is_some() {}
+        if seen.next_if_eq(&gpa).is_none() {
+            compare(gpa, &ZERO, page);
+        }
+        Ok(())
+    })?;
+    found.sort_unstable();
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +95,22 @@ mod tests {
         })
         .unwrap();
         assert_eq!(found, [(0x1000, 3), (0x8000_5000, 1), (0xbfff_f000, 2)]);
+    }
+
+    #[test]
+    fn differences_are_found_on_both_sides() {
+        let memory = || GuestMemory::new(&[RegionSpec::ram(0x8000_0000, 1 << 20)]).unwrap();
+        let (a, b) = (memory(), memory());
+        assert_eq!(differ(&a, &b, 8).unwrap(), []);
+        for memory in [&a, &b] {
+            memory.store(0x8000_1000, 5u64).unwrap();
+        }
+        b.store(0x8000_0ff8, 0u64).unwrap();
+        assert_eq!(differ(&a, &b, 8).unwrap(), [], "a page that was touched is still zero");
+        a.store(0x8000_1004, 1u8).unwrap();
+        b.store(0x8000_0ff8, 7u64).unwrap();
+        let both = [(0x8000_0ff8, 0, 7), (0x8000_1000, 0x1_0000_0005, 5)];
+        assert_eq!(differ(&a, &b, 8).unwrap(), both);
+        assert_eq!(differ(&a, &b, 1).unwrap().len(), 1);
     }
 }
