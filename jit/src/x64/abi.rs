@@ -83,6 +83,21 @@ impl Exit {
     }
 }
 
+/// What must be found in the TLB after a leader's call out ([`groups`](super::groups)): passed above the [`CallSite`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GroupCheck {
+    /// Bytes from the group's lowest to the leader's address.
+    pub(super) below: u16,
+    /// Bytes from the group's lowest to its highest.
+    pub(super) last: u16,
+}
+
+impl GroupCheck {
+    pub(super) const fn encode(self) -> u64 {
+        (self.below as u64) << 32 | (self.last as u64) << 48
+    }
+}
+
 /// What a call out passes to say where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallSite {

@@ -116,6 +116,15 @@ impl SideExit {
     }
 }
 
+/// Leaves for the block that begins at the instruction `next` of this one: those from there on, which have been counted,
+/// are not done here.
+pub(super) fn go_on_at(e: &mut Emitter, next: u32, thunks: &Thunks) {
+    let back = (e.count - next) as i32;
+    e.code.alu_imm(Alu::Add, Size::Q, Rm::Mem(COUNTER_WORD), back);
+    let at = e.insns[next as usize].at;
+    leave_for(e, at.offset() as i64, thunks);
+}
+
 /// [`Op::Goto`](crate::ir::Op::Goto).
 pub(super) fn goto(e: &mut Emitter, target: i64, thunks: &Thunks) {
     leave_for(e, target, thunks);

@@ -7,6 +7,7 @@
 //! | `thunks` | the code that all blocks share |
 //! | `asm` | the encoder |
 //! | `plan` | uses of values, found before a block is emitted |
+//! | `groups` | memory accesses that are checked together |
 //! | `alloc` | where values are while a block is emitted |
 //! | `operand` | values as operands and destinations |
 //! | `int`, `muldiv`, `cond`, `fp`, `fp_compare`, `fp_convert` | operations on values |
@@ -21,6 +22,7 @@ mod exits;
 mod fp;
 mod fp_compare;
 mod fp_convert;
+mod groups;
 mod homes;
 mod int;
 mod mem;
@@ -247,6 +249,9 @@ impl Emitter {
             for v in self.ops[i as usize].operands() {
                 self.alloc.release_spill(v, i);
             }
+            if let Some((_, addend)) = self.group(i) {
+                self.alloc.release_spill(addend, i);
+            }
             self.alloc.end_op(i);
             #[cfg(debug_assertions)]
             self.alloc.check(i);
@@ -313,7 +318,7 @@ impl Emitter {
     fn stub(&mut self, stub: Stub, thunks: &Thunks) {
         match stub {
             Stub::Budget(out) => exits::budget(self, out, thunks),
-            Stub::Load(slow) => slow.emit(&mut self.code, thunks),
+            Stub::Load(slow) => slow.emit(self, thunks),
             Stub::Store(slow) => slow.emit(self, thunks),
             Stub::Exit(exit) => exit.emit(self, thunks),
             Stub::Link { jump, id } => exits::link(self, jump, id, thunks),

@@ -90,6 +90,8 @@ pub(super) struct Core {
     pub(super) requests: Requests,
     /// Something happened that the run loop must look at before the next block.
     pub(super) poll: bool,
+    /// Translations, or rights to write, have been taken back.
+    pub(super) revoked: bool,
     /// STIP, as of the last look at the clock.
     timer_pending: bool,
     pub(super) rounding: Rounding,
@@ -145,6 +147,7 @@ impl Core {
             trap: Trap { cause: Cause::IllegalInstruction, tval: 0 },
             requests: Requests::default(),
             poll: true,
+            revoked: false,
             timer_pending: false,
             rounding: Rounding::NearestEven,
             bus,
@@ -244,6 +247,7 @@ impl Core {
     /// Drops every cached translation.
     pub(super) fn flush(&mut self) {
         self.tlb.flush();
+        self.revoked = true;
         self.walks.flush();
         self.region = Region::NONE;
         self.requests.fetch_flush = Dropped::ALL;
@@ -253,6 +257,7 @@ impl Core {
     /// Drops the right to write to a page that holds decoded code from now on.
     pub(super) fn write_protect(&mut self, gpa: u64) {
         self.tlb.write_protect(gpa);
+        self.revoked = true;
     }
 
     /// Applies what others have asked of the hart.

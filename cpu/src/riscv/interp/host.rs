@@ -211,8 +211,16 @@ impl Interp {
     /// # Errors
     /// [`Leave`] if it faulted, or was done and there is something to look at.
     pub fn load_for(&mut self, site: Site, va: u64, width: Width) -> Result<u64, Leave> {
+        self.core.revoked = false;
         let value = self.core.load(va, width);
         self.publish_tlb();
+        if let Ok(value) = value
+            && self.core.revoked
+        {
+            // Translated code may still use what was taken back.
+            self.core.answer = Some(value);
+            return Err(self.stopped(site));
+        }
         if self.core.poll {
             self.leave_after_block(site);
         }
@@ -239,10 +247,12 @@ impl Interp {
         width: Width,
         value: u64,
     ) -> Result<(), Leave> {
+        self.core.revoked = false;
         let done = self.core.store(va, width, value);
         self.publish_tlb();
         match done {
-            Ok(()) if !self.core.poll => Ok(()),
+            // Translated code may still use what was taken back.
+            Ok(()) if !self.core.poll && !self.core.revoked => Ok(()),
             Ok(()) => {
                 self.core.completed = true;
                 Err(self.stopped(site))

@@ -176,7 +176,8 @@ fn of_random_operations() {
     let mut random = Random(0x1234_5678);
     for _ in 0..20_000 {
         let block = block(&mut random);
-        for _ in 0..2 {
+        for cold in [false, true] {
+            machine.cold = cold;
             machine.compare(&block, &regs(&mut random));
         }
     }
@@ -207,6 +208,7 @@ fn of_random_guest_code() {
             code.get(at / 2).map_or(0, |word| (word >> (16 * (at % 2))) as u16)
         };
         let block = lifter.lift_block(read, 0x400, ModeKey { fp: false }).unwrap();
+        machine.cold = k % 3 == 0;
         machine.compare(block, &regs(&mut random));
         plain.compare(block, &regs(&mut random));
     }
