@@ -156,7 +156,7 @@ enum Stub {
     Load(mem::SlowLoad),
     Store(mem::SlowStore),
     Exit(exits::SideExit),
-    Link { jump: Fix, id: u32 },
+    Link { jumps: [Fix; 2], id: u32 },
     Division { special: Fix, back: u32, division: muldiv::Division },
     Fp(fp::Slow),
 }
@@ -232,7 +232,6 @@ impl Emitter {
     ) -> Result<Emitted<'_>, Refused> {
         self.begin(block, place);
         self.constants = thunks.constants;
-        exits::prologue(self);
         while (self.next as usize) < self.ops.len() {
             let i = self.next;
             while let Some(insn) = self.insns.get(self.map.len())
@@ -304,7 +303,7 @@ impl Emitter {
             Op::Fence => exits::fence(self),
             Op::FpDirty => self.code.store_imm(Width::Byte, Mem::new(RBP, FP_DIRTY), 1),
             Op::Perform => exits::perform(self, i, thunks),
-            Op::Branch(cond, target) => exits::branch(self, cond, target),
+            Op::Branch(cond, target) => exits::branch(self, cond, target, thunks),
             Op::Jump(target) => exits::jump(self, target, thunks),
             Op::Goto(target) => exits::goto(self, target, thunks),
             _ if value.is_deferred() => self.set_loc(i, Loc::Deferred),
@@ -321,7 +320,7 @@ impl Emitter {
             Stub::Load(slow) => slow.emit(self, thunks),
             Stub::Store(slow) => slow.emit(self, thunks),
             Stub::Exit(exit) => exit.emit(self, thunks),
-            Stub::Link { jump, id } => exits::link(self, jump, id, thunks),
+            Stub::Link { jumps, id } => exits::link(self, jumps, id, thunks),
             Stub::Fp(slow) => slow.emit(self),
             Stub::Division { special, back, division } => {
                 self.code.bind(special);
@@ -335,6 +334,6 @@ impl Emitter {
     /// What a call out from the current instruction passes.
     fn site(&self, width: Width) -> u32 {
         let at = self.insns[self.insn as usize].at;
-        CallSite { at, width, undone: self.count - self.insn }.encode()
+        CallSite { at, width, done: self.insn }.encode()
     }
 }

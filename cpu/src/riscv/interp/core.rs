@@ -686,6 +686,12 @@ impl Sem for Core {
         }
         let block = addr & !(CACHE_BLOCK - 1);
         if op == Cbo::Zero {
+            if let Some((host, _)) = self.tlb.writable(block) {
+                for at in (block..block + CACHE_BLOCK).step_by(8) {
+                    host.store(at, Width::Double, 0);
+                }
+                return Ok(());
+            }
             let (page, gpa) = self.store_place(block, CACHE_BLOCK).inspect_err(|_stop| {
                 self.trap.tval = addr;
             })?;
