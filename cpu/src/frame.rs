@@ -15,7 +15,7 @@ pub struct Frame {
     pub page_va: u64,
     /// Where execution goes on.
     pub next_pc: u64,
-    /// Instructions after which translated code must be left.
+    /// Translated code is left when this is below zero: instructions that it may do, counted down where blocks are left.
     pub counter: i64,
     /// Entries of the current TLB table.
     pub tlb: usize,
@@ -30,7 +30,7 @@ pub struct Frame {
     pub leave: u64,
     /// The guest's MXCSR while other code runs.
     pub mxcsr: u32,
-    /// MXCSR of other code.
+    /// MXCSR as other code left it.
     pub mxcsr_host: u32,
     /// Translated code has written floating-point registers.
     pub fp_dirty: u64,

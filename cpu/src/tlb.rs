@@ -176,7 +176,8 @@ pub struct Fill {
     pub host: HostPage,
     /// Loads are allowed.
     pub read: bool,
-    /// Stores are allowed and nobody watches them.
+    /// Stores are allowed, and nobody watches them. Nothing can be stored where nothing can be loaded: translated code
+    /// takes a right to write for a right to read.
     pub write: bool,
     /// Bytes the mapping covers: at least a page, a power of two.
     pub span: u64,
@@ -281,7 +282,7 @@ impl Tlb {
         table.large.add(page, fill.span);
         let entry = Entry {
             read: if fill.read { page } else { NO_TAG },
-            write: if fill.write { page } else { NO_TAG },
+            write: if fill.write && fill.read { page } else { NO_TAG },
             addend: fill.host.addr().wrapping_sub(page as usize),
             gpa: fill.gpa & !PAGE_MASK,
         };

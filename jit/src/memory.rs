@@ -134,6 +134,10 @@ impl CodeMemory {
         let displacement = target.0.wrapping_sub(at.0 + 4) as u32;
         let offset = at.0 - self.base();
         let place = &mut self.writable[offset..offset + 4];
+        if *place == displacement.to_le_bytes() {
+            // A write would disturb the CPU that executes it.
+            return;
+        }
         if place.as_ptr().addr().is_multiple_of(4) {
             // SAFETY: in bounds and aligned, and nobody else writes here. One store, so that a CPU that executes the
             // instruction sees the old or the new displacement.

@@ -293,7 +293,7 @@ impl Jit {
 
     /// Runs translated code for at most `insns` instructions, or interprets a block.
     fn go_on(&mut self, limit: u64, insns: u64) {
-        // A block is entered only if it fits: the interpreter does the rest, to the instruction.
+        // A block is entered only if the longest would fit: the interpreter does the rest, to the instruction.
         if insns < MAX_BLOCK as u64 {
             self.pending = None;
             self.interpret(limit);
@@ -426,7 +426,7 @@ impl Jit {
     /// Enters translated code for `insns` instructions and settles how it was left.
     fn enter(&mut self, code: CodePtr, insns: u64) {
         self.interp.publish_tlb();
-        self.interp.start_count(insns);
+        self.interp.start_count(insns - MAX_BLOCK as u64);
         let jumps = self.jumps.address();
         let engine: *mut Jit = self;
         // SAFETY: `engine` is valid and this function uses nothing else until translated code is left. `enter` is the
@@ -508,8 +508,8 @@ fn fflags(mxcsr: u32) -> u8 {
 const MXCSR_PLAIN: u32 = 0x1f80;
 
 fn site(packed: u32) -> (Site, Width) {
-    let CallSite { at, width, undone } = CallSite::decode(packed);
-    (Site { at, undone }, width)
+    let CallSite { at, width, done } = CallSite::decode(packed);
+    (Site { at, done }, width)
 }
 
 /// # Safety

@@ -60,7 +60,7 @@ pub enum Exit {
     Link(u32),
     /// The jump cache does not know the address in the frame's `next_pc`.
     Lookup,
-    /// The counter ran out at the block at this offset in its page; nothing of it was done or counted.
+    /// The counter ran out before the block at this offset in its page.
     Budget(u32),
 }
 
@@ -83,6 +83,21 @@ impl Exit {
     }
 }
 
+/// What must be found in the TLB after a leader's call out ([`groups`](super::groups)): passed above the [`CallSite`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GroupCheck {
+    /// Bytes from the group's lowest to the leader's address.
+    pub(super) below: u16,
+    /// Bytes from the group's lowest to its highest.
+    pub(super) last: u16,
+}
+
+impl GroupCheck {
+    pub(super) const fn encode(self) -> u64 {
+        (self.below as u64) << 32 | (self.last as u64) << 48
+    }
+}
+
 /// What a call out passes to say where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallSite {
@@ -90,8 +105,8 @@ pub struct CallSite {
     pub at: At,
     /// Width of the memory access (of no meaning to `perform`).
     pub width: Width,
-    /// Instructions of the block from this one on.
-    pub undone: u32,
+    /// Instructions of the block before this one: they are done, but have not been counted.
+    pub done: u32,
 }
 
 impl CallSite {
@@ -99,7 +114,7 @@ impl CallSite {
     #[must_use]
     pub const fn encode(self) -> u32 {
         let long = (self.at.bytes() == 4) as u32;
-        self.at.offset() as u32 | long | (self.width as u32) << 12 | self.undone << 16
+        self.at.offset() as u32 | long | (self.width as u32) << 12 | self.done << 16
     }
 
     /// Unpacks it.
@@ -112,6 +127,6 @@ impl CallSite {
             _ => Width::Double,
         };
         let at = At::new((word & 0xffe) as u64, if word & 1 != 0 { 4 } else { 2 });
-        CallSite { at, width, undone: word >> 16 }
+        CallSite { at, width, done: word >> 16 }
     }
 }

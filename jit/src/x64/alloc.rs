@@ -8,7 +8,8 @@
 //! While an operation is emitted, the registers it reads are locked, so that taking another cannot move them.
 
 use super::abi::SPILLS;
-use super::asm::{Mem, RAX, RCX, RDX, RSP, Reg, Rm};
+use super::asm::{Mem, RAX, RCX, RDX, RSP, Reg, Rm, Size};
+use super::groups::{Grouping, NO_GROUP};
 use super::homes::{Home, home, in_frame, is_discarded};
 use super::{Emitter, cond, fp, fp_bits, int};
 use crate::ir::{Block, Op, Slot, Val};
@@ -23,6 +24,8 @@ pub(super) const XMM_SCRATCH: usize = 4;
 pub(super) const NONE: u32 = u32::MAX;
 /// No guest register.
 const NO_SLOT: Slot = Slot::MAX;
+/// No word on the host stack.
+const NO_WORD: u8 = u8::MAX;
 
 /// Where a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,10 @@ pub(super) struct Value {
     pub(super) loc: Loc,
     /// Guest register in the frame that holds it too, or [`NO_SLOT`].
     pub(super) backup: Slot,
+    /// Word on the host stack that holds it too, or [`NO_WORD`].
+    pub(super) word: u8,
+    /// The group of accesses that it belongs to.
+    pub(super) group: u16,
     pub(super) deferred: bool,
     /// Its upper half is all ones.
     pub(super) boxed: bool,
@@ -79,7 +86,9 @@ pub(super) enum Src {
 /// The allocator's state.
 #[derive(Debug, Default)]
 pub(super) struct Alloc {
+    /// Those of operations, then the addends of groups of accesses.
     pub(super) values: Vec<Value>,
+    pub(super) grouping: Grouping,
     /// Values that guest registers hold, possibly dead ones.
     aliases: Vec<(Slot, u32)>,
     /// The values in the scratch registers (indexed by register).
@@ -108,6 +117,8 @@ impl Value {
     pub(super) const FRESH: Value = Value {
         loc: Loc::Nowhere,
         backup: NO_SLOT,
+        word: NO_WORD,
+        group: NO_GROUP,
         deferred: false,
         boxed: false,
         uses: 0,
@@ -132,6 +143,9 @@ impl Alloc {
         self.failed = false;
         self.unlock();
         self.plan(block);
+        self.grouping.plan(block, &mut self.values);
+        let addends = self.grouping.groups.iter();
+        self.values.extend(addends.map(|group| Value { last: group.last, ..Value::FRESH }));
     }
 
     pub(super) fn value(&self, v: Val) -> &Value {
@@ -202,6 +216,11 @@ impl Alloc {
                     words |= 1 << word;
                 }
             }
+            if value.word != NO_WORD && !matches!(value.loc, Loc::Spill(_)) {
+                assert_eq!(words >> value.word & 1, 0, "two values in one word");
+                assert_eq!(self.spills >> value.word & 1, 1);
+                words |= 1 << value.word;
+            }
             if value.backup != NO_SLOT {
                 assert!(self.aliases.contains(&(value.backup, v)));
             }
@@ -211,12 +230,16 @@ impl Alloc {
     /// Frees the stack word of a value if operation `i` is its last reader.
     pub(super) fn release_spill(&mut self, v: Val, i: u32) {
         let value = &mut self.values[v.0 as usize];
-        if let Loc::Spill(word) = value.loc
-            && value.last <= i
-        {
+        if value.last > i {
+            return;
+        }
+        if let Loc::Spill(word) = value.loc {
             self.spills &= !(1 << word);
             value.loc = Loc::Nowhere;
+        } else if value.word != NO_WORD {
+            self.spills &= !(1 << value.word);
         }
+        value.word = NO_WORD;
     }
 
     /// The same for a scratch xmm register.
@@ -293,9 +316,33 @@ impl Emitter {
         if value.backup != NO_SLOT {
             return self.set_loc(owner, Loc::Slot(value.backup));
         }
+        if value.word != NO_WORD {
+            return self.set_loc(owner, Loc::Spill(value.word));
+        }
         let word = self.alloc.take_spill();
         self.code.store(Width::Double, stack(word), r);
         self.set_loc(owner, Loc::Spill(word));
+    }
+
+    /// The addend of a group of accesses, in a scratch register, which is locked.
+    pub(super) fn addend(&mut self, v: u32) -> Reg {
+        match self.alloc.values[v as usize].loc {
+            Loc::Gpr(r) => {
+                self.alloc.lock(r);
+                r
+            }
+            Loc::Spill(word) => {
+                let r = self.take();
+                self.code.mov(Size::Q, r, Rm::Mem(stack(word)));
+                self.alloc.values[v as usize].word = word;
+                self.set_gpr(v, r);
+                r
+            }
+            _ => {
+                self.alloc.failed = true;
+                RAX
+            }
+        }
     }
 
     /// The same for an xmm register.

@@ -1,4 +1,7 @@
-//! How a block begins and how it is left.
+//! How a block is left.
+//!
+//! Instructions are counted where a block is left: the counter says how many may still be done before the longest block
+//! might not fit any more.
 
 use mimic_cpu::bus::{PAGE_MASK, PAGE_SIZE};
 
@@ -15,8 +18,8 @@ const COUNTER_WORD: Mem = Mem::new(RBP, COUNTER);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SideExit {
     taken: Fix,
-    /// Instructions of the block after the branch: counted at its entry, but not done.
-    give_back: u32,
+    /// Instructions of the block up to and with the branch.
+    done: u32,
     target: i64,
 }
 
@@ -25,45 +28,34 @@ fn is_inside(target: i64) -> bool {
     (0..PAGE_SIZE as i64).contains(&target)
 }
 
-/// Counts the block's instructions; leaves if the counter runs out.
-pub(super) fn prologue(e: &mut Emitter) {
-    e.code.alu_imm(Alu::Sub, Size::Q, Rm::Mem(COUNTER_WORD), e.count as i32);
-    let out = e.code.jcc(Cond::S);
-    e.stubs.push(Stub::Budget(out));
+/// Counts instructions that have been done. The sign flag says whether translated code must be left.
+fn count(e: &mut Emitter, done: u32) {
+    e.code.alu_imm(Alu::Sub, Size::Q, Rm::Mem(COUNTER_WORD), done as i32);
 }
 
-/// The block's instructions are not counted after all.
+/// Leaves for the block itself, because the counter has run out.
 pub(super) fn budget(e: &mut Emitter, out: Fix, thunks: &Thunks) {
     e.code.bind(out);
-    e.code.alu_imm(Alu::Add, Size::Q, Rm::Mem(COUNTER_WORD), e.count as i32);
     e.code.mov_imm(RAX, e.start);
     e.code.jmp_far(thunks.budget);
 }
 
-/// Makes a jump to an offset in this page: to this block, or to be patched when the target is known.
-fn lead_to(e: &mut Emitter, jump: Fix, target: i64) {
-    if target == e.start as i64 {
-        e.code.bind_to(jump, 0);
-        return;
+/// An unpatched link, or one that is not followed because the counter has run out: asks the engine.
+pub(super) fn link(e: &mut Emitter, jumps: [Fix; 2], id: u32, thunks: &Thunks) {
+    for jump in jumps {
+        e.code.bind(jump);
     }
-    let id = e.first_link + e.links.len() as u32;
-    e.links.push(LinkSite { rel32_offset: jump.0, target });
-    e.stubs.push(Stub::Link { jump, id });
-}
-
-/// An unpatched link: asks the engine.
-pub(super) fn link(e: &mut Emitter, jump: Fix, id: u32, thunks: &Thunks) {
-    e.code.bind(jump);
     e.code.mov_imm(RAX, u64::from(id));
     e.code.jmp_far(thunks.link);
 }
 
-/// Goes on at the virtual address in RAX, if the jump cache knows it.
+/// Goes on at the virtual address in RAX, if the jump cache knows it and the counter has not run out.
 fn through_cache(e: &mut Emitter, thunks: &Thunks) {
     // An entry is 16 bytes: 8 times the address's bits from 1 on.
     let index = (JUMPS_LEN as i32 - 1) << 1;
     let entry = |offset| Mem::indexed(RCX, RDX, 3, offset);
     let code = &mut e.code;
+    code.jcc_far(Cond::S, thunks.lookup);
     code.mov(Size::Q, RCX, Rm::Mem(Mem::new(RBP, JUMPS)));
     code.mov(Size::L, RDX, Rm::Reg(RAX));
     code.alu_imm(Alu::And, Size::L, Rm::Reg(RDX), index);
@@ -75,50 +67,66 @@ fn through_cache(e: &mut Emitter, thunks: &Thunks) {
     code.op(opcode(0, 0, 0xff), Size::L, 4, Rm::Mem(entry(8)));
 }
 
-/// Leaves for an offset relative to the page; everything has been counted.
-fn leave_for(e: &mut Emitter, target: i64, thunks: &Thunks) {
-    if is_inside(target) {
-        let jump = e.code.jmp();
-        lead_to(e, jump, target);
-    } else {
+/// Leaves for an offset relative to the page after `done` instructions: to this block, or by a jump to be patched when
+/// the target is known, or through the jump cache.
+fn leave_for(e: &mut Emitter, target: i64, done: u32, thunks: &Thunks) {
+    if !is_inside(target) {
         int::page_plus(e, RAX, target);
-        through_cache(e, thunks);
+        count(e, done);
+        return through_cache(e, thunks);
     }
+    count(e, done);
+    if target == e.start as i64 {
+        let again = e.code.jcc(Cond::S.not());
+        e.code.bind_to(again, 0);
+        let out = e.code.jmp();
+        e.stubs.push(Stub::Budget(out));
+        return;
+    }
+    let out = e.code.jcc(Cond::S);
+    let jump = e.code.jmp();
+    let id = e.first_link + e.links.len() as u32;
+    e.links.push(LinkSite { rel32_offset: jump.0, target });
+    e.stubs.push(Stub::Link { jumps: [out, jump], id });
 }
 
 /// [`Op::Branch`](crate::ir::Op::Branch).
-pub(super) fn branch(e: &mut Emitter, cond: Val, target: i64) {
-    let give_back = e.count - e.insn - 1;
+pub(super) fn branch(e: &mut Emitter, cond: Val, target: i64, thunks: &Thunks) {
+    let done = e.insn + 1;
     let taken = match e.alloc.value(cond).loc {
         Loc::Const(0) => return,
         Loc::Const(_) => e.code.jmp(),
         _ => {
             let holds = cond::condition(e, cond);
+            if target == e.start as i64 {
+                // A loop: what is taken most of the time stays in line.
+                let over = e.code.jcc(holds.not());
+                leave_for(e, target, done, thunks);
+                return e.code.bind(over);
+            }
             e.code.jcc(holds)
         }
     };
-    if give_back == 0 && is_inside(target) {
-        lead_to(e, taken, target);
-    } else {
-        e.stubs.push(Stub::Exit(SideExit { taken, give_back, target }));
-    }
+    e.stubs.push(Stub::Exit(SideExit { taken, done, target }));
 }
 
 impl SideExit {
     /// Emits it.
     pub(super) fn emit(self, e: &mut Emitter, thunks: &Thunks) {
         e.code.bind(self.taken);
-        if self.give_back != 0 {
-            let back = self.give_back as i32;
-            e.code.alu_imm(Alu::Add, Size::Q, Rm::Mem(COUNTER_WORD), back);
-        }
-        leave_for(e, self.target, thunks);
+        leave_for(e, self.target, self.done, thunks);
     }
+}
+
+/// Leaves for the block that begins at the instruction `next` of this one.
+pub(super) fn go_on_at(e: &mut Emitter, next: u32, thunks: &Thunks) {
+    let at = e.insns[next as usize].at;
+    leave_for(e, at.offset() as i64, next, thunks);
 }
 
 /// [`Op::Goto`](crate::ir::Op::Goto).
 pub(super) fn goto(e: &mut Emitter, target: i64, thunks: &Thunks) {
-    leave_for(e, target, thunks);
+    leave_for(e, target, e.count, thunks);
 }
 
 /// [`Op::Jump`](crate::ir::Op::Jump).
@@ -129,6 +137,7 @@ pub(super) fn jump(e: &mut Emitter, target: Val, thunks: &Thunks) {
     } else if base != RAX {
         e.code.mov(Size::Q, RAX, Rm::Reg(base));
     }
+    count(e, e.count);
     through_cache(e, thunks);
 }
 

@@ -2,27 +2,54 @@
 //!
 //! The entry is chosen by the page of the first byte and its tag compared with the page of the last, so that an
 //! access that crosses a page misses and a misaligned one inside a page does not. An empty entry's tag is no page's
-//! address. Layout of entries: `mimic_cpu::tlb`.
+//! address. Layout of entries: `mimic_cpu::tlb`. Accesses of a [group](super::groups) are looked up together.
 
 use mimic_cpu::bus::{PAGE_SIZE, Width};
-use mimic_cpu::riscv::sem::{Bin, Un};
+use mimic_cpu::riscv::sem::Bin;
 use mimic_cpu::tlb::TLB_SHIFT;
 
-use super::abi::{ADDEND, READ_TAG, TLB, TLB_MASK, WRITE_TAG};
+use super::abi::{ADDEND, GroupCheck, READ_TAG, TLB, TLB_MASK, WRITE_TAG};
 use super::alloc::{SCRATCH, Src, is_scratch};
-use super::asm::{
-    Alu, Code, Cond, Fix, Mem, Opcode, RAX, RBP, RCX, RDX, Reg, Rm, Shift, Size, opcode,
-};
-use super::{Emitter, Stub, Thunks, fp};
-use crate::ir::{Op, Val};
+use super::asm::{Alu, Cond, Fix, Mem, Opcode, RAX, RBP, RCX, RDX, Reg, Rm, Shift, Size, opcode};
+use super::groups::{Group, NO_GROUP, extends_load};
+use super::homes::{Home, home, in_frame, is_discarded};
+use super::{Emitter, Stub, Thunks, exits, fp};
+use crate::ir::{Op, Slot, Val};
 
 const RORX: Opcode = opcode(3, 3, 0xf0);
+/// Offsets from a base register that leave room for those inside a page.
+const NEAR: std::ops::Range<i32> = -(1 << 30)..1 << 30;
 
 /// Where a load's value goes, and how it is extended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Dst {
     Gpr { reg: Reg, width: Width, signed: bool },
-    Xmm(Reg),
+    Xmm(Reg, Width),
+}
+
+/// An address: a register plus an offset.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    base: Reg,
+    disp: i32,
+}
+
+/// What must lie in one page: bytes from below an address.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    below: i32,
+    len: i32,
+}
+
+/// A leader's part of a slow path.
+#[derive(Clone, Copy, Debug)]
+struct Lead {
+    span: Span,
+    writes: bool,
+    /// Index of the next instruction, where to go on alone.
+    next: u32,
+    /// The register that the loaded value is for.
+    slot: Option<Slot>,
 }
 
 /// A load that missed the TLB.
@@ -30,9 +57,10 @@ pub(super) enum Dst {
 pub(super) struct SlowLoad {
     miss: Fix,
     back: u32,
-    addr: Reg,
+    place: Place,
     site: u32,
     dst: Dst,
+    lead: Option<Lead>,
 }
 
 /// A store that missed the TLB.
@@ -40,9 +68,49 @@ pub(super) struct SlowLoad {
 pub(super) struct SlowStore {
     miss: Fix,
     back: u32,
-    addr: Reg,
+    place: Place,
     site: u32,
     value: Src,
+    lead: Option<Lead>,
+}
+
+impl Place {
+    fn plus(self, offset: i32) -> Mem {
+        Mem::new(self.base, self.disp + offset)
+    }
+
+    /// The memory behind it, with the addend.
+    fn with(self, addend: Reg) -> Mem {
+        Mem::indexed(self.base, addend, 0, self.disp)
+    }
+}
+
+impl Emitter {
+    /// The group of an access, and the value that stands for its addend.
+    pub(super) fn group(&self, i: u32) -> Option<(Group, Val)> {
+        match self.alloc.values[i as usize].group {
+            NO_GROUP => None,
+            id => {
+                let group = self.alloc.grouping.groups[usize::from(id)];
+                Some((group, Val((self.ops.len() + usize::from(id)) as u32)))
+            }
+        }
+    }
+
+    /// An address (or what is added to the page's) into a register, without touching the flags.
+    fn load_address(&mut self, dst: Reg, place: Mem, plain: Option<Reg>) {
+        match plain {
+            Some(r) if r == dst => {}
+            Some(r) => self.code.mov(Size::Q, dst, Rm::Reg(r)),
+            None => self.code.lea(Size::Q, dst, place),
+        }
+    }
+
+    /// The address plus an offset into a register.
+    fn address_into(&mut self, dst: Reg, place: Place, offset: i32) {
+        let plain = (place.disp + offset == 0).then_some(place.base);
+        self.load_address(dst, place.plus(offset), plain);
+    }
 }
 
 /// The address as a register and a displacement.
@@ -56,37 +124,28 @@ pub(super) fn address(e: &mut Emitter, addr: Val) -> (Reg, i32) {
     (e.gpr(addr), 0)
 }
 
-/// Puts the address into RAX unless a home holds it. All scratch registers can be written.
-fn settle_address(e: &mut Emitter, (base, disp): (Reg, i32)) -> Reg {
-    if disp != 0 {
-        e.code.lea(Size::Q, RAX, Mem::new(base, disp));
-    } else if !is_scratch(base) {
-        return base;
-    } else if base != RAX {
-        e.code.mov(Size::Q, RAX, Rm::Reg(base));
+/// Lets RCX and RDX be written: puts the address into RAX unless its base is a home, or already there.
+fn settle_address(e: &mut Emitter, (base, disp): (Reg, i32)) -> Place {
+    if (!is_scratch(base) || base == RAX) && NEAR.contains(&disp) {
+        return Place { base, disp };
     }
-    RAX
+    let plain = (disp == 0).then_some(base);
+    e.load_address(RAX, Mem::new(base, disp), plain);
+    Place { base: RAX, disp: 0 }
 }
 
-/// Looks the address up, which is in a register and, if its base is a home, the sum of that. On a hit, RCX is what to add to it.
-fn look_up(e: &mut Emitter, addr: Reg, place: (Reg, i32), width: Width, tag: i32) -> Fix {
-    let bmi2 = e.features.bmi2;
-    let code = &mut e.code;
-    let (base, disp) = match place {
-        (base, disp) if !is_scratch(base) => (base, disp),
-        _ => (addr, 0),
-    };
-    match disp.checked_add(width.bytes() as i32 - 1) {
-        Some(0) => code.mov(Size::Q, RDX, Rm::Reg(base)),
-        Some(last) => code.lea(Size::Q, RDX, Mem::new(base, last)),
-        None => code.lea(Size::Q, RDX, Mem::new(addr, width.bytes() as i32 - 1)),
-    }
-    if bmi2 {
-        code.vex_imm8(RORX, Size::Q, RCX, 0, Rm::Reg(addr), TLB_SHIFT as u8);
+/// Looks up the page of a span around an address whose base is RAX or a home. On a hit, RCX is what to add to addresses
+/// of the page.
+fn look_up(e: &mut Emitter, place: Place, span: Span, tag: i32) -> Fix {
+    let first = -span.below;
+    if place.disp + first == 0 && e.features.bmi2 {
+        e.code.vex_imm8(RORX, Size::Q, RCX, 0, Rm::Reg(place.base), TLB_SHIFT as u8);
     } else {
-        code.mov(Size::Q, RCX, Rm::Reg(addr));
-        code.shift_imm(Shift::Shr, Size::Q, RCX, TLB_SHIFT as u8);
+        e.address_into(RCX, place, first);
+        e.code.shift_imm(Shift::Shr, Size::Q, RCX, TLB_SHIFT as u8);
     }
+    e.address_into(RDX, place, first + span.len - 1);
+    let code = &mut e.code;
     code.alu(Alu::And, Size::L, RCX, Rm::Mem(Mem::new(RBP, TLB_MASK)));
     code.alu(Alu::Add, Size::Q, RCX, Rm::Mem(Mem::new(RBP, TLB)));
     code.alu_imm(Alu::And, Size::Q, Rm::Reg(RDX), -(PAGE_SIZE as i32));
@@ -96,6 +155,36 @@ fn look_up(e: &mut Emitter, addr: Reg, place: (Reg, i32), width: Width, tag: i32
     miss
 }
 
+/// What an access that is not a later member of a group looks up.
+fn check(
+    e: &mut Emitter,
+    place: Place,
+    width: Width,
+    stores: bool,
+    group: Option<(Group, Val)>,
+    slot: Option<Slot>,
+) -> (Fix, Option<Lead>) {
+    let alone = Span { below: 0, len: width.bytes() as i32 };
+    let (span, writes) = match group {
+        Some((group, _)) => (Span { below: group.below, len: group.len }, group.writes),
+        None => (alone, stores),
+    };
+    let miss = look_up(e, place, span, if writes { WRITE_TAG } else { READ_TAG });
+    let lead = group.map(|(_, addend)| {
+        e.set_gpr(addend.0, RCX);
+        Lead { span, writes, next: e.insn + 1, slot }
+    });
+    (miss, lead)
+}
+
+fn emit_load(e: &mut Emitter, dst: Dst, from: Mem) {
+    match dst {
+        Dst::Xmm(reg, Width::Word) => e.code.movd_to_xmm(reg, Rm::Mem(from)),
+        Dst::Xmm(reg, _) => e.code.movq_to_xmm(reg, Rm::Mem(from)),
+        Dst::Gpr { reg, width, signed } => e.code.extend(width, signed, reg, Rm::Mem(from)),
+    }
+}
+
 /// [`Op::Load`], with the extension and the move to a guest register that follow it.
 pub(super) fn load(e: &mut Emitter, i: u32, addr: Val, width: Width) {
     let (mut value, mut signed) = (i, false);
@@ -103,66 +192,58 @@ pub(super) fn load(e: &mut Emitter, i: u32, addr: Val, width: Width) {
         && of == i
         && e.alloc.value(Val(i)).uses == 1
         && e.alloc.value(Val(i + 1)).uses != 0
+        && let Some(extension) = extends_load(extension, width)
     {
-        let fused = match (extension, width) {
-            (Un::SextB, Width::Byte) | (Un::SextH, Width::Half) | (Un::SextW, Width::Word) => {
-                Some(true)
-            }
-            (Un::ZextB, Width::Byte)
-            | (Un::ZextH, Width::Byte | Width::Half)
-            | (Un::ZextW, Width::Byte | Width::Half | Width::Word) => Some(false),
-            _ => None,
-        };
-        if let Some(extension) = fused {
-            (value, signed) = (i + 1, extension);
-            e.next = i + 2;
-        }
+        (value, signed) = (i + 1, extension);
+        e.next = i + 2;
     }
     let to_xmm = if signed { None } else { fp::aim_load(e, value, width) };
     if to_xmm.is_none() {
         e.aim(value, i);
     }
     let place = address(e, addr);
-    for r in SCRATCH {
-        e.clear(r, i);
-    }
-    let addr = settle_address(e, place);
-    let miss = look_up(e, addr, place, width, READ_TAG);
-    let from = Mem::indexed(addr, RCX, 0, 0);
-    let dst = match (to_xmm, e.target) {
-        (Some((_, reg)), _) => Dst::Xmm(reg),
-        (None, Some((_, reg))) => Dst::Gpr { reg, width, signed },
-        (None, None) => Dst::Gpr { reg: RAX, width, signed },
+    let group = e.group(i);
+    let dst = |reg| match to_xmm {
+        Some((_, reg)) => Dst::Xmm(reg, width),
+        None => Dst::Gpr { reg, width, signed },
     };
-    match dst {
-        Dst::Xmm(reg) if width == Width::Word => e.code.movd_to_xmm(reg, Rm::Mem(from)),
-        Dst::Xmm(reg) => e.code.movq_to_xmm(reg, Rm::Mem(from)),
-        Dst::Gpr { reg, .. } => e.code.extend(width, signed, reg, Rm::Mem(from)),
-    }
-    let site = e.site(width);
-    let back = e.code.here();
-    e.stubs.push(Stub::Load(SlowLoad { miss, back, addr, site, dst }));
+    let dst = match group {
+        Some((group, addend)) if group.leader != i => {
+            let addend = e.addend(addend.0);
+            let reg = match to_xmm {
+                Some(_) => RAX,
+                None => e.dst_over_either(i, Src::Reg(place.0), Src::Reg(addend)),
+            };
+            let dst = dst(reg);
+            emit_load(e, dst, Mem::indexed(place.0, addend, 0, place.1));
+            dst
+        }
+        _ => {
+            for r in SCRATCH {
+                e.clear(r, i);
+            }
+            let place = settle_address(e, place);
+            let slot = match e.ops.get(value as usize + 1) {
+                Some(&Op::Set(slot, of)) if of.0 == value => Some(slot),
+                _ => None,
+            };
+            let (miss, lead) = check(e, place, width, false, group, slot);
+            let dst = dst(e.target.map_or(RAX, |(_, reg)| reg));
+            emit_load(e, dst, place.with(RCX));
+            let (site, back) = (e.site(width), e.code.here());
+            e.stubs.push(Stub::Load(SlowLoad { miss, back, place, site, dst, lead }));
+            dst
+        }
+    };
     match (to_xmm, dst) {
         (Some((aim, reg)), _) => fp::loaded(e, &aim, reg),
         (None, Dst::Gpr { reg, .. }) => e.define(value, reg),
-        (None, Dst::Xmm(_)) => {}
+        (None, Dst::Xmm(..)) => {}
     }
 }
 
-/// [`Op::Store`].
-pub(super) fn store(e: &mut Emitter, i: u32, addr: Val, width: Width, value: Val) {
-    let place = address(e, addr);
-    for r in SCRATCH {
-        if e.is_in(value, r) {
-            e.evict(r);
-        } else {
-            e.clear(r, i);
-        }
-    }
-    let src = e.src(value);
-    let addr = settle_address(e, place);
-    let miss = look_up(e, addr, place, width, WRITE_TAG);
-    let to = Mem::indexed(addr, RCX, 0, 0);
+/// Stores an operand; `via` may be written if it is neither in a register nor short.
+fn emit_store(e: &mut Emitter, width: Width, to: Mem, src: Src, via: Option<Reg>) {
     match src {
         Src::Imm(imm) => e.code.store_imm(width, to, imm),
         Src::Reg(r) => e.code.store(width, to, r),
@@ -171,36 +252,92 @@ pub(super) fn store(e: &mut Emitter, i: u32, addr: Val, width: Width, value: Val
             e.code.movd_from_xmm(Rm::Mem(to), r);
         }
         _ => {
-            e.copy(RDX, src);
-            e.code.store(width, to, RDX);
+            let r = via.unwrap_or_else(|| e.take());
+            e.copy(r, src);
+            e.code.store(width, to, r);
         }
     }
-    let site = e.site(width);
-    let back = e.code.here();
-    e.stubs.push(Stub::Store(SlowStore { miss, back, addr, site, value: src }));
 }
 
-fn move_address(code: &mut Code, addr: Reg) {
-    if addr != RAX {
-        code.mov(Size::Q, RAX, Rm::Reg(addr));
+/// [`Op::Store`].
+pub(super) fn store(e: &mut Emitter, i: u32, addr: Val, width: Width, value: Val) {
+    let place = address(e, addr);
+    let group = e.group(i);
+    if let Some((group, addend)) = group
+        && group.leader != i
+    {
+        let src = e.src(value);
+        let addend = e.addend(addend.0);
+        return emit_store(e, width, Mem::indexed(place.0, addend, 0, place.1), src, None);
     }
+    for r in SCRATCH {
+        if e.is_in(value, r) {
+            e.evict(r);
+        } else {
+            e.clear(r, i);
+        }
+    }
+    let src = e.src(value);
+    let place = settle_address(e, place);
+    let (miss, lead) = check(e, place, width, true, group, None);
+    emit_store(e, width, place.with(RCX), src, Some(RDX));
+    let (site, back) = (e.site(width), e.code.here());
+    e.stubs.push(Stub::Store(SlowStore { miss, back, place, site, value: src, lead }));
+}
+
+/// The site of a call out, with what a leader's group must find afterwards.
+fn pass_site(e: &mut Emitter, site: u32, lead: Option<Lead>) {
+    let check = lead.map_or(0, |lead| {
+        GroupCheck { below: lead.span.below as u16, last: lead.span.len as u16 - 1 }.encode()
+    });
+    e.code.mov_imm(RCX, check | u64::from(site));
+}
+
+/// The way back from a call out; for a leader whose group still does not fit, to the next instruction's own block.
+fn come_back(e: &mut Emitter, back: u32, lead: Option<Lead>, value: Option<Reg>, thunks: &Thunks) {
+    let Some(lead) = lead else {
+        let jump = e.code.jmp();
+        return e.code.bind_to(jump, back);
+    };
+    let jump = e.code.jcc(Cond::E);
+    e.code.bind_to(jump, back);
+    if let (Some(slot), Some(value)) = (lead.slot, value)
+        && !is_discarded(slot)
+    {
+        match home(slot) {
+            Home::Gpr(_) => {}
+            Home::Xmm(reg) => e.code.movq_to_xmm(reg, Rm::Reg(value)),
+            Home::Frame => e.code.store(Width::Double, in_frame(slot), value),
+        }
+    }
+    exits::go_on_at(e, lead.next, thunks);
 }
 
 impl SlowLoad {
     /// Emits the call out and the way back.
-    pub(super) fn emit(self, code: &mut Code, thunks: &Thunks) {
-        code.bind(self.miss);
-        move_address(code, self.addr);
-        code.mov_imm(RCX, u64::from(self.site));
-        code.call_far(thunks.load);
+    pub(super) fn emit(self, e: &mut Emitter, thunks: &Thunks) {
+        e.code.bind(self.miss);
+        e.address_into(RAX, self.place, 0);
+        pass_site(e, self.site, self.lead);
+        e.code.call_far(match self.lead {
+            None => thunks.load,
+            Some(Lead { writes: false, .. }) => thunks.lead_load,
+            Some(Lead { writes: true, .. }) => thunks.lead_load_for_write,
+        });
+        // Nothing of this touches the flags.
+        let mut value = None;
         match self.dst {
-            Dst::Xmm(reg) => code.movq_to_xmm(reg, Rm::Reg(RAX)),
-            Dst::Gpr { reg, width, signed: true } => code.extend(width, true, reg, Rm::Reg(RAX)),
-            Dst::Gpr { reg: RAX, .. } => {}
-            Dst::Gpr { reg, .. } => code.mov(Size::Q, reg, Rm::Reg(RAX)),
+            Dst::Xmm(reg, _) => e.code.movq_to_xmm(reg, Rm::Reg(RAX)),
+            Dst::Gpr { reg, width, signed } => {
+                if signed {
+                    e.code.extend(width, true, reg, Rm::Reg(RAX));
+                } else if reg != RAX {
+                    e.code.mov(Size::Q, reg, Rm::Reg(RAX));
+                }
+                value = Some(reg);
+            }
         }
-        let jump = code.jmp();
-        code.bind_to(jump, self.back);
+        come_back(e, self.back, self.lead, value, thunks);
     }
 }
 
@@ -209,10 +346,9 @@ impl SlowStore {
     pub(super) fn emit(self, e: &mut Emitter, thunks: &Thunks) {
         e.code.bind(self.miss);
         e.copy(RDX, self.value);
-        move_address(&mut e.code, self.addr);
-        e.code.mov_imm(RCX, u64::from(self.site));
-        e.code.call_far(thunks.store);
-        let jump = e.code.jmp();
-        e.code.bind_to(jump, self.back);
+        e.address_into(RAX, self.place, 0);
+        pass_site(e, self.site, self.lead);
+        e.code.call_far(if self.lead.is_some() { thunks.lead_store } else { thunks.store });
+        come_back(e, self.back, self.lead, None, thunks);
     }
 }

@@ -7,6 +7,7 @@
 //! | `thunks` | the code that all blocks share |
 //! | `asm` | the encoder |
 //! | `plan` | uses of values, found before a block is emitted |
+//! | `groups` | memory accesses that are checked together |
 //! | `alloc` | where values are while a block is emitted |
 //! | `operand` | values as operands and destinations |
 //! | `int`, `muldiv`, `cond`, `fp`, `fp_bits`, `fp_compare`, `fp_convert` | operations on values |
@@ -22,6 +23,7 @@ mod fp;
 mod fp_bits;
 mod fp_compare;
 mod fp_convert;
+mod groups;
 mod homes;
 mod int;
 mod mem;
@@ -155,7 +157,7 @@ enum Stub {
     Load(mem::SlowLoad),
     Store(mem::SlowStore),
     Exit(exits::SideExit),
-    Link { jump: Fix, id: u32 },
+    Link { jumps: [Fix; 2], id: u32 },
     Division { special: Fix, back: u32, division: muldiv::Division },
     Fp(fp::Slow),
 }
@@ -231,7 +233,6 @@ impl Emitter {
     ) -> Result<Emitted<'_>, Refused> {
         self.begin(block, place);
         self.constants = thunks.constants;
-        exits::prologue(self);
         while (self.next as usize) < self.ops.len() {
             let i = self.next;
             while let Some(insn) = self.insns.get(self.map.len())
@@ -247,6 +248,9 @@ impl Emitter {
             }
             for v in self.ops[i as usize].operands() {
                 self.alloc.release_spill(v, i);
+            }
+            if let Some((_, addend)) = self.group(i) {
+                self.alloc.release_spill(addend, i);
             }
             self.alloc.end_op(i);
             #[cfg(debug_assertions)]
@@ -300,7 +304,7 @@ impl Emitter {
             Op::Fence => exits::fence(self),
             Op::FpDirty => self.code.store_imm(Width::Byte, Mem::new(RBP, FP_DIRTY), 1),
             Op::Perform => exits::perform(self, i, thunks),
-            Op::Branch(cond, target) => exits::branch(self, cond, target),
+            Op::Branch(cond, target) => exits::branch(self, cond, target, thunks),
             Op::Jump(target) => exits::jump(self, target, thunks),
             Op::Goto(target) => exits::goto(self, target, thunks),
             _ if value.is_deferred() => self.set_loc(i, Loc::Deferred),
@@ -314,10 +318,10 @@ impl Emitter {
     fn stub(&mut self, stub: Stub, thunks: &Thunks) {
         match stub {
             Stub::Budget(out) => exits::budget(self, out, thunks),
-            Stub::Load(slow) => slow.emit(&mut self.code, thunks),
+            Stub::Load(slow) => slow.emit(self, thunks),
             Stub::Store(slow) => slow.emit(self, thunks),
             Stub::Exit(exit) => exit.emit(self, thunks),
-            Stub::Link { jump, id } => exits::link(self, jump, id, thunks),
+            Stub::Link { jumps, id } => exits::link(self, jumps, id, thunks),
             Stub::Fp(slow) => slow.emit(self),
             Stub::Division { special, back, division } => {
                 self.code.bind(special);
@@ -331,6 +335,6 @@ impl Emitter {
     /// What a call out from the current instruction passes.
     fn site(&self, width: Width) -> u32 {
         let at = self.insns[self.insn as usize].at;
-        CallSite { at, width, undone: self.count - self.insn }.encode()
+        CallSite { at, width, done: self.insn }.encode()
     }
 }

@@ -5,16 +5,22 @@ use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 
 use super::abi::{
-    Calls, ENGINE, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR, MXCSR_HOST, NEXT_PC, SPILLS,
+    ADDEND, Calls, ENGINE, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR, MXCSR_HOST, NEXT_PC,
+    READ_TAG, SPILLS, TLB, TLB_MASK, WRITE_TAG,
 };
 use super::fp::CONSTANTS;
 use super::homes::{GPRS, VOLATILE_GPRS, XMMS};
 use crate::ir::Slot;
+use mimic_cpu::bus::PAGE_SIZE;
+use mimic_cpu::tlb::TLB_SHIFT;
 
 /// Stack below the six saved registers and the return address: room for spilled values, and 16-aligned.
 const ROOM: i32 = 8 * SPILLS as i32 + 8;
-/// Stack of a thunk that was called: room for XMM0-3, and 16-aligned again.
-const THUNK_ROOM: i32 = 40;
+/// Stack of a thunk that was called: room for XMM0-3 and two words, and 16-aligned again.
+const THUNK_ROOM: i32 = 56;
+/// The two words.
+const KEPT_VA: i32 = 32;
+const KEPT_SITE: i32 = 40;
 
 /// Addresses of the shared code.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +38,13 @@ pub struct Thunks {
     pub(super) load: usize,
     /// Called: va in RAX, site in ECX, value in RDX. Keeps XMM0-3.
     pub(super) store: usize,
+    /// As `load`, with a `GroupCheck` in the upper half of RCX. Afterwards, if the TLB allows loads in the group's
+    /// one page, RCX is its addend and the zero flag is set.
+    pub(super) lead_load: usize,
+    /// The same if stores are allowed.
+    pub(super) lead_load_for_write: usize,
+    /// As `store`, with the same check for stores.
+    pub(super) lead_store: usize,
     /// Called: index in EAX, site in ECX. Keeps nothing but the spilled values.
     pub(super) perform: usize,
     /// Address of [`fp::CONSTANTS`](super::fp::CONSTANTS).
@@ -68,22 +81,40 @@ fn load_xmms(ops: &mut Asm) {
     }
 }
 
-/// Calls a function of the host with its MXCSR.
+/// Calls a function of the host. It runs with the guest's MXCSR, which differs from its own only in flags that nobody
+/// looks at.
 fn call_host(ops: &mut Asm, function: usize) {
     dynasm!(ops; .arch x64
         ; stmxcsr [rbp + MXCSR]
-        ; ldmxcsr [rbp + MXCSR_HOST]
         ; mov rdi, [rbp + ENGINE]
         ; mov rax, QWORD function as i64
         ; call rax
+    );
+    load_mxcsr(ops);
+}
+
+/// Loads the guest's MXCSR. That is slow, and seldom has an effect. Changes RCX.
+fn load_mxcsr(ops: &mut Asm) {
+    dynasm!(ops; .arch x64
+        ; stmxcsr [rbp + MXCSR_HOST]
+        ; mov ecx, [rbp + MXCSR]
+        ; cmp ecx, [rbp + MXCSR_HOST]
+        ; je >same
         ; ldmxcsr [rbp + MXCSR]
+        ; same:
     );
 }
 
-/// A thunk for a memory access: keeps all but the scratch registers.
-fn access(ops: &mut Asm, function: usize, stores: bool) -> usize {
+/// A thunk for a memory access: keeps all but the scratch registers. That of a leader checks its group by a tag.
+fn access(ops: &mut Asm, function: usize, stores: bool, lead: Option<i32>) -> usize {
     let entry = ops.offset().0;
     dynasm!(ops; .arch x64; sub rsp, THUNK_ROOM);
+    if lead.is_some() {
+        dynasm!(ops; .arch x64
+            ; mov [rsp + KEPT_VA], rax
+            ; mov [rsp + KEPT_SITE], rcx
+        );
+    }
     // All of them: to leave, the engine may need the frame complete.
     save_gprs(ops, &GPRS);
     save_xmms(ops);
@@ -106,11 +137,30 @@ fn access(ops: &mut Asm, function: usize, stores: bool) -> usize {
     for reg in 0..4 {
         dynasm!(ops; .arch x64; movq Rx(reg), [rsp + 8 * i32::from(reg)]);
     }
+    if let Some(tag) = lead {
+        // RDX: the group's first byte, RCX: its last.
+        dynasm!(ops; .arch x64
+            ; mov rdx, [rsp + KEPT_VA]
+            ; mov ecx, [rsp + KEPT_SITE + 4]
+            ; mov [rsp + KEPT_VA], rax
+            ; movzx eax, cx
+            ; sub rdx, rax
+            ; shr ecx, 16
+            ; add rcx, rdx
+            ; shr rdx, TLB_SHIFT as i8
+            ; and edx, [rbp + TLB_MASK]
+            ; add rdx, [rbp + TLB]
+            ; and rcx, -(PAGE_SIZE as i32)
+            ; cmp rcx, [rdx + tag]
+            ; mov rcx, [rdx + ADDEND]
+            ; mov rax, [rsp + KEPT_VA]
+        );
+    }
+    // Keeps the flags.
     dynasm!(ops; .arch x64
-        ; add rsp, THUNK_ROOM
+        ; lea rsp, [rsp + THUNK_ROOM]
         ; ret
         ; leave:
-        ; ldmxcsr [rbp + MXCSR_HOST]
         ; add rsp, THUNK_ROOM + 8
         ; xor eax, eax
         ; jmp ->saved
@@ -135,8 +185,8 @@ impl Thunks {
             ; sub rsp, ROOM
             ; mov rbp, rdi
             ; mov rax, rsi
-            ; ldmxcsr [rbp + MXCSR]
         );
+        load_mxcsr(ops);
         load_gprs(ops, &GPRS);
         load_xmms(ops);
         dynasm!(ops; .arch x64; jmp rax);
@@ -164,7 +214,6 @@ impl Thunks {
         save_xmms(ops);
         dynasm!(ops; .arch x64
             ; stmxcsr [rbp + MXCSR]
-            ; ldmxcsr [rbp + MXCSR_HOST]
             ; ->saved:
             ; add rsp, ROOM
             ; pop r15
@@ -176,8 +225,11 @@ impl Thunks {
             ; ret
         );
 
-        let load = access(ops, calls.load, false);
-        let store = access(ops, calls.store, true);
+        let load = access(ops, calls.load, false, None);
+        let store = access(ops, calls.store, true, None);
+        let lead_load = access(ops, calls.load, false, Some(READ_TAG));
+        let lead_load_for_write = access(ops, calls.load, false, Some(WRITE_TAG));
+        let lead_store = access(ops, calls.store, true, Some(WRITE_TAG));
 
         let perform = ops.offset().0;
         dynasm!(ops; .arch x64; sub rsp, 8);
@@ -198,7 +250,6 @@ impl Thunks {
             ; add rsp, 8
             ; ret
             ; leave:
-            ; ldmxcsr [rbp + MXCSR_HOST]
             ; add rsp, 16
             ; xor eax, eax
             ; jmp ->saved
@@ -214,6 +265,9 @@ impl Thunks {
             budget: at + budget,
             load: at + load,
             store: at + store,
+            lead_load: at + lead_load,
+            lead_load_for_write: at + lead_load_for_write,
+            lead_store: at + lead_store,
             perform: at + perform,
             constants: at + constants,
         };

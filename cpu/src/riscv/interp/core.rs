@@ -90,6 +90,8 @@ pub(super) struct Core {
     pub(super) requests: Requests,
     /// Something happened that the run loop must look at before the next block.
     pub(super) poll: bool,
+    /// Translations, or rights to write, have been taken back.
+    pub(super) revoked: bool,
     /// STIP, as of the last look at the clock.
     timer_pending: bool,
     pub(super) rounding: Rounding,
@@ -145,6 +147,7 @@ impl Core {
             trap: Trap { cause: Cause::IllegalInstruction, tval: 0 },
             requests: Requests::default(),
             poll: true,
+            revoked: false,
             timer_pending: false,
             rounding: Rounding::NearestEven,
             bus,
@@ -244,6 +247,7 @@ impl Core {
     /// Drops every cached translation.
     pub(super) fn flush(&mut self) {
         self.tlb.flush();
+        self.revoked = true;
         self.walks.flush();
         self.region = Region::NONE;
         self.requests.fetch_flush = Dropped::ALL;
@@ -253,6 +257,7 @@ impl Core {
     /// Drops the right to write to a page that holds decoded code from now on.
     pub(super) fn write_protect(&mut self, gpa: u64) {
         self.tlb.write_protect(gpa);
+        self.revoked = true;
     }
 
     /// Applies what others have asked of the hart.
@@ -681,6 +686,12 @@ impl Sem for Core {
         }
         let block = addr & !(CACHE_BLOCK - 1);
         if op == Cbo::Zero {
+            if let Some((host, _)) = self.tlb.writable(block) {
+                for at in (block..block + CACHE_BLOCK).step_by(8) {
+                    host.store(at, Width::Double, 0);
+                }
+                return Ok(());
+            }
             let (page, gpa) = self.store_place(block, CACHE_BLOCK).inspect_err(|_stop| {
                 self.trap.tval = addr;
             })?;

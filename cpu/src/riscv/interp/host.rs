@@ -27,8 +27,8 @@ pub use super::core::Dropped;
 pub struct Site {
     /// Where it lies in its page.
     pub at: At,
-    /// Instructions of the block from this one on: they have been counted, but are not done.
-    pub undone: u32,
+    /// Instructions of the block before this one: they are done, but have not been counted.
+    pub done: u32,
 }
 
 /// A page of guest code that can be translated.
@@ -167,7 +167,7 @@ impl Interp {
         self.core.frame.tlb_mask = mask;
     }
 
-    /// Translated code shall run for `insns` instructions from here.
+    /// Translated code shall be left when it has done more than `insns` instructions from here.
     pub fn start_count(&mut self, insns: u64) {
         self.core.frame.counter = insns as i64;
         self.core.hart.retired += insns;
@@ -181,11 +181,11 @@ impl Interp {
         self.core.frame.counter = 0;
     }
 
-    /// Settles the count at a call out from before the last `undone` instructions of a block. Returns what must
+    /// Settles the count at a call out from behind the first `done` instructions of a block. Returns what must
     /// be put back for translated code to go on.
-    fn settle(&mut self, undone: u32) -> u64 {
+    fn settle(&mut self, done: u32) -> u64 {
         let counted = self.core.hart.retired;
-        let left = self.core.frame.counter + i64::from(undone);
+        let left = self.core.frame.counter - i64::from(done);
         self.core.hart.retired = counted.wrapping_sub(left as u64);
         counted
     }
@@ -200,7 +200,7 @@ impl Interp {
     /// answered is performed by the interpreter, which finds the answer there.
     #[cold]
     fn stopped(&mut self, site: Site) -> Leave {
-        self.settle(site.undone);
+        self.settle(site.done);
         let pc = self.core.frame.page_va.wrapping_add(site.at.offset());
         if self.core.answer.is_some() {
             self.core.frame.next_pc = pc;
@@ -217,21 +217,26 @@ impl Interp {
     /// # Errors
     /// [`Leave`] if it faulted, or was done and there is something to look at.
     pub fn load_for(&mut self, site: Site, va: u64, width: Width) -> Result<u64, Leave> {
+        self.core.revoked = false;
         let value = self.core.load(va, width);
         self.publish_tlb();
+        if let Ok(value) = value
+            && self.core.revoked
+        {
+            // Translated code may still use what was taken back.
+            self.core.answer = Some(value);
+            return Err(self.stopped(site));
+        }
         if self.core.poll {
-            self.leave_after_block(site);
+            self.leave_after_block();
         }
         value.map_err(|_stop| self.stopped(site))
     }
 
-    /// Makes translated code leave at the end of the block: whatever is left of its count then is not enough
-    /// for another one.
-    fn leave_after_block(&mut self, site: Site) {
-        let counter = -i64::from(site.undone);
-        let given_up = self.core.frame.counter - counter;
+    /// Makes translated code leave at the end of the block: the count runs out there.
+    fn leave_after_block(&mut self) {
+        let given_up = std::mem::take(&mut self.core.frame.counter);
         self.core.hart.retired = self.core.hart.retired.wrapping_sub(given_up as u64);
-        self.core.frame.counter = counter;
     }
 
     /// A store of translated code that missed the TLB.
@@ -245,10 +250,12 @@ impl Interp {
         width: Width,
         value: u64,
     ) -> Result<(), Leave> {
+        self.core.revoked = false;
         let done = self.core.store(va, width, value);
         self.publish_tlb();
         match done {
-            Ok(()) if !self.core.poll => Ok(()),
+            // Translated code may still use what was taken back.
+            Ok(()) if !self.core.poll && !self.core.revoked => Ok(()),
             Ok(()) => {
                 self.core.completed = true;
                 Err(self.stopped(site))
@@ -265,7 +272,7 @@ impl Interp {
         let page_va = self.core.frame.page_va;
         let next_pc = page_va.wrapping_add(site.at.offset()).wrapping_add(site.at.bytes());
         let plain = self.fp_is_plain();
-        let counted = self.settle(site.undone);
+        let counted = self.settle(site.done);
         self.core.hart.retired += 1;
         self.core.frame.next_pc = next_pc;
         let undone = (op.handler)(&mut self.core, std::slice::from_ref(op));

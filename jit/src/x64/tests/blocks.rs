@@ -263,7 +263,8 @@ fn of_random_operations() {
     let mut random = Random(0x1234_5678);
     for _ in 0..20_000 {
         let block = block(&mut random);
-        for _ in 0..2 {
+        for cold in [false, true] {
+            machine.cold = cold;
             machine.engine.sticky = random.next() as u32 & 0x3f;
             machine.compare(&block, &regs(&mut random));
         }
@@ -300,6 +301,7 @@ fn of_random_guest_code() {
         };
         let mode = ModeKey { fp: random.below(4) != 0 };
         let block = lifter.lift_block(read, 0x400, mode).unwrap();
+        machine.cold = k % 3 == 0;
         for machine in [&mut machine, &mut plain] {
             machine.engine.sticky = random.pick(&[0, 0x20, 0x3f]);
             machine.compare(block, &regs(&mut random));

@@ -5,14 +5,14 @@ use mimic_cpu::bus::Width;
 use mimic_cpu::frame::Frame;
 use mimic_cpu::softfloat::Flags;
 
-use crate::ir::Block;
 use crate::ir::eval::{Evaluation, Left, Memory};
+use crate::ir::{Block, Op};
 use crate::memory::{CodeMemory, CodePtr};
 use crate::x64::{
     CallSite, Calls, Emitter, Exit, HostFeatures, JUMPS_LEN, LinkSite, Place, Thunks,
 };
 
-/// Virtual addresses of the memory: four pages. The TLB knows the first for loads and stores and the second for
+/// Virtual addresses of the memory: four pages. The TLB may know the first for loads and stores and the second for
 /// loads; the fourth faults.
 pub(super) const MEMORY: u64 = 0x7fff_f000;
 pub(super) const MEMORY_LEN: usize = 4 * 4096;
@@ -49,6 +49,21 @@ pub(super) struct Engine {
     /// The guest's sticky flags in MXCSR at the beginning.
     pub(super) sticky: u32,
     frame: *mut Frame,
+    tlb: Vec<[u64; 4]>,
+}
+
+impl Engine {
+    /// Enters into the TLB what it may know of a page.
+    fn fill(&mut self, va: u64) {
+        let page = va & !4095;
+        let (read, write) = match page.wrapping_sub(MEMORY) {
+            0 => (page, page),
+            4096 => (page, 0xfff),
+            _ => return,
+        };
+        let host = self.memory.as_ptr() as u64 + 2 * (page - MEMORY);
+        self.tlb[(page >> 12) as usize % ENTRIES] = [read, write, host.wrapping_sub(page), 0];
+    }
 }
 
 /// Where a byte of the memory is kept. Pages lie apart, so that nothing of the next page is found behind one.
@@ -128,6 +143,7 @@ fn called(engine: &mut Engine, site: u32) {
 extern "sysv64" fn load(engine: &mut Engine, va: u64, site: u32) -> u64 {
     called(engine, site);
     let value = Memory::load(engine, va, CallSite::decode(site).width);
+    engine.fill(va);
     // SAFETY: as in `called`.
     unsafe { (*engine.frame).leave = u64::from(value.is_err()) };
     clobber();
@@ -137,6 +153,7 @@ extern "sysv64" fn load(engine: &mut Engine, va: u64, site: u32) -> u64 {
 extern "sysv64" fn store(engine: &mut Engine, va: u64, site: u32, value: u64) {
     called(engine, site);
     let done = Memory::store(engine, va, CallSite::decode(site).width, value);
+    engine.fill(va);
     // SAFETY: as in `called`.
     unsafe { (*engine.frame).leave = u64::from(done.is_err()) };
     clobber();
@@ -160,7 +177,8 @@ pub(super) struct Machine {
     pub(super) thunks: Thunks,
     pub(super) emitter: Emitter,
     pub(super) frame: Box<Frame>,
-    tlb: Vec<[u64; 4]>,
+    /// The TLB knows nothing at the beginning of a run.
+    pub(super) cold: bool,
     jumps: Vec<[u64; 2]>,
     pub(super) engine: Box<Engine>,
 }
@@ -182,7 +200,7 @@ impl Machine {
             thunks,
             emitter: Emitter::new(),
             frame: Box::default(),
-            tlb: vec![[0xfff; 4]; ENTRIES],
+            cold: false,
             jumps: vec![[1, 0]; JUMPS_LEN],
             engine: Box::new(Engine {
                 memory: vec![0xaa; 2 * MEMORY_LEN],
@@ -190,6 +208,7 @@ impl Machine {
                 sites: Vec::new(),
                 sticky: 0x20,
                 frame: std::ptr::null_mut(),
+                tlb: vec![[0xfff; 4]; ENTRIES],
             }),
         }
     }
@@ -221,17 +240,15 @@ impl Machine {
 
     /// Runs the same block again.
     pub(super) fn again(&mut self) -> Exit {
-        let host = self.engine.memory.as_ptr() as u64;
-        for (page, tags) in [(0, [true, true]), (1, [true, false])] {
-            let va = MEMORY + page * 4096;
-            let addend = host.wrapping_add(2 * 4096 * page).wrapping_sub(va);
-            let tag = |known| if known { va } else { 0xfff };
-            self.tlb[(va >> 12) as usize % ENTRIES] = [tag(tags[0]), tag(tags[1]), addend, 0];
+        self.engine.tlb.fill([0xfff, 0xfff, 0, 0]);
+        if !self.cold {
+            self.engine.fill(MEMORY);
+            self.engine.fill(MEMORY + 4096);
         }
         let frame = &mut *self.frame;
         frame.page_va = PAGE_VA;
         frame.next_pc = 0x5555;
-        frame.tlb = self.tlb.as_ptr() as usize;
+        frame.tlb = self.engine.tlb.as_ptr() as usize;
         frame.tlb_mask = (ENTRIES as u64 - 1) * 32;
         frame.jumps = self.jumps.as_ptr() as usize;
         frame.engine = &raw mut *self.engine as usize;
@@ -258,20 +275,48 @@ impl Machine {
         self.frame.mxcsr & !DENORMAL == (MXCSR | self.engine.sticky | sticky(flags)) & !DENORMAL
     }
 
+    /// Makes the last block's first link lead to the block.
+    pub(super) fn patch_link(&mut self) {
+        let at = CodePtr(self.code.0 + self.links[0].rel32_offset as usize);
+        self.memory.patch_jump(at, self.code);
+    }
+
     /// Makes the jump cache know an address by code that returns `value` from `enter` (as the thunk for links would).
     pub(super) fn know(&mut self, va: u64) {
         self.jumps[(va >> 1) as usize % JUMPS_LEN] = [va, self.thunks.budget as u64];
     }
 
+    /// As much of a block as has been run: if it was left for one of its own instructions before it had done
+    /// that, what is before it.
+    fn done(&self, block: &Block, exit: Exit, counter: i64) -> Block {
+        let mut done = block.clone();
+        let Exit::Link(id) = exit else { return done };
+        let target = self.links[id as usize - 100].target;
+        let at = block.insns.iter().position(|insn| insn.at.offset() as i64 == target);
+        if let Some(next) = at
+            && next > 0
+            && self.frame.counter == counter - next as i64
+        {
+            done.ops.truncate(block.insns[next].first as usize);
+            done.insns.truncate(next);
+            done.ops.push(Op::Goto(target));
+        }
+        done
+    }
+
     /// Runs a block both ways and compares everything that can be seen.
     pub(super) fn compare(&mut self, block: &Block, regs: &[u64; 256]) {
-        // Enough for one round of a block that leads to itself.
-        let counter = block.insns.len() as i64;
+        // What leads to the block itself leads out then.
+        let counter = 0;
         let mut engine = (*self.engine).clone();
         let mut expected = *regs;
+        self.frame.regs = *regs;
+        self.frame.counter = counter;
+        let exit = self.run(block);
+        let done = self.done(block, exit, counter);
         let mut evaluation = Evaluation::default();
         let left = loop {
-            match evaluation.run(block, &mut expected, PAGE_VA, &mut engine) {
+            match evaluation.run(&done, &mut expected, PAGE_VA, &mut engine) {
                 Left::Perform => {
                     if !perform_word(block.insns[evaluation.insn].word, &mut expected) {
                         break Left::Fault(());
@@ -280,9 +325,6 @@ impl Machine {
                 left => break left,
             }
         };
-        self.frame.regs = *regs;
-        self.frame.counter = counter;
-        let exit = self.run(block);
         let show = |what: &str| format!("{what}\n{block:#x?}");
         for (slot, (is, should)) in self.frame.regs.iter().zip(&expected).enumerate() {
             assert_eq!(is, should, "{}", show(&format!("slot {slot}: {is:#x}, not {should:#x}")));
@@ -291,7 +333,7 @@ impl Machine {
         assert_eq!(self.frame.fp_dirty != 0, evaluation.fp_dirty, "{}", show("dirty"));
         assert!(self.raised(evaluation.flags), "{}", show("flags"));
         let link = |id: u32| self.links[id as usize - 100].target as u64 + PAGE_VA;
-        let (insn, insns) = (evaluation.insn, block.insns.len());
+        let insn = evaluation.insn;
         match (left, exit) {
             (Left::To(va), Exit::Link(id)) => assert_eq!(link(id), va, "{}", show("link")),
             (Left::To(va), Exit::Lookup) => {
@@ -302,12 +344,12 @@ impl Machine {
             }
             (Left::Fault(()), Exit::Left) => {
                 let site = self.engine.sites.last().expect("a call");
-                assert_eq!(site.undone as usize, insns - insn);
+                assert_eq!(site.done as usize, insn);
                 assert_eq!(site.at, block.insns[insn].at);
             }
             _ => panic!("{}", show(&format!("{left:?} by {exit:?}"))),
         }
-        let counted = if exit == Exit::Left { insns } else { insn + 1 };
+        let counted = if exit == Exit::Left { 0 } else { insn + 1 };
         assert_eq!(self.frame.counter, counter - counted as i64, "{}", show("counter"));
         assert_eq!(self.frame.page_va, PAGE_VA);
     }

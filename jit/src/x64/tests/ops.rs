@@ -327,15 +327,16 @@ fn fences_and_marks() {
 }
 
 #[test]
-fn the_counter_runs_out_before_anything_is_done() {
+fn a_counter_that_has_run_out_leads_past_links() {
     let mut machine = Machine::new();
-    let block = block(&[Op::Const(5), Op::Set(10, Val(0))]);
-    machine.frame.counter = 0;
-    assert_eq!(machine.run(&block), Exit::Budget(0x100));
-    assert_eq!((machine.frame.counter, machine.frame.regs[10]), (0, 0));
-    machine.frame.counter = 1;
+    let add = Op::Bin(Bin::Add, Val(0), Val(1));
+    let block = block(&[Op::Get(10), Op::Const(1), add, Op::Set(10, Val(2))]);
+    machine.frame.counter = 5;
+    assert_eq!(machine.run(&block), Exit::Link(100));
+    assert_eq!((machine.frame.counter, machine.frame.regs[10]), (4, 1));
+    machine.patch_link();
     assert_eq!(machine.again(), Exit::Link(100));
-    assert_eq!((machine.frame.counter, machine.frame.regs[10]), (0, 5));
+    assert_eq!((machine.frame.counter, machine.frame.regs[10]), (-1, 6));
 }
 
 /// A block that branches back to its beginning goes round until its counter is used up.
@@ -351,7 +352,7 @@ fn loops_stay_inside() {
     ]);
     machine.frame.counter = 12345;
     assert_eq!(machine.run(&block), Exit::Budget(0x100));
-    assert_eq!((machine.frame.counter, machine.frame.regs[10]), (0, 12345));
+    assert_eq!((machine.frame.counter, machine.frame.regs[10]), (-1, 12346));
 }
 
 #[test]
@@ -365,6 +366,10 @@ fn jumps_through_the_cache() {
     // What the cache leads to returns the low half of RAX as a block's offset: the page.
     assert_eq!(machine.run(&block), Exit::Budget(target as u32 & !0xfff));
     assert_eq!(machine.frame.page_va, target & !0xfff);
+    machine.frame.counter = 0;
+    assert_eq!(machine.again(), Exit::Lookup, "the counter has run out");
+    assert_eq!((machine.frame.next_pc, machine.frame.page_va), (target, PAGE_VA));
+    machine.frame.counter = 5;
     machine.frame.regs[10] = target + 4096;
     assert_eq!(machine.again(), Exit::Lookup);
     assert_eq!((machine.frame.next_pc, machine.frame.page_va), (target + 4096, PAGE_VA));
