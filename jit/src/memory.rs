@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
@@ -51,7 +52,12 @@ impl CodeMemory {
     /// The host's, if it refuses executable memory or has none.
     pub fn new(bytes: usize) -> io::Result<Self> {
         let bytes = bytes.max(MIN_BYTES) & !4095;
-        let file = File::from(memfd_create("mimic-code", MemfdFlags::CLOEXEC)?);
+        // Hosts may refuse files that can be started as programs, which this is not meant for; Linux before 6.3 does
+        // not know the distinction.
+        let name = "mimic-code";
+        let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
+            .or_else(|_| memfd_create(name, MemfdFlags::CLOEXEC))?;
+        let file = File::from(file);
         file.set_len(bytes as u64)?;
         // SAFETY: the file is anonymous and stays private to this type; the executable view is only read by the
         // CPU as code.
@@ -129,6 +135,22 @@ impl CodeMemory {
         self.filled.iter().sum()
     }
 
+    /// Where the code of a segment lies.
+    #[must_use]
+    pub fn range(&self, segment: usize) -> Range<usize> {
+        let start = self.base() + self.fixed + segment * self.segment_bytes;
+        start..start + self.segment_bytes
+    }
+
+    /// Where the `jmp rel32` whose displacement lies at `at` leads.
+    #[must_use]
+    pub fn jump_target(&self, at: CodePtr) -> CodePtr {
+        let offset = at.0 - self.base();
+        let bytes = &self.writable[offset..offset + 4];
+        let displacement = bytes.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        CodePtr((at.0 + 4).wrapping_add_signed(displacement as i32 as isize))
+    }
+
     /// Makes the `jmp rel32` whose displacement lies at `at` lead to `target`.
     pub fn patch_jump(&mut self, at: CodePtr, target: CodePtr) {
         let displacement = target.0.wrapping_sub(at.0 + 4) as u32;
@@ -167,7 +189,9 @@ mod tests {
         };
         assert_eq!(call(memory.fixed_base()), 7);
         assert_eq!(call(nine), 9);
+        assert_eq!(memory.jump_target(CodePtr(jump.0 + 1)), CodePtr(jump.0 + 5));
         memory.patch_jump(CodePtr(jump.0 + 1), nine);
+        assert_eq!(memory.jump_target(CodePtr(jump.0 + 1)), nine);
         assert_eq!(call(jump), 9);
         let fixed = memory.fixed_base();
         memory.patch_jump(CodePtr(jump.0 + 1), fixed);
