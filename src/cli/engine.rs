@@ -27,17 +27,40 @@ impl Engine {
     }
 }
 
+/// How the translator works.
 #[derive(Args, Clone, Debug)]
-pub(super) struct EngineArgs {
-    /// What runs the guest's instructions; `mimic engines` tells more
-    #[arg(long, value_enum, default_value_t = DEFAULT)]
-    engine: Engine,
+pub(super) struct JitArgs {
     /// Switch parts of the translator off (-NAME) or on (NAME); `mimic engines` lists them
     #[arg(long, value_name = "LIST", value_parser = jit_list, allow_hyphen_values = true)]
     jit_opt: Vec<String>,
     /// Memory for translated code, of each hart: 512K to 1G [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = cache_size)]
     jit_cache: Option<usize>,
+}
+
+impl JitArgs {
+    /// The translator's options.
+    pub(super) fn options(&self) -> JitOptions {
+        let mut options = JitOptions::default();
+        for list in &self.jit_opt {
+            if let Err(error) = options.apply(list) {
+                unreachable!("checked when the command line was read: {error}");
+            }
+        }
+        if let Some(bytes) = self.jit_cache {
+            options.cache_bytes = bytes;
+        }
+        options
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct EngineArgs {
+    /// What runs the guest's instructions; `mimic engines` tells more
+    #[arg(long, value_enum, default_value_t = DEFAULT)]
+    engine: Engine,
+    #[command(flatten)]
+    jit: JitArgs,
     /// Change the engine after so many instructions of all harts, like insns=500M,jit, or again and again,
     /// like every=1M; may be given several times
     #[arg(long, value_name = "insns=N,ENGINE|every=N", value_parser = switch_at)]
@@ -62,15 +85,7 @@ impl EngineArgs {
 
     /// The specification of the harts' engines.
     pub(super) fn spec(&self) -> EngineSpec {
-        let mut jit = JitOptions { perf_map: self.perf_map, ..JitOptions::default() };
-        for list in &self.jit_opt {
-            if let Err(error) = jit.apply(list) {
-                unreachable!("checked when the command line was read: {error}");
-            }
-        }
-        if let Some(bytes) = self.jit_cache {
-            jit.cache_bytes = bytes;
-        }
+        let jit = JitOptions { perf_map: self.perf_map, ..self.jit.options() };
         EngineSpec { kind: self.engine.kind(), jit, switches: self.switch_at.clone() }
     }
 }
