@@ -139,34 +139,51 @@ fn report(path: &Path) -> serde_json::Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-#[test]
-fn debian_works_while_its_engine_changes() {
+/// Boots Debian with two harts and a disk, has it compute, sleep and use the disk, and returns its counters.
+fn debian_works(more: &[&str]) -> Option<serde_json::Value> {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("report.json");
-    let args = [
-        "--cpus",
-        "2",
-        "--switch-at",
-        "every=1M",
-        "--jit-cache",
-        "1M",
-        "--report",
-        path.to_str().unwrap(),
-    ];
-    let Some((child, mut console)) = start_debian(&args) else { return };
-    // seq 1 20000 | sha256sum, by coreutils on another machine.
-    let sum = "f6351f5ead9a700e34275480b3856ea738122a7c57bdeb744a631251c069587a";
+    let (disk, path) = (folder.path().join("disk.img"), folder.path().join("report.json"));
+    std::fs::File::create(&disk).unwrap().set_len(16 << 20).unwrap();
+    let (disk, path) = (disk.to_str().unwrap(), path.to_str().unwrap());
+    let args = [more, &["--cpus", "2", "--disk", disk, "--report", path]].concat();
+    let (child, mut console) = start_debian(&args)?;
     let sums = console.ask("for i in 1 2 3; do (seq 1 20000 | sha256sum) & done; wait");
-    assert_eq!(sums.matches(sum).count(), 3, "{sums}");
+    assert_eq!(sums.matches(SHA256_OF_20000_NUMBERS).count(), 3, "{sums}");
+    let sum = console.ask("awk 'BEGIN{for(i=1;i<=20000;i++)s+=1/i; printf \"%.15g\\n\", s}'");
+    assert!(sum.contains(HARMONIC_20000), "{sum}");
+    assert!(console.ask("sleep 0.3 && echo slept").contains("\nslept"));
+    console.ask("seq 1 50000 >/dev/vda; sync; echo 3 >/proc/sys/vm/drop_caches");
+    let sum = console.ask("head -c 288894 /dev/vda | sha256sum");
+    assert!(sum.contains(SHA256_OF_50000_NUMBERS), "{sum}");
     writeln!(console.stdin, "poweroff").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let report = report(&path);
-    let stats = &report["stats"];
-    println!("{stats}");
-    assert!(stats["engine_switches"].as_u64().unwrap() > 1000, "{stats}");
+    let stats = report(Path::new(path))["stats"].clone();
+    println!("{more:?}: {stats}");
+    Some(stats)
+}
+
+/// `seq 1 N | sha256sum`, by coreutils on another machine.
+const SHA256_OF_20000_NUMBERS: &str =
+    "f6351f5ead9a700e34275480b3856ea738122a7c57bdeb744a631251c069587a";
+const SHA256_OF_50000_NUMBERS: &str =
+    "44969d026ed4164dbe77d48d4d359e98ac4057008cafd61723be72bff83e5fd4";
+/// 1 + 1/2 + ... + 1/20000, by Python on another machine.
+const HARMONIC_20000: &str = "10.4807282172293";
+
+#[test]
+fn debian_works_with_changes_every_million_instructions_and_little_room() {
+    let more = ["--switch-at", "every=1M", "--jit-cache", "1M"];
+    let Some(stats) = debian_works(&more) else { return };
+    assert!(stats["engine_switches"].as_u64().unwrap() > 2_000, "{stats}");
     assert!(stats["jit"]["blocks"].as_u64().unwrap() > 10_000, "{stats}");
     assert!(stats["jit"]["segments_recycled"].as_u64().unwrap() > 0, "{stats}");
+}
+
+#[test]
+fn debian_survives_ten_thousand_changes() {
+    let Some(stats) = debian_works(&["--switch-at", "every=150k"]) else { return };
+    assert!(stats["engine_switches"].as_u64().unwrap() > 10_000, "{stats}");
 }
 
 #[test]
