@@ -6,9 +6,6 @@ use mimic_jit::options::{JitOptions, SWITCHES};
 use super::{Failure, print, values};
 use crate::machine::spec::{EngineKind, EngineSpec, SwitchAt};
 
-/// The engine that runs a guest unless told otherwise, everywhere.
-const DEFAULT: Engine = Engine::Interp;
-
 /// Engines, by their names on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Engine {
@@ -16,6 +13,21 @@ pub(super) enum Engine {
     Interp,
     /// The translator: guest code becomes host code
     Jit,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        match EngineKind::default() {
+            EngineKind::Interp => Engine::Interp,
+            EngineKind::Jit => Engine::Jit,
+        }
+    }
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind().name())
+    }
 }
 
 impl Engine {
@@ -57,7 +69,7 @@ impl JitArgs {
 #[derive(Args, Clone, Debug)]
 pub(super) struct EngineArgs {
     /// What runs the guest's instructions; `mimic engines` tells more
-    #[arg(long, value_enum, default_value_t = DEFAULT)]
+    #[arg(long, value_enum, default_value_t)]
     engine: Engine,
     #[command(flatten)]
     jit: JitArgs,
@@ -124,7 +136,7 @@ pub(super) fn execute() -> Result<u8, Failure> {
     let mut text = String::from("Engines (--engine NAME):");
     for engine in Engine::value_variants() {
         let kind = engine.kind();
-        let default = if *engine == DEFAULT { " (the default)" } else { "" };
+        let default = if kind == EngineKind::default() { " (the default)" } else { "" };
         text.push_str(&format!("\n  {:<12} {}{default}", kind.name(), kind.title()));
     }
     text.push_str("\nParts of the translator (--jit-opt -NAME,NAME,...; `-all` is all of them):");
