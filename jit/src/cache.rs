@@ -2,7 +2,8 @@
 //!
 //! Pages are numbered by whoever fetches; a number that passes to another page changes its version, and
 //! with it everything that is known here of the old page is forgotten. Links lead from a block to another one of
-//! the same page and mode only, so they die together.
+//! the same page and mode only, so nothing leads to the code of a page that is not found any more. When room is made,
+//! the oldest segment's blocks are forgotten one by one, and the links of others to them lead nowhere again.
 
 use std::io;
 
@@ -15,7 +16,7 @@ const SLOTS: usize = 2048;
 /// Modes that code of one page may be translated for.
 pub const MODES: usize = 2;
 
-/// Room that is made before a block is emitted.
+/// Most code of a block.
 pub const MAX_BLOCK_BYTES: usize = 48 << 10;
 
 /// Where a block begins: a page by its number and version, the mode it is translated for, and the offset.
@@ -49,6 +50,10 @@ struct Slot(u32);
 impl Slot {
     const CODE: u32 = 1 << 31;
     const NEVER: Slot = Slot(Slot::CODE - 1);
+
+    fn position(self) -> usize {
+        (self.0 & !Slot::CODE) as usize
+    }
 }
 
 #[derive(Debug, Default)]
@@ -73,13 +78,16 @@ struct Link {
     to: Place,
     /// The displacement of the jump.
     at: CodePtr,
+    /// Where the jump leads: the block, or before that the code which asks for it.
+    leads_to: CodePtr,
+    asks: CodePtr,
 }
 
 /// What else belongs to the code in a segment of code memory.
 #[derive(Debug)]
 struct Segment<P> {
-    /// Pages with blocks in it.
-    pages: Vec<(u32, u32)>,
+    /// The blocks in it.
+    blocks: Vec<Place>,
     links: Vec<Link>,
     /// What blocks hand to calls out of them.
     payloads: Vec<P>,
@@ -126,7 +134,7 @@ impl<P> CodeCache<P> {
             memory,
             pages: Vec::new(),
             segments: std::array::from_fn(|_| Segment {
-                pages: Vec::new(),
+                blocks: Vec::new(),
                 links: Vec::new(),
                 payloads: Vec::new(),
             }),
@@ -151,7 +159,7 @@ impl<P> CodeCache<P> {
         let base = self.memory.fixed_base().0;
         let slot = self.page(place.page, place.version).slot(place.mode, place.offset);
         if slot.0 & Slot::CODE != 0 {
-            return Known::Code(CodePtr(base + (slot.0 & !Slot::CODE) as usize));
+            return Known::Code(CodePtr(base + slot.position()));
         }
         if *slot == Slot::NEVER {
             return Known::Never;
@@ -184,18 +192,35 @@ impl<P> CodeCache<P> {
         *self.page(place.page, place.version).slot(place.mode, place.offset) = Slot::NEVER;
     }
 
-    /// Makes room for a block. Whether old code has been dropped for it: jump caches lead nowhere then.
-    pub fn make_room(&mut self) -> bool {
-        let Room::Recycled(recycled) = self.memory.reserve(MAX_BLOCK_BYTES) else { return false };
-        self.counters.recycled += 1;
+    /// Makes room for `bytes` of code, at most [`MAX_BLOCK_BYTES`]. Whether old code has been dropped for it: then
+    /// jump caches lead nowhere, and the next block lies elsewhere and has other names.
+    pub fn make_room(&mut self, bytes: usize) -> bool {
+        let Room::Recycled(recycled) = self.memory.reserve(bytes) else { return false };
         let segment = &mut self.segments[recycled];
         segment.links.clear();
         segment.payloads.clear();
-        let pages = std::mem::take(&mut segment.pages);
-        for (index, version) in pages {
-            let page = &mut self.pages[index as usize];
-            if page.version == version {
-                page.slots = Default::default();
+        let blocks = std::mem::take(&mut segment.blocks);
+        if blocks.is_empty() {
+            return true;
+        }
+        self.counters.recycled += 1;
+        let gone = self.memory.range(recycled);
+        let base = self.memory.fixed_base().0;
+        for block in blocks {
+            let page = &mut self.pages[block.page as usize];
+            if page.version != block.version {
+                continue;
+            }
+            let slot = page.slot(block.mode, block.offset);
+            // The place may have been translated once more since.
+            if slot.0 & Slot::CODE != 0 && gone.contains(&(base + slot.position())) {
+                *slot = Slot(0);
+            }
+        }
+        for link in self.segments.iter_mut().flat_map(|segment| &mut segment.links) {
+            if gone.contains(&link.leads_to.0) {
+                link.leads_to = link.asks;
+                self.memory.patch_jump(link.at, link.asks);
             }
         }
         true
@@ -233,12 +258,11 @@ impl<P> CodeCache<P> {
     ) -> CodePtr {
         let at = self.memory.push(code);
         let segment = &mut self.segments[self.memory.segment()];
-        if segment.pages.last() != Some(&(place.page, place.version)) {
-            segment.pages.push((place.page, place.version));
-        }
-        segment.links.extend(links.map(|(position, offset)| Link {
-            to: Place { offset, ..place },
-            at: CodePtr(at.0 + position),
+        segment.blocks.push(place);
+        segment.links.extend(links.map(|(position, offset)| {
+            let jump = CodePtr(at.0 + position);
+            let asks = self.memory.jump_target(jump);
+            Link { to: Place { offset, ..place }, at: jump, leads_to: asks, asks }
         }));
         segment.payloads.extend(payloads);
         let position = (at.0 - self.memory.fixed_base().0) as u32;
@@ -259,8 +283,9 @@ impl<P> CodeCache<P> {
     /// Lets link `name` lead to `code`, which must lie where it points.
     pub fn patch(&mut self, name: u32, code: CodePtr) {
         let (segment, index) = split(name);
-        let at = self.segments[segment].links[index].at;
-        self.memory.patch_jump(at, code);
+        let link = &mut self.segments[segment].links[index];
+        link.leads_to = code;
+        self.memory.patch_jump(link.at, code);
         self.counters.links += 1;
     }
 
@@ -305,7 +330,7 @@ mod tests {
         let mut cache = cache();
         assert_eq!(cache.find(place(3, 0, 4)), Known::Cold(1));
         assert_eq!(cache.find(place(3, 0, 4)), Known::Cold(2));
-        assert!(!cache.make_room());
+        assert!(!cache.make_room(64));
         let (link, payload) = (cache.next_link(), cache.next_payload());
         let code = insert(&mut cache, place(3, 0, 4), 64);
         assert_eq!(cache.find(place(3, 0, 4)), Known::Code(code));
@@ -322,13 +347,47 @@ mod tests {
         let mut cache = cache();
         let mut recycled = 0;
         for i in 0..200u32 {
-            recycled += u32::from(cache.make_room());
+            recycled += u32::from(cache.make_room(20_000));
             insert(&mut cache, place(i, 0, 0), 20_000);
         }
         assert!(recycled > 50);
         assert!(cache.bytes_used() <= crate::memory::MIN_BYTES);
         assert!(matches!(cache.find(place(199, 0, 0)), Known::Code(_)));
         assert_eq!(cache.find(place(0, 0, 0)), Known::Cold(1));
-        assert_eq!(u64::from(recycled), cache.counters().recycled);
+        // The first lap finds empty segments.
+        assert_eq!(u64::from(recycled) - 7, cache.counters().recycled);
+    }
+
+    #[test]
+    fn a_link_to_code_that_is_dropped_asks_again() {
+        let mut cache = cache();
+        let fill = |cache: &mut CodeCache<u32>, page: u32| {
+            let recycled = cache.make_room(20_000);
+            insert(cache, place(page, 0, 0), 20_000);
+            recycled
+        };
+        cache.make_room(64);
+        let target = insert(&mut cache, place(1, 0, 6), 64);
+        // Of the same page, but in the second segment.
+        while !fill(&mut cache, 2) {}
+        cache.make_room(64);
+        let link = cache.next_link();
+        insert(&mut cache, place(1, 0, 0), 64);
+        let (segment, index) = split(link);
+        let at = cache.segments[segment].links[index].at;
+        let asks = cache.memory.jump_target(at);
+        cache.patch(link, target);
+        assert_eq!(cache.memory.jump_target(at), target);
+        // Until the first segment's turn has come again, and no further.
+        while cache.counters().recycled == 0 {
+            assert_eq!(cache.memory.jump_target(at), target);
+            fill(&mut cache, 3);
+        }
+        assert_eq!(cache.memory.jump_target(at), asks);
+        assert_eq!(cache.find(place(1, 0, 6)), Known::Cold(1));
+        assert!(
+            matches!(cache.find(place(1, 0, 0)), Known::Code(_)),
+            "its page's other code stays"
+        );
     }
 }

@@ -1,23 +1,58 @@
-//! Code memory: one memfd seen twice, executable and writable, so that no protection is ever changed.
+//! Code memory: the same pages seen twice, executable and writable, so that no protection is changed while code runs.
+//!
+//! They are shared anonymous memory and not a memfd, whose name would keep `perf` from looking for names of the code.
 //!
 //! It is filled segment by segment, in a ring: when all are full, the oldest is emptied for new code.
 #![allow(unsafe_code)] // Host code is mapped, written and patched here.
 
-use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use memmap2::{Mmap, MmapMut, MmapOptions};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::mm::{
+    MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap_anonymous, mprotect, mremap, munmap,
+};
 
 /// Address of a piece of code in the executable view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodePtr(pub usize);
 
+/// A mapping of memory that is shared with another one.
+struct View {
+    at: *mut u8,
+    len: usize,
+}
+
+// SAFETY: it owns its mapping; whoever may use it may do so on any thread.
+unsafe impl Send for View {}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: made by `views`, and nothing refers to it any more. A refusal leaves it mapped.
+        let _ = unsafe { munmap(self.at.cast(), self.len) };
+    }
+}
+
+/// Maps `len` bytes twice: to be written, and to be executed.
+fn views(len: usize) -> io::Result<(View, View)> {
+    let (access, flags) =
+        (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
+    // SAFETY: a new mapping, at an address that the host chooses.
+    let at = unsafe { mmap_anonymous(ptr::null_mut(), len, access, flags)? };
+    let writable = View { at: at.cast(), len };
+    // SAFETY: an old size of zero makes another mapping of the same shared pages, at an address that the host chooses.
+    let at = unsafe { mremap(at, 0, len, MremapFlags::MAYMOVE)? };
+    let executable = View { at: at.cast(), len };
+    // SAFETY: nobody uses the second mapping yet.
+    unsafe { mprotect(at, len, MprotectFlags::READ | MprotectFlags::EXEC)? };
+    Ok((writable, executable))
+}
+
 /// The memory, and what is free of it.
 pub struct CodeMemory {
-    writable: MmapMut,
-    executable: Mmap,
+    writable: View,
+    executable: View,
     /// Bytes at the beginning that belong to no segment.
     fixed: usize,
     segment_bytes: usize,
@@ -51,16 +86,7 @@ impl CodeMemory {
     /// The host's, if it refuses executable memory or has none.
     pub fn new(bytes: usize) -> io::Result<Self> {
         let bytes = bytes.max(MIN_BYTES) & !4095;
-        let file = File::from(memfd_create("mimic-code", MemfdFlags::CLOEXEC)?);
-        file.set_len(bytes as u64)?;
-        // SAFETY: the file is anonymous and stays private to this type; the executable view is only read by the
-        // CPU as code.
-        let (writable, executable) = unsafe {
-            (
-                MmapOptions::new().len(bytes).map_mut(&file)?,
-                MmapOptions::new().len(bytes).map_exec(&file)?,
-            )
-        };
+        let (writable, executable) = views(bytes)?;
         Ok(CodeMemory {
             writable,
             executable,
@@ -73,7 +99,19 @@ impl CodeMemory {
     }
 
     fn base(&self) -> usize {
-        self.executable.as_ptr().expose_provenance()
+        self.executable.at.expose_provenance()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped readable as long as `self` lives. Pages are changed by `bytes_mut` alone: code does not write
+        // to itself.
+        unsafe { std::slice::from_raw_parts(self.writable.at, self.writable.len) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: mapped writable as long as `self` lives, and borrowed with it. The other view is read by the CPU as
+        // code, and only while nobody holds this.
+        unsafe { std::slice::from_raw_parts_mut(self.writable.at, self.writable.len) }
     }
 
     /// Where code of the beginning that belongs to no segment will lie.
@@ -84,9 +122,9 @@ impl CodeMemory {
 
     /// Puts code at the beginning, for good. Once, before any [`reserve`](Self::reserve).
     pub fn set_fixed(&mut self, code: &[u8]) {
-        self.writable[..code.len()].copy_from_slice(code);
+        self.bytes_mut()[..code.len()].copy_from_slice(code);
         self.fixed = code.len().next_multiple_of(4096);
-        self.segment_bytes = (self.writable.len() - self.fixed) / SEGMENTS & !(ALIGN - 1);
+        self.segment_bytes = (self.writable.len - self.fixed) / SEGMENTS & !(ALIGN - 1);
     }
 
     /// Makes room for `bytes` of code, in the current segment or the next one.
@@ -117,7 +155,7 @@ impl CodeMemory {
     pub fn push(&mut self, code: &[u8]) -> CodePtr {
         let at = self.next();
         let offset = at.0 - self.base();
-        self.writable[offset..offset + code.len()].copy_from_slice(code);
+        self.bytes_mut()[offset..offset + code.len()].copy_from_slice(code);
         self.used += code.len().next_multiple_of(ALIGN);
         self.filled[self.segment] = self.used;
         at
@@ -129,11 +167,27 @@ impl CodeMemory {
         self.filled.iter().sum()
     }
 
+    /// Where the code of a segment lies.
+    #[must_use]
+    pub fn range(&self, segment: usize) -> Range<usize> {
+        let start = self.base() + self.fixed + segment * self.segment_bytes;
+        start..start + self.segment_bytes
+    }
+
+    /// Where the `jmp rel32` whose displacement lies at `at` leads.
+    #[must_use]
+    pub fn jump_target(&self, at: CodePtr) -> CodePtr {
+        let offset = at.0 - self.base();
+        let bytes = &self.bytes()[offset..offset + 4];
+        let displacement = bytes.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        CodePtr((at.0 + 4).wrapping_add_signed(displacement as i32 as isize))
+    }
+
     /// Makes the `jmp rel32` whose displacement lies at `at` lead to `target`.
     pub fn patch_jump(&mut self, at: CodePtr, target: CodePtr) {
         let displacement = target.0.wrapping_sub(at.0 + 4) as u32;
         let offset = at.0 - self.base();
-        let place = &mut self.writable[offset..offset + 4];
+        let place = &mut self.bytes_mut()[offset..offset + 4];
         if *place == displacement.to_le_bytes() {
             // A write would disturb the CPU that executes it.
             return;
@@ -171,7 +225,9 @@ mod tests {
         };
         assert_eq!(call(memory.fixed_base()), 7);
         assert_eq!(call(nine), 9);
+        assert_eq!(memory.jump_target(CodePtr(jump.0 + 1)), CodePtr(jump.0 + 5));
         memory.patch_jump(CodePtr(jump.0 + 1), nine);
+        assert_eq!(memory.jump_target(CodePtr(jump.0 + 1)), nine);
         assert_eq!(call(jump), 9);
         let fixed = memory.fixed_base();
         memory.patch_jump(CodePtr(jump.0 + 1), fixed);

@@ -2,6 +2,9 @@
 
 use std::io::IsTerminal;
 
+use mimic_jit::memory::{CodeMemory, MIN_BYTES};
+use mimic_jit::x64::HostFeatures;
+
 use super::{Failure, print};
 use crate::boot::{Cache, apt};
 
@@ -10,7 +13,8 @@ pub(super) fn execute() -> Result<u8, Failure> {
         ("host", host()),
         ("cores", cores()),
         ("memory", memory()),
-        ("CPU features", cpu_features()),
+        ("CPU features", translator()),
+        ("code memory", executable_memory()),
         ("/dev/kvm", kvm()),
         ("fetching guests", fetching()),
         ("cache", cache()),
@@ -52,31 +56,25 @@ fn memory() -> String {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn cpu_features() -> String {
-    let features = [
-        ("bmi2", std::arch::is_x86_feature_detected!("bmi2")),
-        ("fma", std::arch::is_x86_feature_detected!("fma")),
-        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-        ("f16c", std::arch::is_x86_feature_detected!("f16c")),
-        ("pclmulqdq", std::arch::is_x86_feature_detected!("pclmulqdq")),
-        ("cmpxchg16b", std::arch::is_x86_feature_detected!("cmpxchg16b")),
-    ];
+/// What the translator makes use of.
+fn translator() -> String {
+    let features = HostFeatures::detect().by_name();
     let names = |there: bool| -> Vec<&str> {
         features.iter().filter(|(_, found)| *found == there).map(|(name, _)| *name).collect()
     };
-    let missing = names(false);
-    let missing = if missing.is_empty() {
-        String::new()
-    } else {
-        format!(" (missing: {})", missing.join(" "))
+    let missing = match names(false) {
+        missing if missing.is_empty() => String::new(),
+        missing => format!(" (missing, which costs speed: {})", missing.join(" ")),
     };
     format!("{}{missing}", names(true).join(" "))
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_features() -> String {
-    "none of use: only the interpreter runs on this host".into()
+/// Whether the host lets the translator write code.
+fn executable_memory() -> String {
+    match CodeMemory::new(MIN_BYTES) {
+        Ok(_) => "granted, so --engine jit runs".into(),
+        Err(error) => format!("refused ({error}): only --engine interp runs"),
+    }
 }
 
 fn kvm() -> String {

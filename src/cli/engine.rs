@@ -6,9 +6,6 @@ use mimic_jit::options::{JitOptions, SWITCHES};
 use super::{Failure, print, values};
 use crate::machine::spec::{EngineKind, EngineSpec, SwitchAt};
 
-/// The engine that runs a guest unless told otherwise, everywhere.
-const DEFAULT: Engine = Engine::Interp;
-
 /// Engines, by their names on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Engine {
@@ -16,6 +13,21 @@ pub(super) enum Engine {
     Interp,
     /// The translator: guest code becomes host code
     Jit,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        match EngineKind::default() {
+            EngineKind::Interp => Engine::Interp,
+            EngineKind::Jit => Engine::Jit,
+        }
+    }
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind().name())
+    }
 }
 
 impl Engine {
@@ -27,17 +39,40 @@ impl Engine {
     }
 }
 
+/// How the translator works.
 #[derive(Args, Clone, Debug)]
-pub(super) struct EngineArgs {
-    /// What runs the guest's instructions; `mimic engines` tells more
-    #[arg(long, value_enum, default_value_t = DEFAULT)]
-    engine: Engine,
+pub(super) struct JitArgs {
     /// Switch parts of the translator off (-NAME) or on (NAME); `mimic engines` lists them
     #[arg(long, value_name = "LIST", value_parser = jit_list, allow_hyphen_values = true)]
     jit_opt: Vec<String>,
     /// Memory for translated code, of each hart: 512K to 1G [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = cache_size)]
     jit_cache: Option<usize>,
+}
+
+impl JitArgs {
+    /// The translator's options.
+    pub(super) fn options(&self) -> JitOptions {
+        let mut options = JitOptions::default();
+        for list in &self.jit_opt {
+            if let Err(error) = options.apply(list) {
+                unreachable!("checked when the command line was read: {error}");
+            }
+        }
+        if let Some(bytes) = self.jit_cache {
+            options.cache_bytes = bytes;
+        }
+        options
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct EngineArgs {
+    /// What runs the guest's instructions; `mimic engines` tells more
+    #[arg(long, value_enum, default_value_t)]
+    engine: Engine,
+    #[command(flatten)]
+    jit: JitArgs,
     /// Change the engine after so many instructions of all harts, like insns=500M,jit, or again and again,
     /// like every=1M; may be given several times
     #[arg(long, value_name = "insns=N,ENGINE|every=N", value_parser = switch_at)]
@@ -62,15 +97,7 @@ impl EngineArgs {
 
     /// The specification of the harts' engines.
     pub(super) fn spec(&self) -> EngineSpec {
-        let mut jit = JitOptions { perf_map: self.perf_map, ..JitOptions::default() };
-        for list in &self.jit_opt {
-            if let Err(error) = jit.apply(list) {
-                unreachable!("checked when the command line was read: {error}");
-            }
-        }
-        if let Some(bytes) = self.jit_cache {
-            jit.cache_bytes = bytes;
-        }
+        let jit = JitOptions { perf_map: self.perf_map, ..self.jit.options() };
         EngineSpec { kind: self.engine.kind(), jit, switches: self.switch_at.clone() }
     }
 }
@@ -109,7 +136,7 @@ pub(super) fn execute() -> Result<u8, Failure> {
     let mut text = String::from("Engines (--engine NAME):");
     for engine in Engine::value_variants() {
         let kind = engine.kind();
-        let default = if *engine == DEFAULT { " (the default)" } else { "" };
+        let default = if kind == EngineKind::default() { " (the default)" } else { "" };
         text.push_str(&format!("\n  {:<12} {}{default}", kind.name(), kind.title()));
     }
     text.push_str("\nParts of the translator (--jit-opt -NAME,NAME,...; `-all` is all of them):");

@@ -19,7 +19,7 @@ pub enum BoardKind {
     Virt,
 }
 
-/// The engines that can run a machine's harts.
+/// The engines that can run a machine's harts. The default runs a guest unless told otherwise, everywhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// The interpreter.

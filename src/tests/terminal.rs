@@ -153,6 +153,31 @@ fn keys_reach_the_guest_and_the_escape_key_quits() {
 }
 
 #[test]
+fn the_engine_is_changed_by_a_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut terminal, mut child) = session(&folder, &["--cpus", "2", "--stats"]);
+    terminal.type_keys(b"\x01h");
+    terminal.wait_for("change the engine");
+    terminal.type_keys(b"\x01e");
+    terminal.wait_for("the translator (jit) runs now");
+    terminal.type_keys(b"<translated>");
+    terminal.wait_for("<translated>");
+    terminal.type_keys(b"\x01p");
+    terminal.wait_for("paused");
+    terminal.type_keys(b"\x01e");
+    terminal.wait_for("the interpreter (interp) runs now");
+    terminal.type_keys(b"\x01p<interpreted>");
+    terminal.wait_for("<interpreted>");
+    terminal.type_keys(b"\x01x");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // Two changes of two harts.
+    let screen = terminal.screen();
+    let line = screen.lines().find(|line| line.contains("engine switches")).unwrap();
+    assert!(line.trim_end().ends_with(" 4"), "{line}");
+    terminal.wait_for_raw(false);
+}
+
+#[test]
 fn another_escape_key_can_be_chosen() {
     let folder = tempfile::tempdir().unwrap();
     let (mut terminal, mut child) = session(&folder, &["--escape", "^]"]);

@@ -34,6 +34,10 @@ pub use crate::options::JitOptions;
 /// Instructions after which translated code looks whether somebody calls for attention.
 const SLICE: u64 = 16_384;
 
+/// Longer than any block takes to translate: what a clock shows beyond was spent by others, while the host had
+/// taken the core away.
+const LONGEST: Duration = Duration::from_micros(250);
+
 /// Why there is no translator.
 #[derive(Debug, thiserror::Error)]
 pub enum JitError {
@@ -363,23 +367,21 @@ impl Jit {
     #[cold]
     fn translate(&mut self, page: CodePage, place: Place, mode: ModeKey) -> Option<CodePtr> {
         let started = Instant::now();
-        if self.cache.make_room() {
-            self.pending = None;
-            self.jumps.drop_all();
-        }
         self.interp.watch_code();
-        let room = x64::Place {
-            at: self.cache.next().0,
-            first_link: self.cache.next_link(),
-            first_perform: self.cache.next_payload(),
-        };
         let tools = (&mut self.lifter, &mut self.emitter, &self.thunks);
-        let emitted = lower(tools, page, place.offset, mode, room, self.options.tamper)
+        let room_now = room(&self.cache);
+        let emitted = lower(tools, page, place.offset, mode, room_now, self.options.tamper)
             .filter(|(_, emitted)| emitted.code.len() <= MAX_BLOCK_BYTES);
-        let Some((block, emitted)) = emitted else {
+        let Some((block, mut emitted)) = emitted else {
             self.cache.give_up(place);
             return None;
         };
+        if self.cache.make_room(emitted.code.len()) {
+            self.pending = None;
+            self.jumps.drop_all();
+            // Once more, for its new place.
+            emitted = self.emitter.emit(&block, room(&self.cache), &self.thunks).ok()?;
+        }
         let links =
             emitted.links.iter().map(|link| (link.rel32_offset as usize, link.target as u16));
         let interp = &self.interp;
@@ -394,7 +396,7 @@ impl Jit {
             perf.add(code, emitted.code.len(), &name);
         }
         self.counters.insns += block.insns.len() as u64;
-        self.counters.time += started.elapsed();
+        self.counters.time += started.elapsed().min(LONGEST);
         Some(code)
     }
 
@@ -476,14 +478,14 @@ impl Jit {
 }
 
 /// Makes host code of the block at `offset` of `page`.
-fn lower<'a>(
-    (lifter, emitter, thunks): (&'a mut Lifter, &'a mut Emitter, &Thunks),
+fn lower<'l, 'e>(
+    (lifter, emitter, thunks): (&'l mut Lifter, &'e mut Emitter, &Thunks),
     page: CodePage,
     offset: u16,
     mode: ModeKey,
     room: x64::Place,
     tamper: Option<Tamper>,
-) -> Option<(Cow<'a, Block>, Emitted<'a>)> {
+) -> Option<(Cow<'l, Block>, Emitted<'e>)> {
     let fetch = |at: u64| page.host.load(at, Width::Half) as u16;
     let mut block = Cow::Borrowed(lifter.lift_block(fetch, u64::from(offset), mode)?);
     if let Some(Tamper(tamper)) = tamper {
@@ -491,6 +493,15 @@ fn lower<'a>(
     }
     let emitted = emitter.emit(&block, room, thunks).ok()?;
     Some((block, emitted))
+}
+
+/// Where the next block's code will lie, unless room must be made for it.
+fn room(cache: &CodeCache<Op>) -> x64::Place {
+    x64::Place {
+        at: cache.next().0,
+        first_link: cache.next_link(),
+        first_perform: cache.next_payload(),
+    }
 }
 
 fn mode_key(interp: &Interp, options: &JitOptions) -> ModeKey {

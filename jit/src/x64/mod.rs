@@ -82,6 +82,23 @@ impl HostFeatures {
         }
     }
 
+    /// By name, and whether they are there. Nothing is demanded: without one, other instructions do its work, or the
+    /// interpreter does.
+    #[must_use]
+    pub fn by_name(self) -> [(&'static str, bool); 8] {
+        let HostFeatures { bmi1, bmi2, lzcnt, popcnt, pclmulqdq, sse41, avx, fma } = self;
+        [
+            ("bmi1", bmi1),
+            ("bmi2", bmi2),
+            ("lzcnt", lzcnt),
+            ("popcnt", popcnt),
+            ("pclmulqdq", pclmulqdq),
+            ("sse4.1", sse41),
+            ("avx", avx),
+            ("fma", fma),
+        ]
+    }
+
     fn supports(self, op: &Op) -> bool {
         match op {
             Op::Bin(op, ..) => match op {
