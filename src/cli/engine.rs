@@ -86,10 +86,10 @@ impl EngineArgs {
     /// The arguments about the translator, as they were given.
     pub(super) fn translator_words(&self) -> String {
         let mut words = String::new();
-        for list in &self.jit_opt {
+        for list in &self.jit.jit_opt {
             words.push_str(&format!(" --jit-opt={list}"));
         }
-        if let Some(bytes) = self.jit_cache {
+        if let Some(bytes) = self.jit.jit_cache {
             words.push_str(&format!(" --jit-cache {bytes}"));
         }
         words
