@@ -24,12 +24,6 @@ impl Default for Engine {
     }
 }
 
-impl std::fmt::Display for Engine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.kind().name())
-    }
-}
-
 impl Engine {
     pub(super) fn kind(self) -> EngineKind {
         match self {
@@ -39,40 +33,17 @@ impl Engine {
     }
 }
 
-/// How the translator works.
 #[derive(Args, Clone, Debug)]
-pub(super) struct JitArgs {
+pub(super) struct EngineArgs {
+    /// What runs the guest's instructions; `mimic engines` tells more
+    #[arg(long, value_enum, default_value_t)]
+    engine: Engine,
     /// Switch parts of the translator off (-NAME) or on (NAME); `mimic engines` lists them
     #[arg(long, value_name = "LIST", value_parser = jit_list, allow_hyphen_values = true)]
     jit_opt: Vec<String>,
     /// Memory for translated code, of each hart: 512K to 1G [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = cache_size)]
     jit_cache: Option<usize>,
-}
-
-impl JitArgs {
-    /// The translator's options.
-    pub(super) fn options(&self) -> JitOptions {
-        let mut options = JitOptions::default();
-        for list in &self.jit_opt {
-            if let Err(error) = options.apply(list) {
-                unreachable!("checked when the command line was read: {error}");
-            }
-        }
-        if let Some(bytes) = self.jit_cache {
-            options.cache_bytes = bytes;
-        }
-        options
-    }
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct EngineArgs {
-    /// What runs the guest's instructions; `mimic engines` tells more
-    #[arg(long, value_enum, default_value_t)]
-    engine: Engine,
-    #[command(flatten)]
-    jit: JitArgs,
     /// Change the engine after so many instructions of all harts, like insns=500M,jit, or again and again,
     /// like every=1M; may be given several times
     #[arg(long, value_name = "insns=N,ENGINE|every=N", value_parser = switch_at)]
@@ -86,10 +57,10 @@ impl EngineArgs {
     /// The arguments about the translator, as they were given.
     pub(super) fn translator_words(&self) -> String {
         let mut words = String::new();
-        for list in &self.jit.jit_opt {
+        for list in &self.jit_opt {
             words.push_str(&format!(" --jit-opt={list}"));
         }
-        if let Some(bytes) = self.jit.jit_cache {
+        if let Some(bytes) = self.jit_cache {
             words.push_str(&format!(" --jit-cache {bytes}"));
         }
         words
@@ -97,7 +68,15 @@ impl EngineArgs {
 
     /// The specification of the harts' engines.
     pub(super) fn spec(&self) -> EngineSpec {
-        let jit = JitOptions { perf_map: self.perf_map, ..self.jit.options() };
+        let mut jit = JitOptions { perf_map: self.perf_map, ..JitOptions::default() };
+        for list in &self.jit_opt {
+            if let Err(error) = jit.apply(list) {
+                unreachable!("checked when the command line was read: {error}");
+            }
+        }
+        if let Some(bytes) = self.jit_cache {
+            jit.cache_bytes = bytes;
+        }
         EngineSpec { kind: self.engine.kind(), jit, switches: self.switch_at.clone() }
     }
 }
