@@ -370,7 +370,7 @@ impl Jit {
         self.interp.watch_code();
         let tools = (&mut self.lifter, &mut self.emitter, &self.thunks);
         let room_now = room(&self.cache);
-        let emitted = lower(tools, page, place.offset, mode, room_now, self.options.tamper)
+        let emitted = lower(tools, &self.interp, place.offset, mode, room_now, self.options.tamper)
             .filter(|(_, emitted)| emitted.code.len() <= MAX_BLOCK_BYTES);
         let Some((block, mut emitted)) = emitted else {
             self.cache.give_up(place);
@@ -404,6 +404,7 @@ impl Jit {
     pub fn translation(&mut self) -> Option<Translation> {
         let offset = (self.interp.frame().next_pc & PAGE_MASK) as u16;
         let page = self.interp.code_page()?;
+        self.interp.watch_code();
         let at = self.cache.next().0;
         let room = x64::Place {
             at,
@@ -412,7 +413,7 @@ impl Jit {
         };
         let mode = self.mode_key();
         let tools = (&mut self.lifter, &mut self.emitter, &self.thunks);
-        let (block, emitted) = lower(tools, page, offset, mode, room, self.options.tamper)?;
+        let (block, emitted) = lower(tools, &self.interp, offset, mode, room, self.options.tamper)?;
         Some(Translation {
             page: page.gpa,
             offset: offset.into(),
@@ -477,16 +478,16 @@ impl Jit {
     }
 }
 
-/// Makes host code of the block at `offset` of `page`.
+/// Makes host code of the block at `offset` of the page that `interp` watches.
 fn lower<'l, 'e>(
     (lifter, emitter, thunks): (&'l mut Lifter, &'e mut Emitter, &Thunks),
-    page: CodePage,
+    interp: &Interp,
     offset: u16,
     mode: ModeKey,
     room: x64::Place,
     tamper: Option<Tamper>,
 ) -> Option<(Cow<'l, Block>, Emitted<'e>)> {
-    let fetch = |at: u64| page.host.load(at, Width::Half) as u16;
+    let fetch = |at: u64| interp.code_half(at);
     let mut block = Cow::Borrowed(lifter.lift_block(fetch, u64::from(offset), mode)?);
     if let Some(Tamper(tamper)) = tamper {
         tamper(block.to_mut());
