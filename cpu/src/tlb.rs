@@ -48,6 +48,12 @@ const EMPTY: Entry = Entry { read: NO_TAG, write: NO_TAG, addend: 0, gpa: 0 };
 pub const TLB_SHIFT: u32 = PAGE_SIZE.trailing_zeros() - size_of::<Entry>().trailing_zeros();
 
 impl Entry {
+    fn protect(&mut self, gpa: u64) {
+        if self.gpa == gpa {
+            self.write = NO_TAG;
+        }
+    }
+
     /// The host page and guest physical page of the entry, one of whose tags is `tag`.
     fn place(&self, tag: u64) -> (HostPage, u64) {
         let host = std::ptr::with_exposed_provenance_mut(self.addend.wrapping_add(tag as usize));
@@ -190,13 +196,42 @@ pub struct Tlb {
     current: Table,
     others: Vec<Table>,
     clock: u64,
+    /// Pages that were write-protected, by a hash of their address: when they are again, and code pages that are
+    /// written to are again and again, there is no need to look through every table.
+    guards: Box<[Guard; GUARDS]>,
+}
+
+const GUARDS: usize = 64;
+
+/// What has become of a guest physical page since its write entries were dropped.
+#[derive(Clone, Copy, Debug)]
+struct Guard {
+    gpa: u64,
+    writers: Writers,
+}
+
+/// Write entries for a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writers {
+    None,
+    /// In this table, for this virtual page.
+    One(TableKey, u64),
+    Many,
+}
+
+impl Guard {
+    fn index(gpa: u64) -> usize {
+        (gpa / PAGE_SIZE) as usize % GUARDS
+    }
 }
 
 impl Tlb {
     /// Makes an empty TLB whose current table is `key`'s.
     #[must_use]
     pub fn new(key: TableKey) -> Self {
-        Tlb { current: Table::new(key), others: Vec::new(), clock: 0 }
+        let no_page = Guard { gpa: NO_TAG, writers: Writers::Many };
+        let guards = Box::new([no_page; GUARDS]);
+        Tlb { current: Table::new(key), others: Vec::new(), clock: 0, guards }
     }
 
     /// Makes `key`'s table current.
@@ -287,6 +322,15 @@ impl Tlb {
             gpa: fill.gpa & !PAGE_MASK,
         };
         table.set(page, entry);
+        let guard = &mut self.guards[Guard::index(entry.gpa)];
+        if fill.write && guard.gpa == entry.gpa {
+            let writer = Writers::One(table.key, page);
+            guard.writers = match guard.writers {
+                Writers::None => writer,
+                same if same == writer => writer,
+                _ => Writers::Many,
+            };
+        }
     }
 
     /// Address of the current table's first entry, and the mask for [`TLB_SHIFT`]. Good until the TLB is
@@ -319,9 +363,20 @@ impl Tlb {
     /// Drops the right to write the guest physical page at `gpa`, in every table.
     pub fn write_protect(&mut self, gpa: u64) {
         let gpa = gpa & !PAGE_MASK;
-        for table in self.tables().filter(|table| !table.filled.is_empty()) {
-            for entry in table.entries.iter_mut().filter(|entry| entry.gpa == gpa) {
-                entry.write = NO_TAG;
+        let fresh = Guard { gpa, writers: Writers::None };
+        let guard = std::mem::replace(&mut self.guards[Guard::index(gpa)], fresh);
+        match guard.writers {
+            Writers::None if guard.gpa == gpa => {}
+            Writers::One(key, va) if guard.gpa == gpa => {
+                for table in self.tables().filter(|table| table.key == key) {
+                    let index = table.index(va);
+                    table.entries[index].protect(gpa);
+                }
+            }
+            _ => {
+                for table in self.tables().filter(|table| !table.filled.is_empty()) {
+                    table.entries.iter_mut().for_each(|entry| entry.protect(gpa));
+                }
             }
         }
     }
@@ -430,5 +485,23 @@ mod tests {
         tlb.select(key(0, 0));
         assert!(!tlb.store(0x5000, 1u8));
         assert_eq!(tlb.load::<u8>(0x5000), Some(7), "reads stay");
+        // Again, with entries made since then: none, one, the same in another table, and two.
+        tlb.write_protect(0x8000_0000);
+        for entries in
+            [&[(0, 0x5000)][..], &[(1, 0x5000)], &[(0, 0x5000), (0, 0x9000)], &[(1, 0x7000)]]
+        {
+            for &(space, va) in entries {
+                tlb.select(key(space, 0));
+                tlb.fill(fill(va, host, true, 4096));
+                assert!(tlb.store(va, 1u8));
+            }
+            tlb.select(key(2, 0));
+            tlb.write_protect(0x8000_0000);
+            for &(space, va) in entries {
+                tlb.select(key(space, 0));
+                assert!(!tlb.store(va, 1u8), "{space} {va:#x}");
+                assert_eq!(tlb.load::<u8>(va), Some(1));
+            }
+        }
     }
 }

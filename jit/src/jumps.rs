@@ -37,7 +37,7 @@ struct Cache<K> {
     filled: Vec<u16>,
     /// Pages that may have entries; and one bit for each hash of one, which tells most others apart at once.
     pages: HashSet<u64>,
-    page_bits: [u64; PAGE_WORDS],
+    page_bits: Box<[u64; PAGE_WORDS]>,
     /// What [`JumpCaches::epoch`] was when the cache was last emptied.
     epoch: u64,
     last_use: u64,
@@ -59,7 +59,7 @@ impl<K> Cache<K> {
             entries: vec![EMPTY; ENTRIES].into_boxed_slice(),
             filled: Vec::with_capacity(MAX_FILLED),
             pages: HashSet::new(),
-            page_bits: [0; PAGE_WORDS],
+            page_bits: Box::new([0; PAGE_WORDS]),
             epoch,
             last_use: 0,
         }
@@ -93,7 +93,7 @@ impl<K> Cache<K> {
         }
         self.filled.clear();
         self.pages.clear();
-        self.page_bits = [0; PAGE_WORDS];
+        self.page_bits.fill(0);
     }
 }
 

@@ -64,6 +64,7 @@ struct JsonOutcome<'a> {
     elapsed_seconds: f64,
     instructions: u64,
     mips: f64,
+    nanoseconds_each: Option<f64>,
     console: String,
 }
 
@@ -87,6 +88,7 @@ pub fn json(outcomes: &[Outcome], elapsed: Duration) -> serde_json::Result<Strin
             elapsed_seconds: outcome.elapsed.as_secs_f64(),
             instructions: outcome.stats.insns,
             mips: crate::report::mips(&outcome.stats),
+            nanoseconds_each: outcome.each(),
             console: String::from_utf8_lossy(&outcome.console).into_owned(),
         })
         .collect();

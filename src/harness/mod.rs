@@ -77,6 +77,8 @@ pub struct Outcome {
     pub failed_case: Option<String>,
     /// Counters.
     pub stats: Stats,
+    /// How often it did the operation that it measures, if it is such a ROM.
+    pub operations: Option<u64>,
     /// Time from reading the file to the end.
     pub elapsed: Duration,
     /// The last part of what it printed.
@@ -87,6 +89,12 @@ impl Outcome {
     /// It said that it passed, or powered off of its own will.
     pub fn passed(&self) -> bool {
         matches!(self.result, Ok(End::Pass | End::PowerOff))
+    }
+
+    /// CPU time of the harts for one operation, in nanoseconds, if it measures one.
+    pub fn each(&self) -> Option<f64> {
+        let seconds = self.stats.hart_time.as_secs_f64();
+        self.operations.filter(|_| self.passed()).map(|count| seconds * 1e9 / count as f64)
     }
 
     /// Why it did not pass, in a few words.
@@ -164,6 +172,10 @@ fn run_one(case: &Case, settings: &Settings) -> Outcome {
         result,
         failed_case,
         stats,
+        operations: match &case.source {
+            Source::File(_) => None,
+            Source::Rom(rom) => rom.operations,
+        },
         elapsed: start.elapsed(),
         console,
     }

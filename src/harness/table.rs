@@ -20,8 +20,10 @@ pub fn table(outcomes: &[Outcome]) -> String {
         "instructions",
         "MIPS",
         "time",
+        // Where an operation is done over and over: CPU time of one.
+        "each",
     ]);
-    for column in 3..6 {
+    for column in 3..7 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -38,6 +40,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
             report::grouped(outcome.stats.insns),
             format!("{:.1}", crate::report::mips(&outcome.stats)),
             format!("{:.2} s", outcome.elapsed.as_secs_f64()),
+            outcome.each().map_or(String::new(), |ns| format!("{ns:.1} ns")),
         ]);
     }
     let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();

@@ -8,6 +8,7 @@ fn outcome(name: &str, result: Result<End, String>) -> Outcome {
         result,
         failed_case: None,
         stats: Stats { insns: 12_345, ..Stats::default() },
+        operations: None,
         elapsed: Duration::from_millis(10),
         console: b"before\r\nlast words <&>\x1b[0m\n".to_vec(),
     }

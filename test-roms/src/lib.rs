@@ -80,6 +80,8 @@ pub struct Rom {
     pub harts: u32,
     /// How it ends on a correct machine.
     pub expected: Expected,
+    /// How often it does what it measures, if that is a single cost: what one takes is the time divided by this.
+    pub operations: Option<u64>,
     /// About how many instructions it retires.
     pub insns_estimate: u64,
     /// Simulators on which it passed as it stands.

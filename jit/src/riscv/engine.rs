@@ -16,7 +16,7 @@ use mimic_cpu::riscv::decode::MAX_BLOCK;
 use mimic_cpu::riscv::hart::{Hart, Mode};
 use mimic_cpu::riscv::insn::At;
 use mimic_cpu::riscv::interp::Interp;
-use mimic_cpu::riscv::interp::host::{CodePage, Dropped, FetchContext, Leave, Op, Site};
+use mimic_cpu::riscv::interp::host::{CodePage, Dropped, Leave, Op, Site};
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 
@@ -113,32 +113,40 @@ pub enum ExitCause {
     Slice = 3,
 }
 
-/// What decides where the jump caches lead.
+/// What decides where the jump caches lead, in two words: it is made and compared at every trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Context {
-    /// Stands for every address space with the same kind of page tables, as far as they agree: only global
-    /// mappings lead anywhere here.
-    global: bool,
-    fetch: FetchContext,
-    mode: ModeKey,
+    /// `satp`, or 0 in M-mode, of which only the kind of page tables counts with [`Context::GLOBAL`].
+    space: u64,
+    /// Privilege, [`ModeKey`] and [`Context::GLOBAL`].
+    key: u64,
 }
 
 impl Context {
+    /// Stands for every address space with the same kind of page tables, as far as they agree: only global
+    /// mappings lead anywhere here.
+    const GLOBAL: u64 = 1 << 16;
+
     /// The context of the next fetch. Kernels have the same code in every address space, so S-mode has one
     /// context for all of them, unless it was found to execute `private` code.
     #[inline]
     fn of(interp: &Interp, mode: ModeKey, private: bool) -> Self {
-        let mut fetch = interp.fetch_context();
-        let global = fetch.mode == Mode::S && !private;
-        if global {
-            fetch.space &= SATP_MODE;
+        let fetch = interp.fetch_context();
+        let key = fetch.mode as u64 | u64::from(mode.fp) << 8;
+        if fetch.mode == Mode::S && !private {
+            Context { space: fetch.space & SATP_MODE, key: key | Context::GLOBAL }
+        } else {
+            Context { space: fetch.space, key }
         }
-        Context { global, fetch, mode }
+    }
+
+    fn is_global(self) -> bool {
+        self.key & Context::GLOBAL != 0
     }
 
     /// Whether a fence for this ASID, or for all, is about it.
-    fn is_of(&self, asid: Option<u16>) -> bool {
-        asid.is_none_or(|asid| !self.global && (self.fetch.space >> 44) as u16 == asid)
+    fn is_of(self, asid: Option<u16>) -> bool {
+        asid.is_none_or(|asid| !self.is_global() && (self.space >> 44) as u16 == asid)
     }
 }
 
@@ -313,7 +321,7 @@ impl Jit {
                 };
                 // Nothing is global where addresses are not translated, and everything is.
                 let context = self.context();
-                if context.global && !page.global && context.fetch.space != 0 {
+                if context.is_global() && !page.global && context.space != 0 {
                     self.private = true;
                     self.jumps.select(self.context());
                 }
@@ -370,7 +378,7 @@ impl Jit {
         self.interp.watch_code();
         let tools = (&mut self.lifter, &mut self.emitter, &self.thunks);
         let room_now = room(&self.cache);
-        let emitted = lower(tools, page, place.offset, mode, room_now, self.options.tamper)
+        let emitted = lower(tools, &self.interp, place.offset, mode, room_now, self.options.tamper)
             .filter(|(_, emitted)| emitted.code.len() <= MAX_BLOCK_BYTES);
         let Some((block, mut emitted)) = emitted else {
             self.cache.give_up(place);
@@ -404,6 +412,7 @@ impl Jit {
     pub fn translation(&mut self) -> Option<Translation> {
         let offset = (self.interp.frame().next_pc & PAGE_MASK) as u16;
         let page = self.interp.code_page()?;
+        self.interp.watch_code();
         let at = self.cache.next().0;
         let room = x64::Place {
             at,
@@ -412,7 +421,7 @@ impl Jit {
         };
         let mode = self.mode_key();
         let tools = (&mut self.lifter, &mut self.emitter, &self.thunks);
-        let (block, emitted) = lower(tools, page, offset, mode, room, self.options.tamper)?;
+        let (block, emitted) = lower(tools, &self.interp, offset, mode, room, self.options.tamper)?;
         Some(Translation {
             page: page.gpa,
             offset: offset.into(),
@@ -477,16 +486,16 @@ impl Jit {
     }
 }
 
-/// Makes host code of the block at `offset` of `page`.
+/// Makes host code of the block at `offset` of the page that `interp` watches.
 fn lower<'l, 'e>(
     (lifter, emitter, thunks): (&'l mut Lifter, &'e mut Emitter, &Thunks),
-    page: CodePage,
+    interp: &Interp,
     offset: u16,
     mode: ModeKey,
     room: x64::Place,
     tamper: Option<Tamper>,
 ) -> Option<(Cow<'l, Block>, Emitted<'e>)> {
-    let fetch = |at: u64| page.host.load(at, Width::Half) as u16;
+    let fetch = |at: u64| interp.code_half(at);
     let mut block = Cow::Borrowed(lifter.lift_block(fetch, u64::from(offset), mode)?);
     if let Some(Tamper(tamper)) = tamper {
         tamper(block.to_mut());

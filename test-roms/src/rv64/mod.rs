@@ -4,6 +4,7 @@ mod a;
 mod bench;
 mod c;
 mod cbo;
+mod costs;
 mod counters;
 mod float;
 mod fp;
@@ -37,7 +38,17 @@ const fn checks(
     define: fn(&mut Suite),
 ) -> Rom {
     let (kind, expected) = (Kind::Conformance, Expected::Pass);
-    Rom { name, title, kind, harts: 1, expected, insns_estimate, verified, define }
+    Rom {
+        name,
+        title,
+        kind,
+        harts: 1,
+        operations: None,
+        expected,
+        insns_estimate,
+        verified,
+        define,
+    }
 }
 
 /// A conformance ROM for several harts that lasts as long as it is told to.
@@ -60,7 +71,30 @@ const fn bench(
     define: fn(&mut Suite),
 ) -> Rom {
     let (kind, expected) = (Kind::Benchmark, Expected::Checksum(checksum));
-    Rom { name, title, kind, harts: 1, expected, insns_estimate, verified: BOTH, define }
+    Rom {
+        name,
+        title,
+        kind,
+        harts: 1,
+        operations: None,
+        expected,
+        insns_estimate,
+        verified: BOTH,
+        define,
+    }
+}
+
+/// A benchmark of a single cost: the operation is done so often.
+const fn cost(
+    name: &'static str,
+    title: &'static str,
+    operations: u64,
+    insns_per_operation: u64,
+    checksum: u64,
+    define: fn(&mut Suite),
+) -> Rom {
+    let insns_estimate = operations * insns_per_operation;
+    Rom { operations: Some(operations), ..bench(name, title, insns_estimate, checksum, define) }
 }
 
 /// All RV64 ROMs.
@@ -118,4 +152,10 @@ pub(crate) static ROMS: &[Rom] = &[
     bench("rv64/bench-call", "recursive Fibonacci", bench::CALL_INSNS, bench::CALL_SUM, bench::call),
     bench("rv64/bench-trap", "ecall from U-mode and mret", bench::TRAP_INSNS, bench::TRAP_SUM, bench::trap),
     bench("rv64/bench-csr", "CSR swaps, sets and reads", bench::CSR_INSNS, bench::CSR_SUM, bench::csr),
+    cost("rv64/bench-ecall", "ecall from U-mode to S-mode and sret", costs::ECALLS, 16, costs::ECALL_SUM, costs::ecall),
+    cost("rv64/bench-fault", "load page fault, the page mapped, another one unmapped, two fences, sret", costs::FAULTS, 20, costs::FAULT_SUM, costs::fault),
+    cost("rv64/bench-rewrite", "one instruction of a function written over, fence.i, two calls", costs::REWRITES, 15, costs::REWRITE_SUM, costs::rewrite),
+    cost("rv64/bench-beside", "store to a page whose code runs in between", costs::BESIDE, 8, costs::beside_sum(costs::BESIDE), costs::beside),
+    cost("rv64/bench-beside-fenced", "store to a page whose code runs in between, fence.i", costs::BESIDE_FENCED, 9, costs::beside_sum(costs::BESIDE_FENCED), costs::beside_fenced),
+    cost("rv64/bench-switch", "change of address space (ASID, no fence), loads from 8 pages", costs::SWITCHES, 44, costs::SWITCH_SUM, costs::switch),
 ];

@@ -1,5 +1,6 @@
 //! Decoded blocks, kept by guest physical page, and the fetch TLB that leads to them.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use crate::bus::{PAGE_MASK, PAGE_SIZE, Width};
@@ -56,10 +57,60 @@ impl Block {
     }
 }
 
-/// A page of guest memory with the blocks decoded from it.
+/// A page of guest memory with the blocks made from it. They are made from a copy, so that what has been written
+/// to the page can be told from what it was when they were made.
 struct CodePage {
     gpa: u64,
     host: HostPage,
+    copy: Box<[u64; PAGE_SIZE as usize / 8]>,
+    /// The pieces ([`PIECE`]) of the copy from which something was made.
+    used: Cell<u64>,
+    /// Length of the code log when the pieces that are not used were copied last.
+    copied_at: Option<u64>,
+    /// How often the page was written to and kept.
+    kept: u32,
+}
+
+/// Bytes of a page that are compared as one: there is a bit for each.
+const PIECE: u64 = PAGE_SIZE / 64;
+
+/// How often a page is kept that is written to: whoever still executes it makes it known again, while a page that
+/// has become data is not looked at any more.
+const MAX_KEPT: u32 = 64;
+
+impl CodePage {
+    fn new(gpa: u64, host: HostPage) -> Self {
+        let copy = Box::new([0; PAGE_SIZE as usize / 8]);
+        CodePage { gpa, host, copy, used: Cell::new(0), copied_at: None, kept: 0 }
+    }
+
+    fn words(piece: u64) -> std::ops::Range<usize> {
+        let words = (PIECE / 8) as usize;
+        piece as usize * words..(piece as usize + 1) * words
+    }
+
+    fn now(&self, word: usize) -> u64 {
+        self.host.load(word as u64 * 8, Width::Double)
+    }
+
+    fn refresh(&mut self) {
+        for piece in (0..64).filter(|piece| self.used.get() >> piece & 1 == 0) {
+            for word in Self::words(piece) {
+                self.copy[word] = self.now(word);
+            }
+        }
+    }
+
+    fn is_as_used(&self) -> bool {
+        (0..64)
+            .filter(|piece| self.used.get() >> piece & 1 != 0)
+            .flat_map(Self::words)
+            .all(|word| self.copy[word] == self.now(word))
+    }
+
+    fn half(&self, offset: u64) -> u16 {
+        (self.copy[offset as usize / 8] >> (offset % 8 * 8)) as u16
+    }
 }
 
 /// Even offsets in a page.
@@ -112,7 +163,7 @@ impl CodeCache {
     /// Enters the page at `gpa` and returns its index.
     pub(super) fn insert(&mut self, gpa: u64, host: HostPage) -> u32 {
         let gpa = gpa & !PAGE_MASK;
-        let page = CodePage { gpa, host };
+        let page = CodePage::new(gpa, host);
         let index = match self.free.pop() {
             Some(index) => {
                 self.pages[index as usize] = page;
@@ -131,14 +182,43 @@ impl CodeCache {
         index
     }
 
-    /// Forgets the page at `gpa`. Its number, if it was known.
-    pub(super) fn remove(&mut self, gpa: u64) -> Option<u32> {
-        let index = self.by_gpa.remove(&(gpa & !PAGE_MASK))?;
+    /// Copies what nothing was made from yet of page `page`, which is watched, if the log of writes to code pages
+    /// has grown since: it has `log` entries.
+    pub(super) fn refresh(&mut self, page: u32, log: u64) {
+        let page = &mut self.pages[page as usize];
+        if page.copied_at != Some(log) {
+            page.refresh();
+            page.copied_at = Some(log);
+        }
+    }
+
+    /// Whether page `page`, which was written to, may be kept if what was made of it has not
+    /// changed.
+    pub(super) fn may_keep(&mut self, page: u32) -> bool {
+        let page = &mut self.pages[page as usize];
+        page.kept += 1;
+        page.kept <= MAX_KEPT
+    }
+
+    /// Whether what is used of page `page` is in memory as it was.
+    pub(super) fn is_as_used(&self, page: u32) -> bool {
+        self.pages[page as usize].is_as_used()
+    }
+
+    /// The halfword at `offset` of page `page`, from which something is made.
+    pub(super) fn half(&self, page: u32, offset: u64) -> u16 {
+        let page = &self.pages[page as usize];
+        page.used.set(page.used.get() | 1 << (offset / PIECE));
+        page.half(offset)
+    }
+
+    /// Forgets the page at `gpa`, if it is known.
+    pub(super) fn remove(&mut self, gpa: u64) {
+        let Some(index) = self.by_gpa.remove(&(gpa & !PAGE_MASK)) else { return };
         let first = Self::slot(index, 0);
         self.slots[first..first + SLOTS].fill(Block::NONE);
         self.free.push(index);
         self.versions[index as usize] += 1;
-        Some(index)
     }
 
     /// Forgets everything.
@@ -179,11 +259,6 @@ impl CodeCache {
         self.versions[page as usize]
     }
 
-    /// Host memory of page `page`.
-    pub(super) fn host(&self, page: u32) -> HostPage {
-        self.pages[page as usize].host
-    }
-
     /// Guest physical address of page `page`.
     pub(super) fn gpa(&self, page: u32) -> u64 {
         self.pages[page as usize].gpa
@@ -191,17 +266,15 @@ impl CodeCache {
 
     /// Decodes the block at `offset` in page `page`.
     pub(super) fn decode(&mut self, page: u32, offset: u64) -> Block {
-        let host = self.pages[page as usize].host;
         let start = self.ops.len();
         let mut at = offset;
         while at < PAGE_SIZE && self.ops.len() - start < MAX_BLOCK {
-            let low = host.load(at, Width::Half) as u32;
+            let low = u32::from(self.half(page, at));
             let len = insn_len(low);
             if at + len > PAGE_SIZE {
                 break;
             }
-            let word =
-                if len == 4 { low | (host.load(at + 2, Width::Half) as u32) << 16 } else { low };
+            let word = if len == 4 { low | u32::from(self.half(page, at + 2)) << 16 } else { low };
             let (op, ends) = self.decode_op(word, at);
             self.ops.push(op);
             at += len;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use crate::bus::{CpuBus, Width};
 use crate::frame::{Frame, NO_PAGE};
-use crate::ram::HostPage;
 use crate::riscv::csr::fields::mstatus;
 use crate::riscv::hart::Mode;
 use crate::riscv::insn::At;
@@ -40,8 +39,6 @@ pub struct CodePage {
     pub version: u32,
     /// Guest physical address.
     pub gpa: u64,
-    /// The bytes.
-    pub host: HostPage,
     /// It is mapped there in every address space.
     pub global: bool,
 }
@@ -103,7 +100,6 @@ impl Interp {
             index: self.page,
             version: self.code.version(self.page),
             gpa: self.code.gpa(self.page),
-            host: self.code.host(self.page),
             global: self.page_is_global(pc),
         })
     }
@@ -117,7 +113,14 @@ impl Interp {
     /// Makes sure that stores to the page of the last [`code_page`](Self::code_page) are noticed; before its
     /// bytes are read.
     pub fn watch_code(&mut self) {
-        self.watch();
+        self.watch_current();
+    }
+
+    /// The halfword at `offset` of the page of the last [`watch_code`](Self::watch_code), from which code is made:
+    /// once it has changed, the page's number changes hands.
+    #[must_use]
+    pub fn code_half(&self, offset: u64) -> u16 {
+        self.code.half(self.page, offset)
     }
 
     /// Fetch translations that were dropped since the last call.

@@ -202,9 +202,8 @@ impl Interp {
         }
         match self.core.bus.code_log(self.code_log) {
             Some(pages) => {
-                for page in pages.into_iter().filter_map(|gpa| self.code.remove(gpa)) {
-                    self.removed.push(page);
-                    self.core.frame.page_va = NO_PAGE;
+                for gpa in pages {
+                    self.drop_changed_page(gpa);
                 }
             }
             None => self.drop_all_code(),
@@ -221,6 +220,20 @@ impl Interp {
         self.code.clear();
         self.fetch.flush();
         self.fetch_dropped = Dropped::ALL;
+        self.core.frame.page_va = NO_PAGE;
+    }
+
+    /// Forgets the page at `gpa`, which was written to, unless it is as it was where it was decoded.
+    fn drop_changed_page(&mut self, gpa: u64) {
+        let Some(page) = self.code.find(gpa) else { return };
+        if self.code.may_keep(page) {
+            self.watch(page);
+            if self.code.is_as_used(page) {
+                return;
+            }
+        }
+        self.code.remove(gpa);
+        self.removed.push(page);
         self.core.frame.page_va = NO_PAGE;
     }
 
@@ -335,13 +348,21 @@ impl Interp {
             self.drop_all_code();
             return;
         }
-        self.watch();
+        self.watch_current();
         self.code.decode(self.page, offset);
     }
 
-    /// Makes sure that stores to the current page are noticed from now on.
-    fn watch(&mut self) {
-        let gpa = self.code.gpa(self.page);
+    /// Makes sure that stores to the current page are noticed from now on, and that what is made of it is made
+    /// of what is in memory.
+    fn watch_current(&mut self) {
+        self.watch(self.page);
+        // What comes into the log from now on is looked at by the next FENCE.I.
+        self.code.refresh(self.page, self.core.bus.code_log_len());
+    }
+
+    /// Makes sure that stores to page `page` are noticed from now on.
+    fn watch(&mut self, page: u32) {
+        let gpa = self.code.gpa(page);
         let page = self.core.bus.ram_page(gpa);
         // A page that is watched already may be so for another reason, or since a moment ago, so that
         // others still write it: the bus knows, and waits.
