@@ -170,6 +170,8 @@ fn the_engine_is_changed_by_a_key() {
     terminal.wait_for("<interpreted>");
     terminal.type_keys(b"\x01x");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    // The last line: the counters are complete.
+    terminal.wait_for("quit by the user");
     // Two changes of two harts.
     let screen = terminal.screen();
     let line = screen.lines().find(|line| line.contains("engine switches")).unwrap();
