@@ -337,6 +337,10 @@ impl Jit {
                 code
             }
         };
+        if self.interp.is_called() {
+            // While this hart waited for others to translate, they may have asked for something.
+            return;
+        }
         if let Some((link, target)) = self.pending.take()
             && target == pc
             && self.options.links

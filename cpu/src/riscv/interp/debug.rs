@@ -54,9 +54,7 @@ impl Interp {
     /// [`Interp::run`], with points.
     pub(super) fn run_debug(&mut self, limit: u64) -> Exit {
         loop {
-            if self.core.poll | self.core.signals.needs_attention()
-                && let Some(exit) = self.attend()
-            {
+            if let Some(exit) = self.attend_if_called() {
                 return exit;
             }
             let retired = self.core.hart.retired;

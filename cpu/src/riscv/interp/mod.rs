@@ -135,9 +135,16 @@ impl Interp {
         }
     }
 
+    /// Looks at everything until there is nothing more to look at: while this hart waits for others at the end of
+    /// a look, they may ask for something that must be done before the next instruction.
     #[inline(always)]
     fn attend_if_called(&mut self) -> Option<Exit> {
-        if self.core.poll | self.core.signals.needs_attention() { self.attend() } else { None }
+        while self.core.poll | self.core.signals.needs_attention() {
+            if let Some(exit) = self.attend() {
+                return Some(exit);
+            }
+        }
+        None
     }
 
     /// Looks at everything that may have happened since the last block.
