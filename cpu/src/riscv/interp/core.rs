@@ -824,6 +824,9 @@ impl Sem for Core {
         self.tlb.flush_matching(asid, va);
         self.walks.flush_matching(asid, va);
         self.requests.fetch_flush = self.requests.fetch_flush.and(Dropped::These { va, asid });
+        // More than the manual asks for (Zifencei): xv6 and its like have no FENCE.I, but fence whole address spaces
+        // whenever a process goes on, on memory that may have held other code.
+        self.requests.fence_i |= va.is_none();
         self.poll = true;
         Ok(())
     }
