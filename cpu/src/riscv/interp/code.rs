@@ -197,6 +197,8 @@ impl CodeCache {
     pub(super) fn may_keep(&mut self, page: u32) -> bool {
         let page = &mut self.pages[page as usize];
         page.kept += 1;
+        // What is not used may have changed while the page was not watched.
+        page.copied_at = None;
         page.kept <= MAX_KEPT
     }
 
