@@ -7,72 +7,24 @@
 
 use dynasmrt::DynamicLabel;
 
-use super::page::{ALL, G, Space, U, leaf};
+use super::page::{ALL, U, leaf};
+use super::process::{ECALL, USER_SCRATCH, process, run};
 use crate::raw;
 use crate::suite::reg::*;
-use crate::suite::{Mode, SCRATCH, Suite, TEXT, rv};
+use crate::suite::{SCRATCH, Suite, rv};
 
-/// Where U-mode sees [`TEXT`], and [`SCRATCH`] at the same distance from it.
-const USER: u64 = 0x10_0000_0000;
-/// Where U-mode sees [`SCRATCH`].
-const USER_SCRATCH: u64 = USER + (SCRATCH - TEXT);
 /// Where pages come and go, or are different in each address space.
 const PAGES_VA: u64 = 0x20_0000_0000;
 /// The frames behind them; the first doubleword of each holds its own address.
 const FRAMES: u64 = SCRATCH + 0x1_0000;
-/// `scause` of an `ecall` from U-mode and of a load page fault.
-const ECALL: u64 = 8;
+/// `scause` of a load page fault.
 const LOAD_PAGE_FAULT: u64 = 13;
-/// `sstatus.SPP`.
-const SPP: u64 = 1 << 8;
 /// `ret`.
 const RET: u64 = 0x0000_8067;
 
 /// `addi a0, a0, imm`.
 fn addi(imm: u32) -> u64 {
     u64::from(raw::I { imm, rs1: A0, funct3: 0, rd: A0, opcode: 0x13 }.word())
-}
-
-/// A tree with a kernel that is in every address space and the user's view of code and memory.
-fn process(s: &mut Suite) -> Space {
-    let space = Space::new(s, 3);
-    space.map(s, 0x8000_0000, 2, leaf(0x8000_0000, ALL | G));
-    space.map(s, USER, 1, leaf(TEXT, ALL | U));
-    space.map(s, USER_SCRATCH, 1, leaf(SCRATCH, ALL | U));
-    space
-}
-
-/// Runs `user` in U-mode until `kernel`, which gets the exceptions of these causes in S-mode, goes to the label
-/// it is given. That must be because of an `ecall`.
-fn run(
-    s: &mut Suite,
-    space: Space,
-    causes: &[u64],
-    kernel: impl FnOnce(&mut Suite, DynamicLabel),
-    user: impl FnOnce(&mut Suite),
-) {
-    s.li(T5, causes.iter().map(|cause| 1 << cause).sum());
-    rv!(s; csrw medeleg, t5);
-    space.enable(s, 1);
-    s.in_mode(Mode::S, |s| {
-        let (go, handler, start, done) = (s.label(), s.label(), s.label(), s.label());
-        rv!(s; j =>go);
-        s.align(64);
-        rv!(s; =>handler);
-        kernel(s, done);
-        s.align(64);
-        rv!(s; =>start);
-        user(s);
-        rv!(s; ecall; =>go; la t0, =>handler; csrw stvec, t0; la t0, =>start);
-        s.li(T1, USER - TEXT);
-        rv!(s; add t0, t0, t1; csrw sepc, t0);
-        s.li(T1, SPP);
-        rv!(s; csrc sstatus, t1);
-        s.word(raw::SRET);
-        rv!(s; =>done; csrr a3, scause);
-        s.check(A3, ECALL);
-    });
-    s.reset_environment();
 }
 
 /// Writes the first doubleword of `count` frames.

@@ -15,8 +15,10 @@ mod operands;
 mod page;
 mod paging;
 mod pmp;
+mod process;
 mod smc;
 mod smp;
+mod spaces;
 mod stress;
 mod traps;
 mod zb;
@@ -125,6 +127,7 @@ pub(crate) static ROMS: &[Rom] = &[
     checks("rv64/traps-strict", "mtval of privileged instructions, Svinval in U-mode, read-only bits", 760, &[Spike], traps::define_strict),
     checks("rv64/paging", "Sv39, Sv48, Sv57, Svade, Svadu, Svnapot, Svpbmt, Svinval, fences, ASIDs", 260_000, BOTH, paging::define),
     checks("rv64/paging-strict", "reserved memory type of Svpbmt, tables where no memory is", 1_500, &[Spike], paging::define_strict),
+    checks("rv64/spaces", "address spaces that share a page of code whose jumps lead to different frames, ASIDs, no fence", 1_000_000, BOTH, spaces::define),
     checks("rv64/pmp", "PMP modes, priority, partial matches, M-mode, locks", 26_000, BOTH, pmp::define),
     checks("rv64/interrupts", "CLINT, Sstc, delegation, priority, vectors, wfi", 280_000, BOTH, interrupts::define),
     checks("rv64/interrupts-strict", "priority where it is not the number", 3_500, &[Spike], interrupts::define_strict),
