@@ -10,11 +10,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{BootError, Progress};
+use crate::loader::Isa;
 
 /// The release the guests are taken from.
 pub const SUITE: &str = "trixie";
-/// The guests' architecture, by Debian's name.
-const ARCHITECTURE: &str = "riscv64";
+/// Debian's name of an instruction set.
+pub(super) const fn architecture(isa: Isa) -> &'static str {
+    match isa {
+        Isa::Riscv64 => "riscv64",
+        Isa::X86_64 => "amd64",
+    }
+}
+
 /// Where Debian's archive keys are, in order of preference.
 const KEYRINGS: &[&str] = &[
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -32,9 +39,10 @@ pub(super) struct Apt {
 }
 
 impl Apt {
-    /// Prepares the root in `folder` and reads the package lists.
+    /// Prepares the root in `folder` and reads the lists of packages for `isa`.
     pub(super) fn open(
         folder: &Path,
+        isa: Isa,
         mirror: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<Self, BootError> {
@@ -62,10 +70,11 @@ impl Apt {
             fs::create_dir_all(folder.join(sub))?;
         }
         fs::write(folder.join("var/lib/dpkg/status"), "")?;
+        let architecture = architecture(isa);
         fs::write(
             folder.join("etc/apt/sources.list"),
             format!(
-                "deb [arch={ARCHITECTURE} target=Packages signed-by={keyring}] {mirror} {SUITE} main\n"
+                "deb [arch={architecture} target=Packages signed-by={keyring}] {mirror} {SUITE} main\n"
             ),
         )?;
         let config = folder.join("apt.conf");
@@ -79,7 +88,7 @@ impl Apt {
                  #clear APT::Update::Post-Invoke-Success;\n#clear DPkg::Post-Invoke;\n\
                  #clear APT::Architectures;\n\
                  Dir \"{root}\";\nDir::State::status \"{root}/var/lib/dpkg/status\";\n\
-                 APT::Architecture \"{ARCHITECTURE}\";\nAPT::Architectures {{ \"{ARCHITECTURE}\"; }};\n\
+                 APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n\
                  APT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
                  Acquire::Retries \"3\";\nAcquire::http::Timeout \"30\";\nAcquire::https::Timeout \"30\";\n"
             ),

@@ -43,9 +43,9 @@ impl Cache {
         files.iter().all(|file| self.guest(name).join(file).is_file())
     }
 
-    /// Where apt keeps its own lists.
-    pub(super) fn apt(&self) -> PathBuf {
-        self.root.join("apt")
+    /// Where apt keeps its own lists of an architecture.
+    pub(super) fn apt(&self, architecture: &str) -> PathBuf {
+        self.root.join("apt").join(architecture)
     }
 
     /// Waits until no other run changes the cache; the lock is held until the file is dropped.

@@ -1,11 +1,15 @@
 //! The catalog of ready guests.
 
+use crate::loader::Isa;
+
 /// A guest of the catalog.
 pub struct Guest {
     /// Its name on the command line.
     pub name: &'static str,
     /// One line about it.
     pub about: &'static str,
+    /// Instruction set of its programs.
+    pub isa: Isa,
     /// Memory in bytes unless the user says otherwise.
     pub memory: u64,
     /// Kernel command line, before what depends on the terminal.
@@ -61,6 +65,7 @@ pub const GUESTS: &[Guest] = &[
     Guest {
         name: "demo",
         about: "a guest of our own that shows the machine; needs nothing",
+        isa: Isa::Riscv64,
         memory: 64 << 20,
         cmdline: "",
         source: None,
@@ -68,6 +73,7 @@ pub const GUESTS: &[Guest] = &[
     Guest {
         name: "debian-riscv64",
         about: "Debian's RISC-V kernel and a busybox shell",
+        isa: Isa::Riscv64,
         memory: 512 << 20,
         cmdline: "console=ttyS0 quiet",
         source: Some(&Source {
@@ -120,6 +126,7 @@ pub const GUESTS: &[Guest] = &[
     Guest {
         name: "debian-installer-riscv64",
         about: "Debian's installer for RISC-V, in the terminal",
+        isa: Isa::Riscv64,
         memory: 1 << 30,
         cmdline: "console=ttyS0 quiet",
         source: Some(&Source {
@@ -145,6 +152,7 @@ pub const GUESTS: &[Guest] = &[
     Guest {
         name: "bench-riscv64",
         about: "Debian's kernel and a round of workloads, for `mimic compare`",
+        isa: Isa::Riscv64,
         memory: 1 << 30,
         cmdline: "console=ttyS0 quiet",
         source: Some(&Source {
@@ -152,6 +160,43 @@ pub const GUESTS: &[Guest] = &[
             download: 29,
             kernel: "linux",
             initrd: Initrd::Bench { base: "debian-riscv64", busybox: "busybox" },
+        }),
+    },
+    Guest {
+        name: "debian-amd64",
+        about: "Debian's x86-64 kernel for virtual machines and a busybox shell",
+        isa: Isa::X86_64,
+        memory: 512 << 20,
+        cmdline: "console=ttyS0 quiet",
+        source: Some(&Source {
+            packages: &[
+                Package {
+                    name: "linux-image-6.12.*-cloud-amd64",
+                    metapackage: Some("linux-image-cloud-amd64"),
+                    files: &[("./boot/vmlinuz-*", "linux")],
+                },
+                Package {
+                    name: "busybox-static",
+                    metapackage: None,
+                    files: &[("./usr/bin/busybox", "busybox")],
+                },
+            ],
+            download: 35,
+            kernel: "linux",
+            initrd: Initrd::Busybox { busybox: "busybox", disk_modules: &[] },
+        }),
+    },
+    Guest {
+        name: "bench-amd64",
+        about: "the same workloads for x86-64",
+        isa: Isa::X86_64,
+        memory: 1 << 30,
+        cmdline: "console=ttyS0 quiet",
+        source: Some(&Source {
+            packages: &[],
+            download: 31,
+            kernel: "linux",
+            initrd: Initrd::Bench { base: "debian-amd64", busybox: "busybox" },
         }),
     },
 ];

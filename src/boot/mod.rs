@@ -17,6 +17,8 @@ pub use cache::Cache;
 use catalog::{BENCH_PROGRAMS, Initrd, Package, Source};
 pub use catalog::{GUESTS, Guest};
 
+use crate::loader::Isa;
+
 /// Why a guest's files are not to be had, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -200,11 +202,13 @@ impl Guest {
             if options.refresh || options.from.is_some() || !cache.holds(self.name, &files) {
                 let publish = cache.publish(self.name, |folder| match &options.from {
                     Some(from) => source.take_from(from, folder),
-                    None => source.fetch(&cache.apt(), folder, options.mirror.as_deref(), progress),
+                    None => {
+                        source.fetch(self.isa, cache, folder, options.mirror.as_deref(), progress)
+                    }
                 });
                 publish.map_err(|error| BootError::Fetch {
                     source: Box::new(error),
-                    needed: source.needed(&cache.guest(self.name), self.name),
+                    needed: source.needed(&cache.guest(self.name), self),
                 })?;
             }
         }
@@ -238,13 +242,15 @@ impl Source {
 
     fn fetch(
         &self,
-        apt_root: &Path,
+        isa: Isa,
+        cache: &Cache,
         folder: &Path,
         mirror: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<(), BootError> {
-        let apt = apt::Apt::open(apt_root, mirror, progress)?;
-        let downloads = tempfile::tempdir_in(apt_root)?;
+        let apt_root = cache.apt(apt::architecture(isa));
+        let apt = apt::Apt::open(&apt_root, isa, mirror, progress)?;
+        let downloads = tempfile::tempdir_in(&apt_root)?;
         for package in self.packages {
             let name = match (package.metapackage, package.name.split_once('*')) {
                 (Some(metapackage), Some((prefix, _))) => apt.dependency(metapackage, prefix)?,
@@ -288,7 +294,7 @@ impl Source {
     }
 
     /// What to provide by hand, and where.
-    fn needed(&self, place: &Path, guest: &str) -> String {
+    fn needed(&self, place: &Path, guest: &Guest) -> String {
         use std::fmt::Write as _;
         let mut text = String::new();
         for package in self.packages {
@@ -313,7 +319,9 @@ impl Source {
         }
         let _ = write!(
             text,
-            "or put the packages (for riscv64) into a folder DIR: mimic boot {guest} --from DIR"
+            "or put the packages (for {}) into a folder DIR: mimic boot {} --from DIR",
+            apt::architecture(guest.isa),
+            guest.name
         );
         text
     }
@@ -397,7 +405,8 @@ mod tests {
     #[test]
     fn files_given_by_hand_are_taken_and_missing_ones_named() {
         let (given, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let source = find("debian-riscv64").unwrap().source.unwrap();
+        let guest = find("debian-riscv64").unwrap();
+        let source = guest.source.unwrap();
         fs::write(given.path().join("linux"), "kernel").unwrap();
         for name in source.files().iter().filter(|name| name.ends_with(".ko.xz")) {
             fs::write(given.path().join(name), "module").unwrap();
@@ -407,7 +416,7 @@ mod tests {
         fs::write(given.path().join("busybox"), "shell").unwrap();
         source.take_from(given.path(), place.path()).unwrap();
         assert_eq!(fs::read_to_string(place.path().join("linux")).unwrap(), "kernel");
-        let needed = source.needed(Path::new("/cache/x"), "debian-riscv64");
+        let needed = source.needed(Path::new("/cache/x"), guest);
         assert!(needed.contains("/cache/x/linux = boot/vmlinux-*"), "{needed}");
     }
 }

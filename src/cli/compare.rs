@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::{Failure, print, values};
 use crate::boot::{self, Cache, FetchOptions};
 use crate::compare::{self, Column, Comparison, Kernel, Qemu, Run, Watch};
-use crate::loader::{self, ImageKind, LoadOptions};
+use crate::loader::{self, ImageKind, Isa, LoadOptions};
 
 /// Memory unless told otherwise.
 const DEFAULT_MEMORY: u64 = 512 << 20;
@@ -97,11 +97,22 @@ pub(super) fn execute(args: &CompareArgs) -> Result<u8, Failure> {
     if args.until.as_deref() == Some("") {
         return Err(Failure::usage("--until: give the text that ends a run"));
     }
-    let qemu = args.qemu.then(Qemu::find).transpose().map_err(Failure::host)?;
     // Files that are not on the disk as the columns need them.
     let folder = tempfile::tempdir().map_err(Failure::host)?;
     let guest = guest(args, folder.path())?;
-    let engines = if args.engines.is_empty() { Engine::value_variants() } else { &args.engines };
+    let isa = guest.kernel.isa;
+    let qemu = args.qemu.then(|| Qemu::find(isa)).transpose().map_err(Failure::host)?;
+    let engines: &[Engine] = match isa {
+        Isa::Riscv64 if args.engines.is_empty() => Engine::value_variants(),
+        Isa::Riscv64 => &args.engines,
+        Isa::X86_64 if args.engines.is_empty() && args.qemu => &[],
+        Isa::X86_64 => {
+            return Err(Failure::usage(format!(
+                "no engine runs x86-64 guests yet; `mimic compare {} --qemu` runs it on QEMU",
+                args.guest
+            )));
+        }
+    };
     let mut comparison = Comparison {
         guest: args.guest.clone(),
         setting: setting(&guest.kernel, args.rounds, qemu.as_ref()),
@@ -235,6 +246,7 @@ fn guest(args: &CompareArgs, folder: &Path) -> Result<Guest, Failure> {
         Ok::<_, Failure>(path)
     };
     let mut kernel = Kernel {
+        isa: Isa::Riscv64,
         supervisor: false,
         image: PathBuf::from(&args.guest),
         initrd: args.initrd.clone(),
@@ -251,6 +263,7 @@ fn guest(args: &CompareArgs, folder: &Path) -> Result<Guest, Failure> {
         finisher = true;
     } else if !args.guest.contains('/') {
         let catalog = boot::find(&args.guest).map_err(Failure::usage)?;
+        kernel.isa = catalog.isa;
         kernel.memory = args.mem.unwrap_or(catalog.memory);
         catalog.cmdline.clone_into(&mut kernel.cmdline);
         let shown = Shown::default();
@@ -268,9 +281,16 @@ fn guest(args: &CompareArgs, folder: &Path) -> Result<Guest, Failure> {
             }
         }
     }
-    let image =
-        loader::load_file(&kernel.image, &LoadOptions::default()).map_err(Failure::usage)?;
-    kernel.supervisor = image.kind == ImageKind::LinuxImage;
+    let mut htif = false;
+    match kernel.isa {
+        Isa::Riscv64 => {
+            let image = loader::load_file(&kernel.image, &LoadOptions::default());
+            let image = image.map_err(Failure::usage)?;
+            kernel.supervisor = image.kind == ImageKind::LinuxImage;
+            htif = image.tohost.is_some() && !finisher;
+        }
+        Isa::X86_64 => kernel.supervisor = true,
+    }
     if kernel.supervisor && kernel.cmdline.is_empty() && args.append.is_none() {
         kernel.cmdline.push_str("console=ttyS0");
     }
@@ -283,7 +303,7 @@ fn guest(args: &CompareArgs, folder: &Path) -> Result<Guest, Failure> {
         }
         kernel.cmdline.push_str(more);
     }
-    Ok(Guest { kernel, htif: image.tohost.is_some() && !finisher, options: args.options.clone() })
+    Ok(Guest { kernel, htif, options: args.options.clone() })
 }
 
 /// The machine, then the programs, then the host.

@@ -3,12 +3,21 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The program, for RISC-V guests.
-const PROGRAM: &str = "qemu-system-riscv64";
+use crate::loader::Isa;
+
+/// The program for an instruction set, and its Debian package.
+const fn program(isa: Isa) -> (&'static str, &'static str) {
+    match isa {
+        Isa::Riscv64 => ("qemu-system-riscv64", "qemu-system-riscv"),
+        Isa::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
+    }
+}
 
 /// A guest's files and machine.
 #[derive(Clone, Debug)]
 pub struct Kernel {
+    /// Instruction set.
+    pub isa: Isa,
     /// A kernel in S-mode, with QEMU's own firmware below it; else a bare program in M-mode.
     pub supervisor: bool,
     /// The image.
@@ -31,19 +40,18 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Finds it.
+    /// Finds the one for an instruction set.
     ///
     /// # Errors
     /// A sentence for the user.
-    pub fn find() -> Result<Self, String> {
-        let output = Command::new(PROGRAM).arg("--version").stdin(Stdio::null()).output();
+    pub fn find(isa: Isa) -> Result<Self, String> {
+        let (program, package) = program(isa);
+        let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
         let output = output.map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
-                format!(
-                    "--qemu: `{PROGRAM}` is not installed (Debian's package `qemu-system-riscv`)"
-                )
+                format!("--qemu: `{program}` is not installed (Debian's package `{package}`)")
             }
-            _ => format!("--qemu: `{PROGRAM}`: {error}"),
+            _ => format!("--qemu: `{program}`: {error}"),
         })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let line = text.lines().next().unwrap_or_default();
@@ -55,12 +63,18 @@ impl Qemu {
     #[must_use]
     pub fn command(&self, kernel: &Kernel) -> Command {
         let thread = if kernel.cpus == 1 { "single" } else { "multi" };
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program(kernel.isa).0);
+        match kernel.isa {
+            Isa::Riscv64 => {
+                let bios = if kernel.supervisor { "default" } else { "none" };
+                command.args(["-machine", "virt", "-cpu", "rv64", "-bios", bios]);
+            }
+            Isa::X86_64 => _ = command.args(["-machine", "pc", "-cpu", "max"]),
+        }
         command
-            .args(["-machine", "virt", "-cpu", "rv64", "-accel", &format!("tcg,thread={thread}")])
+            .args(["-accel", &format!("tcg,thread={thread}")])
             .args(["-smp", &kernel.cpus.to_string(), "-m", &format!("{}K", kernel.memory >> 10)])
             .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"])
-            .args(["-bios", if kernel.supervisor { "default" } else { "none" }])
             .arg("-kernel")
             .arg(&kernel.image);
         if let Some(initrd) = &kernel.initrd {

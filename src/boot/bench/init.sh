@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# First process of `mimic boot bench-riscv64`: runs the phases that the command line asks for
+# First process of `mimic boot bench-riscv64` and `bench-amd64`: runs the phases that the command line asks for
 # (mimic.only=PATTERN[,PATTERN...], parts of their names) and powers off.
 
 bb=/bin/busybox
