@@ -2,7 +2,7 @@
 //!
 //! Two archives make the initramfs, one behind the other, as the kernel allows. The first holds the
 //! programs and the libraries they load; it is made once, when the guest is fetched. The second holds
-//! [`init.sh`](INIT) and the scripts of the phases, and is made at every start.
+//! [`init.sh`](INIT) and the scripts of the phases and of the soak, and is made at every start.
 //!
 //! Nothing is compressed: unpacking would be a phase of its own, in every boot.
 
@@ -23,6 +23,7 @@ const INIT: &str = include_str!("init.sh");
 /// What the phases run.
 const SCRIPTS: &[(&str, &str)] = &[
     ("bench/phases.sh", include_str!("phases.sh")),
+    ("bench/soak.sh", include_str!("soak.sh")),
     ("bench/work.py", include_str!("work.py")),
     ("bench/work.lua", include_str!("work.lua")),
     ("bench/work.pl", include_str!("work.pl")),
