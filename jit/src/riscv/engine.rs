@@ -266,7 +266,7 @@ impl Jit {
             budget.insns.map_or(u64::MAX, |insns| self.interp.retired().saturating_add(insns));
         self.interp.call();
         loop {
-            if let Some(exit) = self.interp.attend_if_needed() {
+            if let Some(exit) = self.interp.attend_if_called() {
                 return exit;
             }
             let retired = self.interp.retired();
