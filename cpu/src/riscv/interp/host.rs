@@ -141,6 +141,7 @@ impl Interp {
 
     /// ORs floating-point flags that translated code has raised into `fflags`, and marks the state dirty if
     /// it has written registers.
+    #[inline]
     pub fn fold_fp(&mut self, flags: u8, dirty: bool) {
         self.core.hart.fflags |= flags;
         if dirty || flags != 0 {
