@@ -6,6 +6,8 @@ mod asm;
 mod common;
 #[path = "common/names.rs"]
 mod names;
+#[path = "common/random.rs"]
+mod random;
 
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ use mimic_cpu::riscv::hart::{Hart, Mode};
 use mimic_cpu::riscv::insn::{self, Format, Row, c};
 use mimic_cpu::run::Exit;
 use names::Names;
+use random::Random;
 
 /// Pages of RAM for data; behind them is ROM, so that no store changes code or page tables: how long
 /// stale code lives without a fence would depend on where a run is cut.
@@ -32,27 +35,6 @@ const ROM_PAGES: u64 = CODE_PAGES + 1 + 3;
 const S_HANDLER: u64 = 0x400;
 const MRET: u32 = 0x3020_0073;
 const SRET: u32 = 0x1020_0073;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-}
 
 /// Registers that random CSR instructions use. Left out are those that lead away for good (`mtvec`,
 /// `stvec`) and those that make interrupts depend on when the clock is looked at (`stimecmp`, `menvcfg`).

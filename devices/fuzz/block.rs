@@ -17,10 +17,8 @@ use mimic_devices::memory::{GuestMemory, RegionSpec};
 use mimic_devices::virtio::block::{Block, BlockHandle, BlockOptions};
 use mimic_devices::virtio::mmio::{Interface, VirtioMmio};
 
-const ROM: u64 = 0x1000;
-const RAM: u64 = 0x8000_0000;
-/// Small, so that many wild addresses hit.
-const RAM_SIZE: u64 = 0x4000;
+use super::program::{Program, RAM, RAM_SIZE, ROM};
+
 /// Entries of the queue made by the initialisation step, and where it puts it.
 const QUEUE_SIZE: u16 = 8;
 const DESCRIPTORS: u64 = RAM;
@@ -89,35 +87,7 @@ impl Disk for Memory {
     }
 }
 
-/// The operands still to be read.
-struct Program<'a>(&'a [u8]);
-
 impl Program<'_> {
-    fn u8(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes([self.u8(), self.u8()])
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from(self.u16()) | u32::from(self.u16()) << 16
-    }
-
-    /// Mostly inside RAM, sometimes at its end, in ROM or anywhere.
-    fn address(&mut self) -> u64 {
-        let at = u64::from(self.u16());
-        match self.u8() % 8 {
-            0 => RAM + RAM_SIZE - at % 32,
-            1 => ROM + at % 0x1000,
-            2 => u64::from(self.u32()) << 32 | u64::from(self.u32()),
-            _ => RAM + at % RAM_SIZE,
-        }
-    }
-
     /// Mostly on the disk or just behind it.
     fn sector(&mut self) -> u64 {
         let sector = self.u8();

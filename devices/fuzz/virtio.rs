@@ -15,10 +15,8 @@ use mimic_devices::virtio::console::{Console, ConsoleHandle};
 use mimic_devices::virtio::entropy::{Entropy, EntropySource};
 use mimic_devices::virtio::mmio::{Interface, VirtioMmio};
 
-const ROM: u64 = 0x1000;
-const RAM: u64 = 0x8000_0000;
-/// Small, so that many wild addresses hit and long chains stay cheap.
-const RAM_SIZE: u64 = 0x4000;
+use super::program::{Program, RAM, RAM_SIZE, ROM};
+
 /// Entries of queues made by the initialisation step.
 const QUEUE_SIZE: u16 = 8;
 /// Programs are cut here.
@@ -32,38 +30,10 @@ impl SerialOutput for Sink {
     }
 }
 
-/// The operands still to be read.
-struct Program<'a>(&'a [u8]);
-
 impl Program<'_> {
-    fn u8(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes([self.u8(), self.u8()])
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from(self.u16()) | u32::from(self.u16()) << 16
-    }
-
     fn bytes(&mut self) -> Vec<u8> {
         let len = usize::from(self.u8());
         (0..len).map(|_| self.u8()).collect()
-    }
-
-    /// Mostly inside RAM, sometimes at its end, in ROM or anywhere.
-    fn address(&mut self) -> u64 {
-        let at = u64::from(self.u16());
-        match self.u8() % 8 {
-            0 => RAM + RAM_SIZE - at % 32,
-            1 => ROM + at % 0x1000,
-            2 => u64::from(self.u32()) << 32 | u64::from(self.u32()),
-            _ => RAM + at % RAM_SIZE,
-        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::Path;
 
 #[path = "../fuzz/block.rs"]
 mod block;
+#[path = "../fuzz/program.rs"]
+mod program;
 #[path = "../fuzz/virtio.rs"]
 mod virtio;
 

@@ -2,6 +2,8 @@
 
 #[path = "../../cpu/tests/common/mod.rs"]
 mod common;
+#[path = "../../cpu/tests/common/random.rs"]
+mod random;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use mimic_jit::ir::eval::{Evaluation, Left, Memory};
 use mimic_jit::ir::opt::Passes;
 use mimic_jit::ir::{Block, Op, Val};
 use mimic_jit::riscv::lift::{Lifter, ModeKey};
+use random::Random;
 
 const DATA_PAGES: u64 = 4;
 /// Code lies in ROM, so that no store changes it.
@@ -25,26 +28,7 @@ const END: u64 = HANDLER + PAGE_SIZE;
 /// `j .+8`
 const JUMP: u32 = 0x0080_006f;
 
-/// SplitMix64.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-
     /// A value at one of the edges, or any.
     fn value(&mut self) -> u64 {
         let edge =

@@ -3,11 +3,12 @@
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use support::{BASE, ECHOES, FAILS_WITH_7, LOOPS, PRINTS_FOR_EVER, ending, guest, mimic};
+use support::{BASE, ECHOES, FAILS_WITH_7, LOOPS, PRINTS_FOR_EVER, Program, ending, guest, mimic};
+use tempfile::TempDir;
 
 fn run(args: &[&str]) -> Output {
     mimic(args).stdin(Stdio::null()).output().unwrap()
@@ -157,24 +158,55 @@ fn the_cpu_model_reaches_the_guest_and_its_snapshot() {
 
 #[test]
 fn a_silent_guest_is_noticed() {
-    let output = run_flat(LOOPS, &["--silence", "200ms", "--timeout", "1s"]);
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let folder = tempfile::tempdir().unwrap();
+    let path = guest(folder.path(), LOOPS);
+    let args = ["run", path.to_str().unwrap(), "--load-addr", BASE, "--timeout", "60s"];
+    let mut child = Program(
+        mimic(&[&args[..], &["--silence", "200ms"]].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut stderr = String::new();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    // The last line of the message, or the end of the run.
+    while !stderr.contains("16550A") && lines.read_line(&mut stderr).unwrap() > 0 {}
     assert!(stderr.contains("has printed nothing") && stderr.contains("0x80000000"), "{stderr}");
     assert!(stderr.contains("16550A"), "{stderr}");
-    let output = run_flat(PRINTS_FOR_EVER, &["--silence", "200ms", "--timeout", "500ms"]);
-    assert!(!String::from_utf8_lossy(&output.stderr).contains("has printed nothing"));
+}
+
+#[test]
+fn a_guest_that_prints_is_not_called_silent() {
+    let called_silent = |(patience, limit): (&str, &str)| {
+        let output = run_flat(PRINTS_FOR_EVER, &["--silence", patience, "--timeout", limit]);
+        String::from_utf8_lossy(&output.stderr).contains("has printed nothing")
+    };
+    // A busy host may need more patience until the guest has printed anything.
+    let tries = [("200ms", "500ms"), ("2s", "3s"), ("20s", "25s")];
+    assert!(!tries.into_iter().all(called_silent));
+}
+
+/// Starts a guest that sends back what it reads. It is stopped if nothing comes for long.
+fn start_echo(folder: &TempDir, stdin: Stdio) -> Program {
+    let path = guest(folder.path(), ECHOES);
+    let args = ["run", path.to_str().unwrap(), "--load-addr", BASE, "--timeout", "60s"];
+    let child = mimic(&args).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    Program(child.unwrap())
+}
+
+/// The next `len` bytes that a program prints, fewer if it ends before.
+fn printed(program: &mut Program, len: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    program.stdout.as_mut().unwrap().take(len as u64).read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 #[test]
 fn input_from_a_pipe_reaches_the_guest_and_its_end_leaves_it_running() {
     let folder = tempfile::tempdir().unwrap();
-    let path = guest(folder.path(), ECHOES);
-    let mut child = mimic(&["run", path.to_str().unwrap(), "--load-addr", BASE, "--timeout", "4s"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start_echo(&folder, Stdio::piped());
     // Longer than the serial port's queue, and with the escape key, which is a byte like any other.
     let mut sent: Vec<u8> = (0..20_000u32).map(|n| (n % 253) as u8).collect();
     sent.extend(b"\x01x\x03");
@@ -183,30 +215,31 @@ fn input_from_a_pipe_reaches_the_guest_and_its_end_leaves_it_running() {
         let sent = sent.clone();
         move || stdin.write_all(&sent)
     });
-    let output = child.wait_with_output().unwrap();
+    let echoed = printed(&mut child, sent.len());
+    assert!(echoed == sent, "{} of {} bytes came back", echoed.len(), sent.len());
     writer.join().unwrap().unwrap();
-    assert_eq!(ending(&output).0, Some(124), "{}", ending(&output).1);
-    assert!(output.stdout == sent, "{} of {} bytes came back", output.stdout.len(), sent.len());
+    // The end has come now. What it does wrong may take a moment.
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(child.try_wait().unwrap().is_none(), "it still runs");
+    child.kill().unwrap();
+    assert_eq!(printed(&mut child, 1), b"", "nothing else is printed");
 }
 
 #[test]
 fn input_from_a_file_reaches_the_guest() {
     let folder = tempfile::tempdir().unwrap();
-    let path = guest(folder.path(), ECHOES);
     let text = folder.path().join("text");
     std::fs::write(&text, "from a file").unwrap();
-    let output = mimic(&["run", path.to_str().unwrap(), "--load-addr", BASE, "--timeout", "1s"])
-        .stdin(std::fs::File::open(text).unwrap())
-        .output()
-        .unwrap();
-    assert_eq!(output.stdout, b"from a file");
+    let mut child = start_echo(&folder, std::fs::File::open(text).unwrap().into());
+    assert_eq!(printed(&mut child, b"from a file".len()), b"from a file");
+    child.kill().unwrap();
+    assert_eq!(printed(&mut child, 1), b"", "nothing else is printed");
 }
 
 #[test]
 fn a_reader_that_goes_away_ends_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let path = guest(folder.path(), PRINTS_FOR_EVER);
-    let start = Instant::now();
     let mut child =
         mimic(&["run", path.to_str().unwrap(), "--load-addr", BASE, "--timeout", "60s"])
             .stdin(Stdio::null())
@@ -219,7 +252,6 @@ fn a_reader_that_goes_away_ends_the_run() {
     let (status, last) = ending(&child.wait_with_output().unwrap());
     assert_eq!(status, Some(125));
     assert!(last.contains("reader of stdout has gone"), "{last}");
-    assert!(start.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

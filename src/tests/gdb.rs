@@ -5,10 +5,10 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use support::{BASE, guest, mimic};
+use support::{BASE, Program, guest, mimic};
 
 /// Every hart counts in t1 and in its own double word at 0x80000100.
 const COUNTS: &[u32] = &[
@@ -24,23 +24,18 @@ const COUNTS: &[u32] = &[
 
 /// A running `mimic` and a connection to it; the process ends with the value.
 struct Session {
-    process: Child,
+    process: Program,
     stream: TcpStream,
     address: String,
     _folder: tempfile::TempDir,
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+/// What is waited for must have come by then, however busy the host is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
@@ -50,12 +45,14 @@ impl Session {
         let folder = tempfile::tempdir().unwrap();
         let path = guest(folder.path(), COUNTS);
         let fixed = ["run", path.to_str().unwrap(), "--load-addr", BASE, "--gdb", ":0", "-S"];
-        let mut process = mimic(&[&fixed, args].concat())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut process = Program(
+            mimic(&[&fixed, args].concat())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
         let mut line = String::new();
         BufReader::new(process.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
         let (_, address) = line.split_once("target remote ").expect(&line);
@@ -118,6 +115,14 @@ impl Session {
     fn double_word(&mut self, addr: u64) -> u64 {
         let text = self.ask(&format!("m{addr:x},8"));
         hex(&text)
+    }
+
+    /// Repeats what lets the guest run for a moment until that says that the guest has come far enough.
+    fn until(&mut self, mut moment: impl FnMut(&mut Session) -> bool) {
+        let start = Instant::now();
+        while !moment(self) {
+            assert!(start.elapsed() < PATIENCE, "the guest does not get on");
+        }
     }
 
     /// Continues and stops at a breakpoint.
@@ -240,11 +245,13 @@ fn two_harts_are_two_threads() {
         gdb.ok("Hg2");
         assert_eq!(gdb.pc(), LOOP + 8);
         // Both run until gdb interrupts them.
-        gdb.send("vCont;c");
-        std::thread::sleep(Duration::from_millis(100));
-        gdb.stream.write_all(&[3]).unwrap();
-        assert_eq!(gdb.receive()[..3], *"T02");
-        assert!(gdb.double_word(COUNT) > 1000 && gdb.double_word(COUNT + 8) > 1000);
+        gdb.until(|gdb| {
+            gdb.send("vCont;c");
+            std::thread::sleep(Duration::from_millis(10));
+            gdb.stream.write_all(&[3]).unwrap();
+            assert_eq!(gdb.receive()[..3], *"T02");
+            gdb.double_word(COUNT) > 1000 && gdb.double_word(COUNT + 8) > 1000
+        });
     }
 }
 
@@ -254,19 +261,23 @@ fn the_guest_goes_on_when_gdb_leaves_and_ends_when_gdb_kills_it() {
     gdb.run_to(LOOP);
     gdb.ok(&format!("Z0,{LOOP:x},4"));
     gdb.ok(&format!("Z2,{COUNT:x},8"));
-    gdb.ok("D");
     // By the next connection the guest has counted on, breakpoints or not.
-    std::thread::sleep(Duration::from_millis(200));
-    gdb.stream = connect(&gdb.address);
+    gdb.until(|gdb| {
+        gdb.ok("D");
+        std::thread::sleep(Duration::from_millis(10));
+        gdb.stream = connect(&gdb.address);
+        gdb.double_word(COUNT) > 1000
+    });
     let count = gdb.double_word(COUNT);
-    assert!(count > 1000, "{count}");
     // A connection that breaks is one that leaves.
     gdb.stream = connect(&gdb.address);
     assert!(gdb.double_word(COUNT) >= count);
-    gdb.send("vCont;c");
-    std::thread::sleep(Duration::from_millis(100));
-    gdb.stream = connect(&gdb.address);
-    assert!(gdb.double_word(COUNT) > count);
+    gdb.until(|gdb| {
+        gdb.send("vCont;c");
+        std::thread::sleep(Duration::from_millis(10));
+        gdb.stream = connect(&gdb.address);
+        gdb.double_word(COUNT) > count
+    });
     gdb.stream.write_all(b"$k#6b").unwrap();
     assert!(gdb.process.wait().unwrap().code().is_some(), "it ends by itself");
 }

@@ -1,7 +1,8 @@
 //! Guests of a few instructions, and the program under test.
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 /// Where flat guests are loaded.
 pub(crate) const BASE: &str = "0x80000000";
@@ -54,6 +55,31 @@ pub(crate) fn mimic(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mimic"));
     command.args(args);
     command
+}
+
+/// The program under test, which a test does not leave behind.
+pub(crate) struct Program(pub(crate) Child);
+
+impl Deref for Program {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Program {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Exit status, and the last line on stderr.

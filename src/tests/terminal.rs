@@ -5,7 +5,6 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -16,34 +15,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OutputModes, tcgetattr};
-use support::{BASE, ECHOES, guest, mimic};
+use support::{BASE, ECHOES, Program, guest, mimic};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// What is waited for must have come by then, however busy the host is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program under test, which a failing test does not leave behind.
-struct Program(Child);
-
-impl Deref for Program {
-    type Target = Child;
-
-    fn deref(&self) -> &Child {
-        &self.0
-    }
-}
-
-impl DerefMut for Program {
-    fn deref_mut(&mut self) -> &mut Child {
-        &mut self.0
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It has ended already, unless the test failed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+/// The escape key unless another is chosen.
+const CTRL_A: u8 = 1;
 
 /// A pseudo-terminal: the keyboard and screen of the program under test.
 struct Terminal {
@@ -84,6 +62,12 @@ impl Terminal {
         self.master.write_all(keys).unwrap();
     }
 
+    /// Types keys and waits for what they bring onto the screen.
+    fn ask(&mut self, keys: &[u8], answer: &str) {
+        self.type_keys(keys);
+        self.wait_for(answer);
+    }
+
     fn screen(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
     }
@@ -115,98 +99,92 @@ impl Terminal {
     }
 }
 
-/// An echoing guest on a terminal.
-fn session(folder: &tempfile::TempDir, args: &[&str]) -> (Terminal, Program) {
+/// Starts an echoing guest on a terminal, which it soon makes raw.
+fn start(args: &[&str]) -> (Terminal, Program) {
+    let folder = tempfile::tempdir().unwrap();
     let path = guest(folder.path(), ECHOES);
     let terminal = Terminal::open();
     assert!(!terminal.is_raw());
     let args = [&["run", path.to_str().unwrap(), "--load-addr", BASE], args].concat();
     let child = terminal.spawn(&mut mimic(&args));
+    // By then, it has read the guest.
     terminal.wait_for("Ctrl-");
-    terminal.wait_for_raw(true);
     (terminal, child)
 }
 
-#[test]
-fn keys_reach_the_guest_and_the_escape_key_quits() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut terminal, mut child) = session(&folder, &[]);
-    terminal.wait_for("Ctrl-A x quits");
-    // Ctrl-C, Ctrl-Z, Ctrl-\ and Ctrl-A itself, with marks around them.
-    terminal.type_keys(b"<\x03\x1a\x1c\x01\x01>");
-    terminal.wait_for("<\x03\x1a\x1c\x01>");
-    terminal.type_keys(b"\x01h");
-    terminal.wait_for("show counters");
-    terminal.type_keys(b"\x01i");
-    terminal.wait_for("M-mode at 0x800000");
-    terminal.type_keys(b"\x01p");
-    terminal.wait_for("paused");
-    terminal.type_keys(b"later");
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(!terminal.screen().contains("later"), "a paused guest does not answer");
-    terminal.type_keys(b"\x01p");
-    terminal.wait_for("later");
-    terminal.type_keys(b"\x01x");
+/// An echoing guest that runs, on a terminal that is raw.
+fn session(args: &[&str]) -> (Terminal, Program) {
+    let (mut terminal, child) = start(args);
+    terminal.wait_for_raw(true);
+    terminal.ask(b"<runs>", "<runs>");
+    (terminal, child)
+}
+
+/// Ends a program by its escape key.
+fn quit(terminal: &mut Terminal, mut child: Program, escape: u8) {
+    terminal.type_keys(&[escape, b'x']);
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    terminal.wait_for("quit by the user");
     terminal.wait_for_raw(false);
 }
 
 #[test]
+fn keys_reach_the_guest_and_the_escape_key_quits() {
+    let (mut terminal, child) = session(&[]);
+    terminal.wait_for("Ctrl-A x quits");
+    // Ctrl-C, Ctrl-Z, Ctrl-\ and Ctrl-A itself, with marks around them.
+    terminal.ask(b"<\x03\x1a\x1c\x01\x01>", "<\x03\x1a\x1c\x01>");
+    terminal.ask(b"\x01h", "show counters");
+    terminal.ask(b"\x01i", "M-mode at 0x800000");
+    terminal.ask(b"\x01p", "paused");
+    terminal.type_keys(b"later");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!terminal.screen().contains("later"), "a paused guest does not answer");
+    terminal.ask(b"\x01p", "later");
+    quit(&mut terminal, child, CTRL_A);
+    terminal.wait_for("quit by the user");
+}
+
+#[test]
 fn the_engine_is_changed_by_a_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut terminal, mut child) = session(&folder, &["--cpus", "2", "--stats"]);
-    terminal.type_keys(b"\x01h");
-    terminal.wait_for("change the engine");
-    terminal.type_keys(b"\x01e");
-    terminal.wait_for("the translator (jit) runs now");
-    terminal.type_keys(b"<translated>");
-    terminal.wait_for("<translated>");
-    terminal.type_keys(b"\x01p");
-    terminal.wait_for("paused");
-    terminal.type_keys(b"\x01e");
-    terminal.wait_for("the interpreter (interp) runs now");
-    terminal.type_keys(b"\x01p<interpreted>");
-    terminal.wait_for("<interpreted>");
-    terminal.type_keys(b"\x01x");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let (mut terminal, child) = session(&["--cpus", "2", "--stats"]);
+    terminal.ask(b"\x01h", "change the engine");
+    terminal.ask(b"\x01e", "the translator (jit) runs now");
+    terminal.ask(b"<translated>", "<translated>");
+    terminal.ask(b"\x01p", "paused");
+    terminal.ask(b"\x01e", "the interpreter (interp) runs now");
+    terminal.ask(b"\x01p<interpreted>", "<interpreted>");
+    quit(&mut terminal, child, CTRL_A);
     // The last line: the counters are complete.
     terminal.wait_for("quit by the user");
     // Two changes of two harts.
     let screen = terminal.screen();
     let line = screen.lines().find(|line| line.contains("engine switches")).unwrap();
     assert!(line.trim_end().ends_with(" 4"), "{line}");
-    terminal.wait_for_raw(false);
 }
 
 #[test]
 fn another_escape_key_can_be_chosen() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut terminal, mut child) = session(&folder, &["--escape", "^]"]);
-    terminal.type_keys(b"(\x01x)");
-    terminal.wait_for("(\x01x)");
-    terminal.type_keys(b"\x1dx");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    terminal.wait_for_raw(false);
+    let (mut terminal, child) = session(&["--escape", "^]"]);
+    terminal.ask(b"(\x01x)", "(\x01x)");
+    quit(&mut terminal, child, 0x1d);
 }
 
 #[test]
 fn a_limit_and_an_error_give_the_terminal_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let (terminal, mut child) = session(&folder, &["--timeout", "500ms"]);
+    // It may be over before anybody has seen that the terminal was raw.
+    let (terminal, mut child) = start(&["--timeout", "500ms"]);
     assert_eq!(child.wait().unwrap().code(), Some(124));
     terminal.wait_for_raw(false);
     let (terminal, mut child) =
-        session(&folder, &["--timeout", "500ms", "--report", "/no/such/folder/report"]);
+        start(&["--timeout", "500ms", "--report", "/no/such/folder/report"]);
     assert_eq!(child.wait().unwrap().code(), Some(125));
     terminal.wait_for_raw(false);
 }
 
 #[test]
 fn signals_give_the_terminal_back_and_end_the_process() {
-    let folder = tempfile::tempdir().unwrap();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
-        let (terminal, mut child) = session(&folder, &[]);
+        let (terminal, mut child) = session(&[]);
         kill_process(Pid::from_child(&child), signal).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(signal.as_raw()));
         terminal.wait_for_raw(false);
@@ -225,8 +203,7 @@ fn wait_until_stopped(child: &Child) {
 
 #[test]
 fn a_stop_gives_the_terminal_back_until_it_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut terminal, mut child) = session(&folder, &[]);
+    let (mut terminal, child) = session(&[]);
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::TSTP).unwrap();
     terminal.wait_for_raw(false);
@@ -234,22 +211,16 @@ fn a_stop_gives_the_terminal_back_until_it_goes_on() {
     wait_until_stopped(&child);
     kill_process(pid, Signal::CONT).unwrap();
     terminal.wait_for_raw(true);
-    terminal.type_keys(b"<back>");
-    terminal.wait_for("<back>");
-    terminal.type_keys(b"\x01x");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    terminal.wait_for_raw(false);
+    terminal.ask(b"<back>", "<back>");
+    quit(&mut terminal, child, CTRL_A);
 }
 
 #[test]
 fn what_the_guest_did_to_the_terminal_is_undone() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut terminal, mut child) = session(&folder, &[]);
+    let (mut terminal, child) = session(&[]);
     // Alternate screen, no cursor, reverse video, as the guest sends them back.
-    terminal.type_keys(b"\x1b[?1049h\x1b[?25l\x1b[7m!");
-    terminal.wait_for("\x1b[7m!");
-    terminal.type_keys(b"\x01x");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    terminal.ask(b"\x1b[?1049h\x1b[?25l\x1b[7m!", "\x1b[7m!");
+    quit(&mut terminal, child, CTRL_A);
     terminal.wait_for("\x1b[?1049l");
     terminal.wait_for("\x1b[?25h");
     terminal.wait_for("\x1b[0m");

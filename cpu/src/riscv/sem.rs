@@ -9,73 +9,92 @@ use super::csr::CsrOp;
 use super::insn::{At, Instruction};
 use crate::bus::Width;
 
-/// Integer operations on two 64-bit values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // Named after the instructions that need them.
-pub enum Bin {
-    Add,
-    Sub,
-    And,
-    Or,
-    Xor,
-    /// Shifts take the amount modulo 64.
-    Sll,
-    Srl,
-    Sra,
-    /// 1 if less (signed), else 0.
-    Slt,
-    Sltu,
-    /// 1 if equal, else 0.
-    Eq,
-    Mul,
-    Mulh,
-    Mulhu,
-    Mulhsu,
-    /// Division as RISC-V defines it for zero divisors and overflow.
-    Div,
-    Divu,
-    Rem,
-    Remu,
-    /// 32-bit rotations; the result is sign-extended.
-    Rolw,
-    Rorw,
-    Rol,
-    Ror,
-    Min,
-    Minu,
-    Max,
-    Maxu,
-    /// Carry-less product: low half, high half, reversed.
-    Clmul,
-    Clmulh,
-    Clmulr,
-    /// 32-bit division; operands are taken from the low halves, the result is sign-extended.
-    Divw,
-    Divuw,
-    Remw,
-    Remuw,
+/// An enum of operations, which can be gone through.
+macro_rules! operations {
+    ($(#[$attr:meta])* pub enum $name:ident { $($(#[$doc:meta])* $op:ident,)* }) => {
+        $(#[$attr])*
+        pub enum $name {
+            $($(#[$doc])* $op,)*
+        }
+
+        impl $name {
+            /// All of them, as they are declared.
+            pub const ALL: &[Self] = &[$(Self::$op),*];
+        }
+    };
 }
 
-/// Integer operations on one 64-bit value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Un {
-    Clz,
-    Ctz,
-    Cpop,
-    Clzw,
-    Ctzw,
-    Cpopw,
-    /// OR-combine each byte: 0xff where any bit is set.
-    OrcB,
-    /// Byte reversal.
-    Rev8,
-    SextB,
-    SextH,
-    SextW,
-    ZextB,
-    ZextH,
-    ZextW,
+operations! {
+    /// Integer operations on two 64-bit values.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[allow(missing_docs)] // Named after the instructions that need them.
+    pub enum Bin {
+        Add,
+        Sub,
+        And,
+        Or,
+        Xor,
+        /// Shifts take the amount modulo 64.
+        Sll,
+        Srl,
+        Sra,
+        /// 1 if less (signed), else 0.
+        Slt,
+        Sltu,
+        /// 1 if equal, else 0.
+        Eq,
+        Mul,
+        Mulh,
+        Mulhu,
+        Mulhsu,
+        /// Division as RISC-V defines it for zero divisors and overflow.
+        Div,
+        Divu,
+        Rem,
+        Remu,
+        /// 32-bit rotations; the result is sign-extended.
+        Rolw,
+        Rorw,
+        Rol,
+        Ror,
+        Min,
+        Minu,
+        Max,
+        Maxu,
+        /// Carry-less product: low half, high half, reversed.
+        Clmul,
+        Clmulh,
+        Clmulr,
+        /// 32-bit division; operands are taken from the low halves, the result is sign-extended.
+        Divw,
+        Divuw,
+        Remw,
+        Remuw,
+    }
+}
+
+operations! {
+    /// Integer operations on one 64-bit value.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[allow(missing_docs)]
+    pub enum Un {
+        Clz,
+        Ctz,
+        Cpop,
+        Clzw,
+        Ctzw,
+        Cpopw,
+        /// OR-combine each byte: 0xff where any bit is set.
+        OrcB,
+        /// Byte reversal.
+        Rev8,
+        SextB,
+        SextH,
+        SextW,
+        ZextB,
+        ZextH,
+        ZextW,
+    }
 }
 
 /// Read-modify-write operations.
@@ -104,26 +123,28 @@ pub enum Fmt {
     D,
 }
 
-/// Floating-point operations on two operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Fp2 {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Min,
-    Max,
-    /// IEEE minimum and maximum, which propagate NaN (Zfa).
-    Minm,
-    Maxm,
-    /// Comparisons: 1 or 0.
-    Eq,
-    Lt,
-    Le,
-    /// Comparisons that do not signal on quiet NaNs (Zfa).
-    Ltq,
-    Leq,
+operations! {
+    /// Floating-point operations on two operands.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[allow(missing_docs)]
+    pub enum Fp2 {
+        Add,
+        Sub,
+        Mul,
+        Div,
+        Min,
+        Max,
+        /// IEEE minimum and maximum, which propagate NaN (Zfa).
+        Minm,
+        Maxm,
+        /// Comparisons: 1 or 0.
+        Eq,
+        Lt,
+        Le,
+        /// Comparisons that do not signal on quiet NaNs (Zfa).
+        Ltq,
+        Leq,
+    }
 }
 
 /// Floating-point operations on one operand.

@@ -3,5 +3,7 @@
 
 #[path = "../block.rs"]
 mod block;
+#[path = "../program.rs"]
+mod program;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| block::run(data));

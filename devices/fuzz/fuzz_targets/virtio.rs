@@ -1,6 +1,8 @@
 //! libFuzzer's entry to the virtqueue fuzzer.
 #![no_main]
 
+#[path = "../program.rs"]
+mod program;
 #[path = "../virtio.rs"]
 mod virtio;
 

@@ -124,15 +124,33 @@ pub struct Block {
 
 impl Op {
     /// The values it takes.
+    #[inline]
     pub fn operands(&self) -> impl Iterator<Item = Val> {
-        let (a, b, c) = match *self {
+        let mut copy = *self;
+        copy.places().map(|place| place.map(|v| *v)).into_iter().flatten()
+    }
+
+    /// The same operation on other values.
+    #[must_use]
+    pub fn with_operands(&self, mut to: impl FnMut(Val) -> Val) -> Op {
+        let mut copy = *self;
+        for v in copy.places().into_iter().flatten() {
+            *v = to(*v);
+        }
+        copy
+    }
+
+    /// Where the values that it takes stand.
+    #[inline]
+    fn places(&mut self) -> [Option<&mut Val>; 3] {
+        match self {
             Op::Const(_)
             | Op::Get(_)
             | Op::Pc(_)
             | Op::Fence
             | Op::FpDirty
             | Op::Perform
-            | Op::Goto(_) => (None, None, None),
+            | Op::Goto(_) => [None, None, None],
             Op::Un(_, a)
             | Op::Unbox(a)
             | Op::Box(a)
@@ -140,13 +158,12 @@ impl Op {
             | Op::Set(_, a)
             | Op::Branch(a, _)
             | Op::Jump(a)
-            | Op::Load { addr: a, .. } => (Some(a), None, None),
+            | Op::Load { addr: a, .. } => [Some(a), None, None],
             Op::Bin(_, a, b) | Op::Fp2(_, _, a, b) | Op::Store { addr: a, value: b, .. } => {
-                (Some(a), Some(b), None)
+                [Some(a), Some(b), None]
             }
-            Op::Select(a, b, c) | Op::Fma(_, a, b, c) => (Some(a), Some(b), Some(c)),
-        };
-        [a, b, c].into_iter().flatten()
+            Op::Select(a, b, c) | Op::Fma(_, a, b, c) => [Some(a), Some(b), Some(c)],
+        }
     }
 
     /// Whether it makes a value and does nothing else, so that it may be dropped if nobody takes it.
@@ -184,34 +201,5 @@ impl Op {
                 | Op::Jump(_)
                 | Op::Goto(_)
         )
-    }
-
-    /// The same operation on other values.
-    #[must_use]
-    pub fn with_operands(&self, mut to: impl FnMut(Val) -> Val) -> Op {
-        match *self {
-            Op::Un(op, a) => Op::Un(op, to(a)),
-            Op::Unbox(a) => Op::Unbox(to(a)),
-            Op::Box(a) => Op::Box(to(a)),
-            Op::Fp1(op, fmt, round, a) => Op::Fp1(op, fmt, round, to(a)),
-            Op::Set(slot, a) => Op::Set(slot, to(a)),
-            Op::Branch(a, offset) => Op::Branch(to(a), offset),
-            Op::Jump(a) => Op::Jump(to(a)),
-            Op::Load { addr, width } => Op::Load { addr: to(addr), width },
-            Op::Bin(op, a, b) => Op::Bin(op, to(a), to(b)),
-            Op::Fp2(op, fmt, a, b) => Op::Fp2(op, fmt, to(a), to(b)),
-            Op::Store { addr, width, value } => {
-                Op::Store { addr: to(addr), width, value: to(value) }
-            }
-            Op::Select(a, b, c) => Op::Select(to(a), to(b), to(c)),
-            Op::Fma(fmt, a, b, c) => Op::Fma(fmt, to(a), to(b), to(c)),
-            Op::Const(_)
-            | Op::Get(_)
-            | Op::Pc(_)
-            | Op::Fence
-            | Op::FpDirty
-            | Op::Perform
-            | Op::Goto(_) => *self,
-        }
     }
 }

@@ -213,9 +213,7 @@ impl Jit {
             private: false,
             counters: Counters::default(),
         };
-        let frame = jit.interp.frame();
-        frame.mxcsr = MXCSR_PLAIN;
-        frame.mxcsr_host = MXCSR_PLAIN;
+        jit.interp.frame().mxcsr = MXCSR_PLAIN;
         Ok(jit)
     }
 
@@ -266,7 +264,7 @@ impl Jit {
             budget.insns.map_or(u64::MAX, |insns| self.interp.retired().saturating_add(insns));
         self.interp.call();
         loop {
-            if let Some(exit) = self.interp.attend_if_needed() {
+            if let Some(exit) = self.interp.attend_if_called() {
                 return exit;
             }
             let retired = self.interp.retired();
@@ -483,10 +481,7 @@ impl Jit {
         let frame = self.interp.frame();
         let raised = std::mem::replace(&mut frame.mxcsr, MXCSR_PLAIN);
         let dirty = std::mem::take(&mut frame.fp_dirty) != 0;
-        let flags = fflags(raised);
-        if dirty || flags != 0 {
-            self.interp.fold_fp(flags, dirty);
-        }
+        self.interp.fold_fp(fflags(raised), dirty);
     }
 }
 

@@ -108,6 +108,22 @@ fn stack(word: u8) -> Mem {
     Mem::new(RSP, 8 * i32::from(word))
 }
 
+/// Chooses among scratch registers that are not locked, and locks it: one that holds nothing, or else the one
+/// whose value is read last.
+fn choose<const N: usize>(
+    values: &[Value],
+    owner: &[u32; N],
+    locked: &mut [bool; N],
+) -> Option<Reg> {
+    let until = |r: &usize| match owner[*r] {
+        NONE => NONE,
+        owner => values[owner as usize].last,
+    };
+    let r = (0..N).filter(|&r| !locked[r]).rev().max_by_key(until)?;
+    locked[r] = true;
+    Some(r as Reg)
+}
+
 /// Whether a constant fits a sign-extended 32-bit immediate.
 pub(super) fn fits(value: u64) -> bool {
     i32::try_from(value as i64).is_ok()
@@ -305,23 +321,33 @@ impl Emitter {
         self.set_loc(v, Loc::Single(r));
     }
 
+    /// Gives a value (or [`NONE`]) that loses its register another place. If that does not hold it yet: where it was,
+    /// and the word on the host stack to store it to.
+    fn displace(&mut self, v: u32) -> Option<(Loc, Mem)> {
+        if v == NONE {
+            return None;
+        }
+        let value = self.alloc.values[v as usize];
+        if value.backup != NO_SLOT {
+            self.set_loc(v, Loc::Slot(value.backup));
+            return None;
+        }
+        if value.word != NO_WORD {
+            self.set_loc(v, Loc::Spill(value.word));
+            return None;
+        }
+        let word = self.alloc.take_spill();
+        self.set_loc(v, Loc::Spill(word));
+        Some((value.loc, stack(word)))
+    }
+
     /// Moves the value out of a scratch register, if that holds one. Touches no flags; the register
     /// keeps its contents.
     pub(super) fn evict(&mut self, r: Reg) {
         let owner = std::mem::replace(&mut self.alloc.owner[r as usize], NONE);
-        if owner == NONE {
-            return;
+        if let Some((_, word)) = self.displace(owner) {
+            self.code.store(Width::Double, word, r);
         }
-        let value = self.alloc.values[owner as usize];
-        if value.backup != NO_SLOT {
-            return self.set_loc(owner, Loc::Slot(value.backup));
-        }
-        if value.word != NO_WORD {
-            return self.set_loc(owner, Loc::Spill(value.word));
-        }
-        let word = self.alloc.take_spill();
-        self.code.store(Width::Double, stack(word), r);
-        self.set_loc(owner, Loc::Spill(word));
     }
 
     /// The addend of a group of accesses, in a scratch register, which is locked.
@@ -348,21 +374,14 @@ impl Emitter {
     /// The same for an xmm register.
     pub(super) fn evict_xmm(&mut self, r: Reg) {
         let owner = std::mem::replace(&mut self.alloc.xmm_owner[r as usize], NONE);
-        if owner == NONE {
-            return;
+        match self.displace(owner) {
+            None => {}
+            Some((Loc::Single(_), word)) => {
+                self.code.movd_from_xmm(Rm::Mem(word), r);
+                self.code.store_imm(Width::Word, word.plus(4), 0);
+            }
+            Some((_, word)) => self.code.movq_from_xmm(Rm::Mem(word), r),
         }
-        let value = self.alloc.values[owner as usize];
-        if value.backup != NO_SLOT {
-            return self.set_loc(owner, Loc::Slot(value.backup));
-        }
-        let word = self.alloc.take_spill();
-        if value.loc == Loc::Single(r) {
-            self.code.movd_from_xmm(Rm::Mem(stack(word)), r);
-            self.code.store_imm(Width::Word, stack(word).plus(4), 0);
-        } else {
-            self.code.movq_from_xmm(Rm::Mem(stack(word)), r);
-        }
-        self.set_loc(owner, Loc::Spill(word));
     }
 
     /// Moves what is read after operation `i` out of a scratch register, and forgets the rest.
@@ -376,55 +395,23 @@ impl Emitter {
 
     /// Takes a scratch register, evicting the value that is read last if all hold one. Touches no flags.
     pub(super) fn take(&mut self) -> Reg {
-        let mut best = (NONE, 0);
-        for r in SCRATCH {
-            if self.alloc.locked[r as usize] {
-                continue;
-            }
-            let owner = self.alloc.owner[r as usize];
-            if owner == NONE {
-                self.alloc.locked[r as usize] = true;
-                return r;
-            }
-            let last = self.alloc.values[owner as usize].last;
-            if best.0 == NONE || last > best.1 {
-                best = (u32::from(r), last);
-            }
-        }
-        if best.0 == NONE {
+        let Alloc { values, owner, locked, .. } = &mut self.alloc;
+        let Some(r) = choose(values, owner, locked) else {
             self.alloc.failed = true;
             return RAX;
-        }
-        let r = best.0 as Reg;
+        };
         self.evict(r);
-        self.alloc.locked[r as usize] = true;
         r
     }
 
     /// Takes a scratch xmm register.
     pub(super) fn take_xmm(&mut self) -> Reg {
-        let mut best = (NONE, 0);
-        for r in 0..XMM_SCRATCH as Reg {
-            if self.alloc.xmm_locked[r as usize] {
-                continue;
-            }
-            let owner = self.alloc.xmm_owner[r as usize];
-            if owner == NONE {
-                self.alloc.xmm_locked[r as usize] = true;
-                return r;
-            }
-            let last = self.alloc.values[owner as usize].last;
-            if best.0 == NONE || last > best.1 {
-                best = (u32::from(r), last);
-            }
-        }
-        if best.0 == NONE {
+        let Alloc { values, xmm_owner, xmm_locked, .. } = &mut self.alloc;
+        let Some(r) = choose(values, xmm_owner, xmm_locked) else {
             self.alloc.failed = true;
             return 0;
-        }
-        let r = best.0 as Reg;
+        };
         self.evict_xmm(r);
-        self.alloc.xmm_locked[r as usize] = true;
         r
     }
 

@@ -73,17 +73,7 @@ const fn bench(
     define: fn(&mut Suite),
 ) -> Rom {
     let (kind, expected) = (Kind::Benchmark, Expected::Checksum(checksum));
-    Rom {
-        name,
-        title,
-        kind,
-        harts: 1,
-        operations: None,
-        expected,
-        insns_estimate,
-        verified: BOTH,
-        define,
-    }
+    Rom { kind, expected, ..checks(name, title, insns_estimate, BOTH, define) }
 }
 
 /// A benchmark of a single cost: the operation is done so often.

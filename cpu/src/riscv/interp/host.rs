@@ -5,18 +5,14 @@
 //! [`Interp::start_count`] and [`Interp::end_count`] frame such a stretch, and a call out of it says by
 //! [`Site`] where it comes from.
 
-use std::sync::Arc;
-
-use crate::bus::{CpuBus, Width};
+use crate::bus::Width;
 use crate::frame::{Frame, NO_PAGE};
 use crate::riscv::csr::fields::mstatus;
 use crate::riscv::hart::Mode;
 use crate::riscv::insn::At;
 use crate::riscv::sem::Sem;
-use crate::run::Exit;
 
 use super::Interp;
-use super::core::Core;
 
 pub use super::code::Op;
 pub use super::core::Dropped;
@@ -74,14 +70,9 @@ impl Interp {
         self.core.signals.needs_attention()
     }
 
-    /// Makes the next [`attend_if_needed`](Self::attend_if_needed) look at everything.
+    /// Makes the next [`attend_if_called`](Self::attend_if_called) look at everything.
     pub fn call(&mut self) {
         self.core.poll = true;
-    }
-
-    /// Looks at interrupts, requests and kicks, if there may be any. Why to leave `run`, if so.
-    pub fn attend_if_needed(&mut self) -> Option<Exit> {
-        self.attend_if_called()
     }
 
     /// Performs a block by interpretation, at most up to `limit` retired instructions.
@@ -150,6 +141,7 @@ impl Interp {
 
     /// ORs floating-point flags that translated code has raised into `fflags`, and marks the state dirty if
     /// it has written registers.
+    #[inline]
     pub fn fold_fp(&mut self, flags: u8, dirty: bool) {
         self.core.hart.fflags |= flags;
         if dirty || flags != 0 {
@@ -157,7 +149,7 @@ impl Interp {
         }
     }
 
-    /// Prepares an instruction to be performed by [`perform`](Self::perform).
+    /// Prepares an instruction to be performed by [`perform_for`](Self::perform_for).
     #[must_use]
     pub fn prepare(&self, word: u32, offset: u64) -> Op {
         self.code.decode_op(word, offset).0
@@ -165,7 +157,7 @@ impl Interp {
 
     /// Puts the place of the current TLB table into the frame.
     pub fn publish_tlb(&mut self) {
-        let (table, mask) = self.core.tlb_table();
+        let (table, mask) = self.core.tlb.table();
         self.core.frame.tlb = table;
         self.core.frame.tlb_mask = mask;
     }
@@ -294,17 +286,5 @@ impl Interp {
         }
         self.core.hart.retired = counted;
         Ok(())
-    }
-
-    /// The bus of the hart.
-    #[must_use]
-    pub fn bus(&self) -> &Arc<dyn CpuBus> {
-        &self.core.bus
-    }
-}
-
-impl Core {
-    fn tlb_table(&self) -> (usize, u64) {
-        self.tlb.table()
     }
 }

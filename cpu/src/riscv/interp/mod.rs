@@ -135,10 +135,11 @@ impl Interp {
         }
     }
 
-    /// Looks at everything until there is nothing more to look at: while this hart waits for others at the end of
-    /// a look, they may ask for something that must be done before the next instruction.
+    /// Looks at interrupts, requests and kicks, if there may be any, until there is nothing more to look at: while
+    /// this hart waits for others at the end of a look, they may ask for something that must be done before the
+    /// next instruction. Why to leave `run`, if so.
     #[inline(always)]
-    fn attend_if_called(&mut self) -> Option<Exit> {
+    pub fn attend_if_called(&mut self) -> Option<Exit> {
         while self.core.poll | self.core.signals.needs_attention() {
             if let Some(exit) = self.attend() {
                 return Some(exit);

@@ -179,59 +179,6 @@ mod tests {
 
     use super::*;
 
-    const BINS: [Bin; 34] = [
-        Bin::Add,
-        Bin::Sub,
-        Bin::And,
-        Bin::Or,
-        Bin::Xor,
-        Bin::Sll,
-        Bin::Srl,
-        Bin::Sra,
-        Bin::Slt,
-        Bin::Sltu,
-        Bin::Eq,
-        Bin::Mul,
-        Bin::Mulh,
-        Bin::Mulhu,
-        Bin::Mulhsu,
-        Bin::Div,
-        Bin::Divu,
-        Bin::Rem,
-        Bin::Remu,
-        Bin::Rolw,
-        Bin::Rorw,
-        Bin::Rol,
-        Bin::Ror,
-        Bin::Min,
-        Bin::Minu,
-        Bin::Max,
-        Bin::Maxu,
-        Bin::Clmul,
-        Bin::Clmulh,
-        Bin::Clmulr,
-        Bin::Divw,
-        Bin::Divuw,
-        Bin::Remw,
-        Bin::Remuw,
-    ];
-    const UNS: [Un; 14] = [
-        Un::Clz,
-        Un::Ctz,
-        Un::Cpop,
-        Un::Clzw,
-        Un::Ctzw,
-        Un::Cpopw,
-        Un::OrcB,
-        Un::Rev8,
-        Un::SextB,
-        Un::SextH,
-        Un::SextW,
-        Un::ZextB,
-        Un::ZextH,
-        Un::ZextW,
-    ];
-
     /// Whether `fact` is true of `value`, by the words of its definition.
     fn holds(fact: Fact, value: u64) -> bool {
         assert!(fact.zero <= 64 && (1..=64).contains(&fact.sign));
@@ -260,14 +207,14 @@ mod tests {
     fn what_is_known_of_results_is_true() {
         for a in values() {
             for fact in true_facts(a) {
-                for op in UNS {
+                for &op in Un::ALL {
                     let (found, result) = (un(op, fact), alu::un(op, a));
                     assert!(holds(found, result), "{op:?} {a:#x} {fact:?}: {result:#x} {found:?}");
                 }
             }
             for b in values() {
                 for (x, y) in true_facts(a).into_iter().zip(true_facts(b)) {
-                    for op in BINS {
+                    for &op in Bin::ALL {
                         let result = alu::bin(op, a, b);
                         for constant in [None, Some(b)] {
                             let found = bin(op, x, y, constant);

@@ -2,33 +2,19 @@
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::{self, At, Format};
-use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2};
+use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2, Un};
 
 use super::Random;
 use super::fp;
 use super::machine::{MEMORY, Machine};
-use super::ops::{BINS, UNS};
 use crate::ir::opt::Passes;
 use crate::ir::{Block, Insn, Op, Round, Slot, Val};
 use crate::riscv::lift::{Lifter, ModeKey};
 use crate::x64::supports;
 
 const SLOTS: [Slot; 17] = [1, 2, 5, 6, 8, 10, 10, 11, 12, 16, 20, 31, 64, 70, 74, 75, 84];
-const FP2S: [Fp2; 13] = [
-    Fp2::Add,
-    Fp2::Sub,
-    Fp2::Mul,
-    Fp2::Div,
-    Fp2::Min,
-    Fp2::Max,
-    Fp2::Minm,
-    Fp2::Maxm,
-    Fp2::Eq,
-    Fp2::Lt,
-    Fp2::Le,
-    Fp2::Ltq,
-    Fp2::Leq,
-];
+/// Those that conditions are made of.
+const COMPARES: [Bin; 3] = [Bin::Slt, Bin::Sltu, Bin::Eq];
 const TO_INTEGERS: [Fp1; 4] = [Fp1::ToI32, Fp1::ToU32, Fp1::ToI64, Fp1::ToU64];
 const FP1S: [Fp1; 13] = [
     Fp1::Sqrt,
@@ -112,7 +98,7 @@ impl Maker<'_> {
         }
         let op = match self.random.below(3) {
             0 => Op::Fma(fmt, a, b, c),
-            1 => Op::Fp2(self.random.pick(&FP2S), fmt, a, b),
+            1 => Op::Fp2(self.random.pick(Fp2::ALL), fmt, a, b),
             _ => {
                 let round = match self.random.below(2) {
                     0 => {
@@ -151,15 +137,15 @@ impl Maker<'_> {
         match self.random.below(20) {
             16.. => self.fp_op(),
             0..5 => {
-                let (a, b, op) = (self.value(), self.value(), self.random.pick(&BINS));
+                let (a, b, op) = (self.value(), self.value(), self.random.pick(Bin::ALL));
                 self.make(Op::Bin(op, a, b));
             }
             5 => {
-                let (a, op) = (self.value(), self.random.pick(&UNS));
+                let (a, op) = (self.value(), self.random.pick(Un::ALL));
                 self.make(Op::Un(op, a));
             }
             6 => {
-                let (a, b, op) = (self.value(), self.value(), self.random.pick(&BINS[8..11]));
+                let (a, b, op) = (self.value(), self.value(), self.random.pick(&COMPARES));
                 let cond = self.make(Op::Bin(op, a, b));
                 let (a, b) = (self.value(), self.value());
                 self.make(Op::Select(cond, a, b));
@@ -175,7 +161,7 @@ impl Maker<'_> {
             13 => {
                 let addr = self.address();
                 let v = self.make(Op::Load { addr, width });
-                let (slot, op) = (self.random.pick(&SLOTS), self.random.pick(&UNS));
+                let (slot, op) = (self.random.pick(&SLOTS), self.random.pick(Un::ALL));
                 match self.random.below(3) {
                     0 => {
                         self.push(Op::Set(slot, v));
@@ -193,7 +179,7 @@ impl Maker<'_> {
                 self.push(Op::Store { addr, width, value });
             }
             _ => {
-                let (a, b, op) = (self.value(), self.value(), self.random.pick(&BINS[8..11]));
+                let (a, b, op) = (self.value(), self.value(), self.random.pick(&COMPARES));
                 let mut cond = self.make(Op::Bin(op, a, b));
                 if self.random.below(2) == 0 {
                     let zero = self.push(Op::Const(0));

@@ -255,7 +255,6 @@ impl Machine {
         frame.leave = 0;
         frame.fp_dirty = 0;
         frame.mxcsr = MXCSR | self.engine.sticky;
-        frame.mxcsr_host = MXCSR;
         let frame = &raw mut *frame;
         self.engine.frame = frame;
         let code = std::ptr::with_exposed_provenance::<u8>(self.code.0);

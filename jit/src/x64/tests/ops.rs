@@ -9,60 +9,6 @@ use super::{EDGES, Random, reference};
 use crate::ir::{Block, Insn, Op, Slot, Val};
 use crate::x64::{Exit, Place, supports};
 
-pub(super) const BINS: [Bin; 34] = [
-    Bin::Add,
-    Bin::Sub,
-    Bin::And,
-    Bin::Or,
-    Bin::Xor,
-    Bin::Sll,
-    Bin::Srl,
-    Bin::Sra,
-    Bin::Slt,
-    Bin::Sltu,
-    Bin::Eq,
-    Bin::Mul,
-    Bin::Mulh,
-    Bin::Mulhu,
-    Bin::Mulhsu,
-    Bin::Div,
-    Bin::Divu,
-    Bin::Rem,
-    Bin::Remu,
-    Bin::Rolw,
-    Bin::Rorw,
-    Bin::Rol,
-    Bin::Ror,
-    Bin::Min,
-    Bin::Minu,
-    Bin::Max,
-    Bin::Maxu,
-    Bin::Clmul,
-    Bin::Clmulh,
-    Bin::Clmulr,
-    Bin::Divw,
-    Bin::Divuw,
-    Bin::Remw,
-    Bin::Remuw,
-];
-
-pub(super) const UNS: [Un; 14] = [
-    Un::Clz,
-    Un::Ctz,
-    Un::Cpop,
-    Un::Clzw,
-    Un::Ctzw,
-    Un::Cpopw,
-    Un::OrcB,
-    Un::Rev8,
-    Un::SextB,
-    Un::SextH,
-    Un::SextW,
-    Un::ZextB,
-    Un::ZextH,
-    Un::ZextW,
-];
-
 /// A block of one instruction that goes on at offset 0x104.
 pub(super) fn block(ops: &[Op]) -> Block {
     let mut ops = ops.to_vec();
@@ -170,7 +116,7 @@ fn each_kind(
 fn two_operand_operations() {
     let (mut machine, mut plain) = (Machine::new(), Machine::plain());
     let mut random = Random(1);
-    for op in BINS {
+    for &op in Bin::ALL {
         assert!(supports(&Op::Bin(op, Val(0), Val(1))), "{op:?}");
         for round in 0..6 {
             let machine = if round == 0 { &mut plain } else { &mut machine };
@@ -195,7 +141,7 @@ fn two_operand_operations() {
 fn one_operand_operations() {
     let mut machine = Machine::new();
     let mut random = Random(2);
-    for op in UNS {
+    for &op in Un::ALL {
         assert!(supports(&Op::Un(op, Val(0))), "{op:?}");
         for _ in 0..4 {
             each_kind(&mut machine, &mut random, |a, _| Op::Un(op, a), |r| (r.value(), r.value()));
