@@ -254,15 +254,11 @@ fn a_kick_ends_a_run_without_a_budget() {
     let (mut interp, signals) = interp(hart, &bus);
     signals.kick();
     assert_eq!(interp.run(mimic_cpu::run::Budget { insns: None }), Exit::Budget);
-    let thread = std::thread::spawn(move || {
-        let exit = interp.run(mimic_cpu::run::Budget { insns: None });
-        (exit, interp.retired())
-    });
+    let thread = std::thread::spawn(move || interp.run(mimic_cpu::run::Budget { insns: None }));
+    // What it has retired by then is up to the host.
     std::thread::sleep(std::time::Duration::from_millis(20));
     signals.kick();
-    let (exit, retired) = thread.join().unwrap();
-    assert_eq!(exit, Exit::Budget);
-    assert!(retired > 0);
+    assert_eq!(thread.join().unwrap(), Exit::Budget);
 }
 
 #[test]
