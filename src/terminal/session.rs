@@ -57,8 +57,20 @@ pub enum SessionError {
     },
 }
 
-/// The handle of the machine that runs now, for those who outlive a reset.
-type Current = Arc<Mutex<Option<MachineHandle>>>;
+/// The machine that runs now, for those who outlive a reset.
+#[derive(Default)]
+pub(super) struct Current(Mutex<Option<MachineHandle>>);
+
+impl Current {
+    /// Its handle; `None` before the first one.
+    pub(super) fn machine(&self) -> Option<MachineHandle> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, machine: MachineHandle) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(machine);
+    }
+}
 
 /// Runs machines made by `make` on stdin and stdout until one ends for good. `make` is asked again after a
 /// reset.
@@ -70,31 +82,33 @@ pub fn run(
     options: &SessionOptions,
 ) -> Result<Report, SessionError> {
     let host = |what| move |source| SessionError::Host { what, source };
-    let current: Current = Arc::default();
+    let current = Arc::new(Current::default());
     let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(host("stdout"))?;
     let output = Output::new(stdout, {
         let current = Arc::clone(&current);
-        move || {
-            if let Some(machine) = &*current.lock().unwrap_or_else(PoisonError::into_inner) {
-                machine.quit();
-            }
-        }
+        move || _ = current.machine().inspect(MachineHandle::quit)
     })
     .map_err(host("the console"))?;
     let typed = io::stdin().is_terminal();
     let mut raw = None;
     let mut resets = 0u32;
-    let (report, signals) = loop {
+    // Before the terminal is changed: who ends this gets it back.
+    let signals =
+        SignalWatch::start(Arc::clone(&current), output.sink()).map_err(host("signals"))?;
+    let report = loop {
         let keys = Keys::new(if typed { options.escape } else { no_escape() });
         let input = input(keys, options.clone(), typed, output.sink());
         let machine = make(ConsoleIo { output: Box::new(output.sink()), input })?;
         let handle = machine.handle();
-        *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        current.set(handle.clone());
+        if signals.received().is_some() {
+            // It came when there was no machine that it could have ended.
+            handle.quit();
+        }
         if typed && raw.is_none() {
             banner(options.escape);
             raw = Some(RawMode::enter().map_err(host("the terminal"))?);
         }
-        let signals = SignalWatch::start(handle.clone(), output.sink()).map_err(host("signals"))?;
         let _silence = options
             .silence
             .map(|patience| SilenceWatch::start(handle, output.sink(), patience, options.advice))
@@ -114,7 +128,7 @@ pub fn run(
         let report = machine.run();
         let again = report.end == End::Reset && options.reboot && signals.received().is_none();
         if !again {
-            break (report, signals);
+            break report;
         }
         resets += 1;
         output.sink().settle(Duration::from_secs(1));

@@ -14,13 +14,14 @@ use signal_hook::iterator::{Handle, Signals};
 use signal_hook::low_level::emulate_default_handler;
 
 use super::output::Sink;
+use super::session::Current;
 use super::tty;
 use crate::machine::MachineHandle;
 
 /// How long the machine may take to stop before the process ends without it.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Serves signals during one run.
+/// Serves signals during a session, resets of the machine included.
 pub(super) struct SignalWatch {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
@@ -29,7 +30,7 @@ pub(super) struct SignalWatch {
 }
 
 impl SignalWatch {
-    pub(super) fn start(machine: MachineHandle, sink: Sink) -> io::Result<Self> {
+    pub(super) fn start(current: Arc<Current>, sink: Sink) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])?;
         let handle = signals.handle();
         let received = Arc::new(AtomicI32::new(0));
@@ -42,8 +43,9 @@ impl SignalWatch {
                     match signal {
                         SIGTSTP => {
                             tty::restore();
-                            paused_here = !machine.is_paused();
-                            machine.pause();
+                            let machine = current.machine().filter(|machine| !machine.is_paused());
+                            paused_here = machine.is_some();
+                            machine.inspect(MachineHandle::pause);
                             // SIGSTOP cannot fail; what follows runs after SIGCONT.
                             let _ = emulate_default_handler(SIGTSTP);
                         }
@@ -51,7 +53,7 @@ impl SignalWatch {
                             // A stop by SIGSTOP leaves its mark too: the shell took the terminal back.
                             let _ = tty::resume();
                             if std::mem::take(&mut paused_here) {
-                                machine.resume();
+                                current.machine().inspect(MachineHandle::resume);
                             }
                         }
                         signal => {
@@ -60,7 +62,7 @@ impl SignalWatch {
                                 end_by(signal);
                             }
                             sink.release();
-                            machine.quit();
+                            current.machine().inspect(MachineHandle::quit);
                             end_later(signal, Arc::clone(&ended));
                         }
                     }
