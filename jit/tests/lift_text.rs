@@ -343,8 +343,42 @@ fn conversions_to_integers_may_truncate() {
 }
 
 #[test]
+fn atomic_instructions() {
+    let check = |code: Vec<u8>, expected| {
+        assert_eq!(lift(&code, START, FP, |_| true), Some(lines(expected)));
+    };
+    check(
+        assemble!(; lr.w a0, [a2] ; sc.d a1, a0, [a2]),
+        "010:
+          v0 = x12
+          v1 = LoadReserved Word [v0]
+          x10 = v1
+        014:
+          v3 = x12
+          v4 = x10
+          v5 = StoreConditional Double [v3] v4
+          x11 = v5
+          goto 018",
+    );
+    // Only a load that is both acquired and released comes after all stores before it. Nobody takes the sum.
+    check(
+        assemble!(; lr.w.aqrl a0, [a2] ; amoadd.w zero, a0, [a2]),
+        "010:
+          v0 = x12
+          fence
+          v2 = LoadReserved Word [v0]
+          x10 = v2
+        014:
+          v4 = x12
+          v5 = x10
+          v6 = AmoAdd Word [v4] v5
+          goto 018",
+    );
+}
+
+#[test]
 fn the_interpreter_performs_the_rest() {
-    let code = assemble!(; lr.w a0, [a2] ; fadd.d fa0, fa0, fa1 ; ecall);
+    let code = assemble!(; fsgnj.d fa0, fa1, fa1 ; fadd.d fa0, fa0, fa1 ; ecall);
     let expected = "010:
           perform
         014:
@@ -354,7 +388,7 @@ fn the_interpreter_performs_the_rest() {
           goto 01c";
     assert_eq!(lift(&code, START, ModeKey { fp: false }, |_| true), Some(lines(expected)));
     // After it nothing is known: the register may hold another constant, the state be clean.
-    let code = assemble!(; fsgnj.d fa0, fa1, fa1 ; addi a0, zero, 1 ; lr.w a1, [a2] ; addi a0, a0, 1 ; fsgnj.d fa0, fa1, fa1);
+    let code = assemble!(; fsgnj.d fa0, fa1, fa1 ; addi a0, zero, 1 ; fcvt.w.d a1, fa0, rmm ; addi a0, a0, 1 ; fsgnj.d fa0, fa1, fa1);
     check(
         code,
         "010:

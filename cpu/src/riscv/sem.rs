@@ -112,6 +112,17 @@ pub enum Amo {
     Maxu,
 }
 
+/// What the instructions of extension A do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Atomic {
+    /// LR: reserves what it loads.
+    LoadReserved,
+    /// SC: stores if the reservation still holds; 0 on success, 1 on failure.
+    StoreConditional,
+    /// Reads, modifies and writes.
+    Amo(Amo),
+}
+
 /// Floating-point formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fmt {

@@ -1,6 +1,7 @@
 //! Evaluation of a block: what its operations mean, and the measure of every translation.
 
 use mimic_cpu::bus::Width;
+use mimic_cpu::riscv::sem::Atomic;
 use mimic_cpu::riscv::{alu, fpu};
 use mimic_cpu::softfloat::{Flags, Rounding};
 
@@ -22,6 +23,18 @@ pub trait Memory {
     /// # Errors
     /// If the store traps; nothing has been stored then.
     fn store(&mut self, addr: u64, width: Width, value: u64) -> Result<(), Self::Fault>;
+
+    /// Performs an atomic operation. What it yields, sign-extended.
+    ///
+    /// # Errors
+    /// If it traps; nothing has been stored then.
+    fn atomic(
+        &mut self,
+        op: Atomic,
+        addr: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<u64, Self::Fault>;
 }
 
 /// Why an evaluation stopped.
@@ -75,6 +88,12 @@ impl Evaluation {
                     Ok(value) => value,
                     Err(fault) => return Left::Fault(fault),
                 },
+                Op::Atomic { op, addr, width, value } => {
+                    match memory.atomic(op, self.value(addr), width, self.value(value)) {
+                        Ok(value) => value,
+                        Err(fault) => return Left::Fault(fault),
+                    }
+                }
                 Op::Unbox(a) => match self.value(a) {
                     a if a >> 32 == 0xffff_ffff => a & 0xffff_ffff,
                     _ => 0x7fc0_0000,

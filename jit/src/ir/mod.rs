@@ -15,7 +15,7 @@ mod text;
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::At;
-use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2, Un};
+use mimic_cpu::riscv::sem::{Atomic, Bin, Fmt, Fp1, Fp2, Un};
 
 /// A value: the position of the operation that makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +80,18 @@ pub enum Op {
         /// Bytes.
         width: Width,
         /// What is stored.
+        value: Val,
+    },
+    /// An atomic operation on memory; its result is sign-extended. May leave the block by a fault. What a store causes
+    /// is looked at where the block ends.
+    Atomic {
+        /// Which one.
+        op: Atomic,
+        /// Virtual address.
+        addr: Val,
+        /// Word or double word.
+        width: Width,
+        /// The other operand; of no meaning to LR.
         value: Val,
     },
     /// A full memory fence.
@@ -159,9 +171,10 @@ impl Op {
             | Op::Branch(a, _)
             | Op::Jump(a)
             | Op::Load { addr: a, .. } => [Some(a), None, None],
-            Op::Bin(_, a, b) | Op::Fp2(_, _, a, b) | Op::Store { addr: a, value: b, .. } => {
-                [Some(a), Some(b), None]
-            }
+            Op::Bin(_, a, b)
+            | Op::Fp2(_, _, a, b)
+            | Op::Store { addr: a, value: b, .. }
+            | Op::Atomic { addr: a, value: b, .. } => [Some(a), Some(b), None],
             Op::Select(a, b, c) | Op::Fma(_, a, b, c) => [Some(a), Some(b), Some(c)],
         }
     }
@@ -186,7 +199,11 @@ impl Op {
     /// Whether it makes a value.
     #[must_use]
     pub fn makes_value(&self) -> bool {
-        self.is_pure() || matches!(self, Op::Load { .. } | Op::Fp2(..) | Op::Fp1(..) | Op::Fma(..))
+        let others = matches!(
+            self,
+            Op::Load { .. } | Op::Atomic { .. } | Op::Fp2(..) | Op::Fp1(..) | Op::Fma(..)
+        );
+        self.is_pure() || others
     }
 
     /// Whether the block may be left here, so that somebody sees the registers.
@@ -196,6 +213,7 @@ impl Op {
             self,
             Op::Load { .. }
                 | Op::Store { .. }
+                | Op::Atomic { .. }
                 | Op::Perform
                 | Op::Branch(..)
                 | Op::Jump(_)

@@ -14,6 +14,8 @@ bitflags! {
         const FACTS = 1 << 1;
         /// Values that nobody takes and writes to registers that nobody sees are dropped.
         const DCE = 1 << 2;
+        /// Atomic instructions become operations.
+        const ATOMICS = 1 << 3;
     }
 }
 

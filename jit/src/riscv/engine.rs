@@ -27,7 +27,7 @@ use crate::memory::CodePtr;
 use crate::options::Tamper;
 use crate::perf::PerfMap;
 use crate::riscv::lift::{Lifter, ModeKey};
-use crate::x64::{self, CallSite, Calls, Emitted, Emitter, Exit as CodeExit, Thunks};
+use crate::x64::{self, AtomicSite, CallSite, Calls, Emitted, Emitter, Exit as CodeExit, Thunks};
 
 pub use crate::options::JitOptions;
 
@@ -186,6 +186,7 @@ impl Jit {
         let calls = Calls {
             load: call_load as *const () as usize,
             store: call_store as *const () as usize,
+            atomic: call_atomic as *const () as usize,
             perform: call_perform as *const () as usize,
         };
         let perf =
@@ -554,6 +555,24 @@ unsafe extern "sysv64" fn call_store(engine: *mut Jit, va: u64, packed: u32, val
     let (site, width) = site(packed);
     if jit.interp.store_for(site, va, width, value) == Err(Leave) {
         jit.interp.frame().leave = 1;
+    }
+}
+
+/// # Safety
+/// As [`call_load`].
+unsafe extern "sysv64" fn call_atomic(engine: *mut Jit, va: u64, packed: u64, value: u64) -> u64 {
+    // SAFETY: see above; nothing else borrows the engine meanwhile.
+    let jit = unsafe { &mut *engine };
+    let Some(AtomicSite { op, .. }) = AtomicSite::decode(packed) else {
+        unreachable!("translated code passes what the emitter has made")
+    };
+    let (site, width) = site(packed as u32);
+    match jit.interp.atomic_for(site, op, va, width, value) {
+        Ok(value) => value,
+        Err(Leave) => {
+            jit.interp.frame().leave = 1;
+            0
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use mimic_cpu::frame::F;
 use mimic_cpu::riscv::csr::CsrOp;
 use mimic_cpu::riscv::decode::{Decoder, MAX_BLOCK, insn_len};
 use mimic_cpu::riscv::insn::{Args, At, Flow, Instruction, SINK};
-use mimic_cpu::riscv::sem::{Amo, Bin, Cbo, Fmt, Fp1, Fp2, PAUSE, Sem, Un};
+use mimic_cpu::riscv::sem::{Amo, Atomic, Bin, Cbo, Fmt, Fp1, Fp2, PAUSE, Sem, Un};
 use mimic_cpu::softfloat::Rounding;
 
 use crate::ir::build::Builder;
@@ -36,6 +36,8 @@ pub struct Lifter {
     mode: ModeKey,
     /// Rounding of the current instruction's operation.
     rounding: Rounding,
+    /// The current instruction's bits `aq` and `rl`, if it is atomic, are both set.
+    sequential: bool,
     /// How the current instruction ends the block.
     end: Option<Op>,
     /// The current instruction has asked for something that has no operation.
@@ -51,6 +53,7 @@ impl Lifter {
             build: Builder::new(passes, supports),
             mode: ModeKey { fp: false },
             rounding: Rounding::NearestEven,
+            sequential: false,
             end: None,
             refused: false,
         }
@@ -91,6 +94,7 @@ impl Lifter {
     fn lift(&mut self, word: u32, at: At) -> Option<Op> {
         self.build.begin(at, word);
         (self.rounding, self.end, self.refused) = (Rounding::NearestEven, None, false);
+        self.sequential = word >> 25 & 3 == 3;
         let next = Op::Goto((at.offset() + at.bytes()) as i64);
         let Some(insn) = self.decoder.decode(word, at.offset()) else {
             self.build.perform();
@@ -170,14 +174,18 @@ impl Sem for Lifter {
         self.build.store(addr, width, value);
         Ok(())
     }
-    fn load_reserved(&mut self, _: Val, _: Width) -> Result<Val, NotLifted> {
-        Err(NotLifted)
+    fn load_reserved(&mut self, addr: Val, width: Width) -> Result<Val, NotLifted> {
+        if self.sequential {
+            // Others are ordered enough as plain loads.
+            self.build.fence();
+        }
+        Ok(self.build.atomic(Atomic::LoadReserved, addr, width, addr))
     }
-    fn store_conditional(&mut self, _: Val, _: Width, _: Val) -> Result<Val, NotLifted> {
-        Err(NotLifted)
+    fn store_conditional(&mut self, addr: Val, width: Width, value: Val) -> Result<Val, NotLifted> {
+        Ok(self.build.atomic(Atomic::StoreConditional, addr, width, value))
     }
-    fn amo(&mut self, _: Amo, _: Val, _: Width, _: Val) -> Result<Val, NotLifted> {
-        Err(NotLifted)
+    fn amo(&mut self, op: Amo, addr: Val, width: Width, value: Val) -> Result<Val, NotLifted> {
+        Ok(self.build.atomic(Atomic::Amo(op), addr, width, value))
     }
     fn cbo(&mut self, _: Cbo, _: Val) -> Result<(), NotLifted> {
         Err(NotLifted)

@@ -45,6 +45,8 @@ pub struct Thunks {
     pub(super) lead_load_for_write: usize,
     /// As `store`, with the same check for stores.
     pub(super) lead_store: usize,
+    /// Called: va in RAX, `AtomicSite` in RCX, value in RDX; result in RAX. Keeps XMM0-3.
+    pub(super) atomic: usize,
     /// Called: index in EAX, site in ECX. Keeps nothing but the spilled values.
     pub(super) perform: usize,
     /// Address of [`fp::CONSTANTS`](super::fp::CONSTANTS).
@@ -231,6 +233,8 @@ impl Thunks {
         let lead_load_for_write = access(ops, calls.load, false, Some(WRITE_TAG));
         let lead_store = access(ops, calls.store, true, Some(WRITE_TAG));
 
+        let atomic = access(ops, calls.atomic, true, None);
+
         let perform = ops.offset().0;
         dynasm!(ops; .arch x64; sub rsp, 8);
         save_gprs(ops, &GPRS);
@@ -268,6 +272,7 @@ impl Thunks {
             lead_load: at + lead_load,
             lead_load_for_write: at + lead_load_for_write,
             lead_store: at + lead_store,
+            atomic: at + atomic,
             perform: at + perform,
             constants: at + constants,
         };

@@ -10,7 +10,7 @@ use crate::frame::{Frame, NO_PAGE};
 use crate::riscv::csr::fields::mstatus;
 use crate::riscv::hart::Mode;
 use crate::riscv::insn::At;
-use crate::riscv::sem::Sem;
+use crate::riscv::sem::{Atomic, Sem};
 
 use super::Interp;
 
@@ -257,6 +257,32 @@ impl Interp {
             }
             Err(_stop) => Err(self.stopped(site)),
         }
+    }
+
+    /// An atomic operation of translated code that missed the TLB. What the instruction yields, sign-extended. A store
+    /// ends its block, so that what it caused is looked at there.
+    ///
+    /// # Errors
+    /// [`Leave`] if it faulted.
+    pub fn atomic_for(
+        &mut self,
+        site: Site,
+        op: Atomic,
+        va: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<u64, Leave> {
+        let result = match op {
+            Atomic::LoadReserved => self.core.load_reserved(va, width),
+            Atomic::StoreConditional => self.core.store_conditional(va, width, value),
+            Atomic::Amo(amo) => self.core.amo(amo, va, width, value),
+        };
+        self.publish_tlb();
+        let stores = op != Atomic::LoadReserved;
+        if self.core.poll || stores && self.core.signals.needs_attention() {
+            self.leave_after_block();
+        }
+        result.map_err(|_stop| self.stopped(site))
     }
 
     /// Performs an instruction that was not translated.

@@ -245,8 +245,9 @@ impl Interp {
         self.core.frame.page_va = NO_PAGE;
     }
 
-    /// `hart.pc` and mode have changed by a trap.
+    /// `hart.pc` and mode have changed by a trap, which has dropped the reservation.
     fn trapped(&mut self) {
+        self.core.frame.reserved = 0;
         self.core.frame.next_pc = self.core.hart.pc;
         self.core.translation_changed();
     }

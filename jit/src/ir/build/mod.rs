@@ -11,7 +11,7 @@ mod fold;
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::At;
-use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2, Un};
+use mimic_cpu::riscv::sem::{Atomic, Bin, Fmt, Fp1, Fp2, Un};
 
 use super::opt::{Dce, Passes};
 use super::{Block, Insn, Op, Round, Slot, Val};
@@ -297,6 +297,17 @@ impl Builder {
     pub fn store(&mut self, addr: Val, width: Width, value: Val) {
         let (addr, value) = (self.address(addr), self.operand(value));
         self.push(Op::Store { addr, width, value }, Fact::ANY);
+    }
+
+    /// An atomic operation.
+    pub fn atomic(&mut self, op: Atomic, addr: Val, width: Width, value: Val) -> Val {
+        self.now.unsupported |= !self.passes.contains(Passes::ATOMICS);
+        let (addr, value) = (self.operand(addr), self.operand(value));
+        let fact = match op {
+            Atomic::StoreConditional => Fact::zero(1),
+            _ => Fact::sign(width.bits()),
+        };
+        self.push(Op::Atomic { op, addr, width, value }, fact)
     }
 
     /// A full fence.

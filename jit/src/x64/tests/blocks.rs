@@ -2,7 +2,7 @@
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::{self, At, Format};
-use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2, Un};
+use mimic_cpu::riscv::sem::{Amo, Atomic, Bin, Fmt, Fp1, Fp2, Un};
 
 use super::Random;
 use super::fp;
@@ -30,6 +30,13 @@ const FP1S: [Fp1; 13] = [
     Fp1::FromU64,
     Fp1::From(Fmt::S),
     Fp1::From(Fmt::D),
+];
+const ATOMICS: [Atomic; 5] = [
+    Atomic::LoadReserved,
+    Atomic::StoreConditional,
+    Atomic::Amo(Amo::Swap),
+    Atomic::Amo(Amo::Add),
+    Atomic::Amo(Amo::Max),
 ];
 /// Registers that hold addresses.
 const POINTERS: [Slot; 3] = [9, 13, 21];
@@ -134,7 +141,17 @@ impl Maker<'_> {
             Width::Double,
             Width::Double,
         ]);
-        match self.random.below(20) {
+        match self.random.below(21) {
+            20 => {
+                let (value, addr) = (self.value(), self.address());
+                let width = self.random.pick(&[Width::Word, Width::Double]);
+                let op = self.random.pick(&ATOMICS);
+                let v = self.make(Op::Atomic { op, addr, width, value });
+                if self.random.below(3) != 0 {
+                    let slot = self.random.pick(&SLOTS);
+                    self.push(Op::Set(slot, v));
+                }
+            }
             16.. => self.fp_op(),
             0..5 => {
                 let (a, b, op) = (self.value(), self.value(), self.random.pick(Bin::ALL));

@@ -2,7 +2,7 @@
 //! softfloat.
 
 use mimic_cpu::bus::Width;
-use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2};
+use mimic_cpu::riscv::sem::{Atomic, Bin, Fmt, Fp1, Fp2};
 
 use super::Random;
 use super::machine::{Machine, PAGE_VA};
@@ -202,6 +202,9 @@ impl Memory for NoMemory {
         Err(())
     }
     fn store(&mut self, _: u64, _: Width, _: u64) -> Result<(), ()> {
+        Err(())
+    }
+    fn atomic(&mut self, _: Atomic, _: u64, _: Width, _: u64) -> Result<u64, ()> {
         Err(())
     }
 }

@@ -2,14 +2,16 @@
 #![allow(unsafe_code)] // Emitted code is run.
 
 use mimic_cpu::bus::Width;
-use mimic_cpu::frame::Frame;
+use mimic_cpu::frame::{Frame, reservation_tag};
+use mimic_cpu::riscv::alu;
+use mimic_cpu::riscv::sem::Atomic;
 use mimic_cpu::softfloat::Flags;
 
 use crate::ir::eval::{Evaluation, Left, Memory};
 use crate::ir::{Block, Op};
 use crate::memory::{CodeMemory, CodePtr};
 use crate::x64::{
-    CallSite, Calls, Emitter, Exit, HostFeatures, JUMPS_LEN, LinkSite, Place, Thunks,
+    AtomicSite, CallSite, Calls, Emitter, Exit, HostFeatures, JUMPS_LEN, LinkSite, Place, Thunks,
 };
 
 /// Virtual addresses of the memory: four pages. The TLB may know the first for loads and stores and the second for
@@ -48,8 +50,15 @@ pub(super) struct Engine {
     pub(super) sites: Vec<CallSite>,
     /// The guest's sticky flags in MXCSR at the beginning.
     pub(super) sticky: u32,
+    /// The reservation, as the frame holds it: tag and value.
+    pub(super) reserved: [u64; 2],
     frame: *mut Frame,
     tlb: Vec<[u64; 4]>,
+}
+
+/// Guest physical address of a page.
+fn physical(page: u64) -> u64 {
+    page ^ 0x1_2345_6000
 }
 
 impl Engine {
@@ -62,7 +71,8 @@ impl Engine {
             _ => return,
         };
         let host = self.memory.as_ptr() as u64 + 2 * (page - MEMORY);
-        self.tlb[(page >> 12) as usize % ENTRIES] = [read, write, host.wrapping_sub(page), 0];
+        self.tlb[(page >> 12) as usize % ENTRIES] =
+            [read, write, host.wrapping_sub(page), physical(page)];
     }
 }
 
@@ -88,6 +98,47 @@ impl Memory for Engine {
             self.memory[at] = (value >> (8 * i)) as u8;
         }
         Ok(())
+    }
+
+    fn atomic(&mut self, op: Atomic, va: u64, width: Width, value: u64) -> Result<u64, ()> {
+        self.do_atomic(op, va, width, value)
+    }
+}
+
+/// What an atomic operation may reach: all but the last page, and the second not by stores.
+fn atomic_index(va: u64, width: Width, stores: bool) -> Result<usize, ()> {
+    let page = va.wrapping_sub(MEMORY) / 4096;
+    if va & (width.bytes() - 1) != 0 || page == 1 && stores { Err(()) } else { index(va) }
+}
+
+impl Engine {
+    fn do_atomic(&mut self, op: Atomic, va: u64, width: Width, value: u64) -> Result<u64, ()> {
+        let reserved = match op {
+            Atomic::LoadReserved | Atomic::StoreConditional => {
+                std::mem::take(&mut self.reserved[0])
+            }
+            Atomic::Amo(_) => 0,
+        };
+        atomic_index(va, width, op != Atomic::LoadReserved)?;
+        let old = Memory::load(self, va, width)?;
+        let tag = reservation_tag(physical(va & !4095) | va & 4095, width);
+        match op {
+            Atomic::LoadReserved => {
+                self.reserved = [tag, old];
+                Ok(width.sign_extend(old))
+            }
+            Atomic::StoreConditional => {
+                let holds = reserved == tag && self.reserved[1] == old;
+                if holds {
+                    Memory::store(self, va, width, value)?;
+                }
+                Ok(u64::from(!holds))
+            }
+            Atomic::Amo(amo) => {
+                Memory::store(self, va, width, alu::amo(amo, width, old, value))?;
+                Ok(width.sign_extend(old))
+            }
+        }
     }
 }
 
@@ -159,6 +210,20 @@ extern "sysv64" fn store(engine: &mut Engine, va: u64, site: u32, value: u64) {
     clobber();
 }
 
+extern "sysv64" fn atomic(engine: &mut Engine, va: u64, site: u64, value: u64) -> u64 {
+    called(engine, site as u32);
+    let AtomicSite { op, site } = AtomicSite::decode(site).expect("an operation");
+    // SAFETY: as in `called`.
+    let frame = unsafe { &mut *engine.frame };
+    engine.reserved = [frame.reserved, frame.reserved_value];
+    let result = engine.do_atomic(op, va, site.width, value);
+    [frame.reserved, frame.reserved_value] = engine.reserved;
+    engine.fill(va);
+    frame.leave = u64::from(result.is_err());
+    clobber();
+    result.unwrap_or(0xdead)
+}
+
 extern "sysv64" fn perform(engine: &mut Engine, index: u32, site: u32) {
     called(engine, site);
     let word = engine.words[index as usize];
@@ -189,6 +254,7 @@ impl Machine {
         let calls = Calls {
             load: load as *const () as usize,
             store: store as *const () as usize,
+            atomic: atomic as *const () as usize,
             perform: perform as *const () as usize,
         };
         let (thunks, code) = Thunks::emit(memory.fixed_base().0, &calls);
@@ -207,6 +273,7 @@ impl Machine {
                 words: Vec::new(),
                 sites: Vec::new(),
                 sticky: 0x20,
+                reserved: [0, 0],
                 frame: std::ptr::null_mut(),
                 tlb: vec![[0xfff; 4]; ENTRIES],
             }),
@@ -253,6 +320,7 @@ impl Machine {
         frame.jumps = self.jumps.as_ptr() as usize;
         frame.engine = &raw mut *self.engine as usize;
         frame.leave = 0;
+        [frame.reserved, frame.reserved_value] = self.engine.reserved;
         frame.fp_dirty = 0;
         frame.mxcsr = MXCSR | self.engine.sticky;
         let frame = &raw mut *frame;
@@ -329,6 +397,10 @@ impl Machine {
             assert_eq!(is, should, "{}", show(&format!("slot {slot}: {is:#x}, not {should:#x}")));
         }
         assert!(self.engine.memory == engine.memory, "{}", show("memory"));
+        assert_eq!(self.frame.reserved, engine.reserved[0], "{}", show("reservation"));
+        if self.frame.reserved != 0 {
+            assert_eq!(self.frame.reserved_value, engine.reserved[1], "{}", show("reservation"));
+        }
         assert_eq!(self.frame.fp_dirty != 0, evaluation.fp_dirty, "{}", show("dirty"));
         assert!(self.raised(evaluation.flags), "{}", show("flags"));
         let link = |id: u32| self.links[id as usize - 100].target as u64 + PAGE_VA;
