@@ -28,8 +28,8 @@ pub struct Frame {
     pub jumps: usize,
     /// The engine, for calls out of translated code.
     pub engine: usize,
-    /// A call out of translated code says that it must be left.
-    pub leave: u64,
+    /// A call out of translated code says that this code does not go on: the address of the thunk that does.
+    pub leave: usize,
     /// The guest's MXCSR while other code runs.
     pub mxcsr: u32,
     /// MXCSR as other code left it.
@@ -40,8 +40,10 @@ pub struct Frame {
     pub reserved: u64,
     /// The value that was there, zero-extended.
     pub reserved_value: u64,
+    /// The translated code with which the thunk in [`leave`](Self::leave) goes on.
+    pub resume: usize,
     /// Free for the translator.
-    pub spare: [u64; 4],
+    pub spare: [u64; 3],
     /// x registers from 0 on, the sink, and f registers from [`F`] on; as many as a `u8` can index, so
     /// that no look-up needs a check.
     pub regs: [u64; 256],
@@ -68,7 +70,8 @@ impl Frame {
             fp_dirty: 0,
             reserved: 0,
             reserved_value: 0,
-            spare: [0; 4],
+            resume: 0,
+            spare: [0; 3],
             regs: [0; 256],
         }
     }

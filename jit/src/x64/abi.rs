@@ -2,7 +2,8 @@
 //!
 //! Translated code runs with RBP = address of [`Frame::regs`], RSP = 0 mod 16 with [`SPILLS`] words above it
 //! for values that do not fit into registers, RAX, RCX, RDX and XMM0-3 free, guest registers in their
-//! [homes](super::homes), and the guest's MXCSR.
+//! [homes](super::homes), and the guest's MXCSR. Code without floating point leaves the f registers in the frame, and
+//! MXCSR as it is: there are thunks for either kind.
 
 use std::mem::offset_of;
 
@@ -24,6 +25,7 @@ pub(super) const TLB_MASK: i32 = word(offset_of!(Frame, tlb_mask));
 pub(super) const JUMPS: i32 = word(offset_of!(Frame, jumps));
 pub(super) const ENGINE: i32 = word(offset_of!(Frame, engine));
 pub(super) const LEAVE: i32 = word(offset_of!(Frame, leave));
+pub(super) const RESUME: i32 = word(offset_of!(Frame, resume));
 pub(super) const MXCSR: i32 = word(offset_of!(Frame, mxcsr));
 pub(super) const MXCSR_HOST: i32 = word(offset_of!(Frame, mxcsr_host));
 pub(super) const FP_DIRTY: i32 = word(offset_of!(Frame, fp_dirty));

@@ -12,7 +12,7 @@ use crate::riscv::hart::Mode;
 use crate::riscv::insn::At;
 use crate::riscv::sem::{Atomic, Sem};
 
-use super::Interp;
+use super::{Interp, TRAP_LOOP};
 
 pub use super::code::Op;
 pub use super::core::Dropped;
@@ -68,6 +68,23 @@ impl Interp {
     #[must_use]
     pub fn is_called(&self) -> bool {
         self.core.signals.needs_attention()
+    }
+
+    /// Does what the hart's own instructions left to be done, and takes an interrupt if one is pending. Whether the hart
+    /// goes on then: whatever else there is to look at is left to [`attend_if_called`](Self::attend_if_called).
+    #[inline]
+    pub fn goes_on(&mut self) -> bool {
+        if self.core.signals.needs_attention() {
+            return false;
+        }
+        if !self.core.poll {
+            return true;
+        }
+        if self.core.hart.waiting || self.barren_traps.0 > TRAP_LOOP {
+            return false;
+        }
+        self.core.poll = false;
+        self.look().is_none() && !self.core.poll
     }
 
     /// Makes the next [`attend_if_called`](Self::attend_if_called) look at everything.

@@ -164,6 +164,11 @@ impl Interp {
                 return Some(Exit::Budget);
             }
         }
+        self.look()
+    }
+
+    /// Looks at what has happened but for what others have asked.
+    fn look(&mut self) -> Option<Exit> {
         self.serve_requests();
         let stepping = self.core.points.step;
         let mip = self.core.mip();

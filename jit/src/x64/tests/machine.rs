@@ -52,6 +52,8 @@ pub(super) struct Engine {
     pub(super) sticky: u32,
     /// The reservation, as the frame holds it: tag and value.
     pub(super) reserved: [u64; 2],
+    /// The thunk that leaves.
+    left: usize,
     frame: *mut Frame,
     tlb: Vec<[u64; 4]>,
 }
@@ -62,6 +64,11 @@ fn physical(page: u64) -> u64 {
 }
 
 impl Engine {
+    /// What a call out puts into the frame.
+    fn left_if(&self, leaves: bool) -> usize {
+        if leaves { self.left } else { 0 }
+    }
+
     /// Enters into the TLB what it may know of a page.
     fn fill(&mut self, va: u64) {
         let page = va & !4095;
@@ -196,7 +203,7 @@ extern "sysv64" fn load(engine: &mut Engine, va: u64, site: u32) -> u64 {
     let value = Memory::load(engine, va, CallSite::decode(site).width);
     engine.fill(va);
     // SAFETY: as in `called`.
-    unsafe { (*engine.frame).leave = u64::from(value.is_err()) };
+    unsafe { (*engine.frame).leave = engine.left_if(value.is_err()) };
     clobber();
     value.unwrap_or(0xdead)
 }
@@ -206,7 +213,7 @@ extern "sysv64" fn store(engine: &mut Engine, va: u64, site: u32, value: u64) {
     let done = Memory::store(engine, va, CallSite::decode(site).width, value);
     engine.fill(va);
     // SAFETY: as in `called`.
-    unsafe { (*engine.frame).leave = u64::from(done.is_err()) };
+    unsafe { (*engine.frame).leave = engine.left_if(done.is_err()) };
     clobber();
 }
 
@@ -219,7 +226,7 @@ extern "sysv64" fn atomic(engine: &mut Engine, va: u64, site: u64, value: u64) -
     let result = engine.do_atomic(op, va, site.width, value);
     [frame.reserved, frame.reserved_value] = engine.reserved;
     engine.fill(va);
-    frame.leave = u64::from(result.is_err());
+    frame.leave = engine.left_if(result.is_err());
     clobber();
     result.unwrap_or(0xdead)
 }
@@ -229,7 +236,7 @@ extern "sysv64" fn perform(engine: &mut Engine, index: u32, site: u32) {
     let word = engine.words[index as usize];
     // SAFETY: as in `called`.
     let frame = unsafe { &mut *engine.frame };
-    frame.leave = u64::from(!perform_word(word, &mut frame.regs));
+    frame.leave = engine.left_if(!perform_word(word, &mut frame.regs));
     clobber();
 }
 
@@ -257,7 +264,7 @@ impl Machine {
             atomic: atomic as *const () as usize,
             perform: perform as *const () as usize,
         };
-        let (thunks, code) = Thunks::emit(memory.fixed_base().0, &calls);
+        let (thunks, code) = Thunks::emit(memory.fixed_base().0, &calls, true);
         memory.set_fixed(&code);
         Machine {
             code: memory.fixed_base(),
@@ -274,6 +281,7 @@ impl Machine {
                 sites: Vec::new(),
                 sticky: 0x20,
                 reserved: [0, 0],
+                left: thunks.left,
                 frame: std::ptr::null_mut(),
                 tlb: vec![[0xfff; 4]; ENTRIES],
             }),

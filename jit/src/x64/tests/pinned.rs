@@ -50,7 +50,7 @@ fn target(insn: &Instruction, thunks: &Thunks) -> Option<String> {
 /// The code emitted for a block at address 0; `whole` includes what is out of line.
 fn listing(block: &Block, whole: bool) -> String {
     let calls = Calls { load: 0, store: 0, atomic: 0, perform: 0 };
-    let (thunks, _) = Thunks::emit(THUNKS, &calls);
+    let (thunks, _) = Thunks::emit(THUNKS, &calls, true);
     let place = Place { at: 0, first_link: 1, first_perform: 2 };
     let mut emitter = Emitter { features: FEATURES, ..Emitter::new() };
     let emitted = emitter.emit(block, place, &thunks).unwrap();
