@@ -42,8 +42,10 @@ pub struct Frame {
     pub reserved_value: u64,
     /// The translated code with which the thunk in [`leave`](Self::leave) goes on.
     pub resume: usize,
+    /// Address of the levels of the interrupt lines.
+    pub lines: usize,
     /// Free for the translator.
-    pub spare: [u64; 3],
+    pub spare: [u64; 2],
     /// x registers from 0 on, the sink, and f registers from [`F`] on; as many as a `u8` can index, so
     /// that no look-up needs a check.
     pub regs: [u64; 256],
@@ -71,7 +73,8 @@ impl Frame {
             reserved: 0,
             reserved_value: 0,
             resume: 0,
-            spare: [0; 3],
+            lines: 0,
+            spare: [0; 2],
             regs: [0; 256],
         }
     }

@@ -89,6 +89,11 @@ pub const SWITCHES: &[Switch] = &[
         set: |options, on| options.passes.set(Passes::ATOMICS, on),
     },
     Switch {
+        name: "csrs",
+        about: "what merely reads and writes control registers is translated; without, the interpreter performs it",
+        set: |options, on| options.passes.set(Passes::CSRS, on),
+    },
+    Switch {
         name: "fp",
         about: "floating point is translated; without, the interpreter performs it",
         set: |options, on| options.fp = on,

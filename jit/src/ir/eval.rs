@@ -1,6 +1,7 @@
 //! Evaluation of a block: what its operations mean, and the measure of every translation.
 
 use mimic_cpu::bus::Width;
+use mimic_cpu::riscv::interp::host::Word;
 use mimic_cpu::riscv::sem::Atomic;
 use mimic_cpu::riscv::{alu, fpu};
 use mimic_cpu::softfloat::{Flags, Rounding};
@@ -37,6 +38,18 @@ pub trait Memory {
     ) -> Result<u64, Self::Fault>;
 }
 
+/// The words of a hart's state.
+pub trait State: Memory {
+    /// Reads one.
+    fn word(&mut self, word: Word) -> u64;
+
+    /// Writes one.
+    fn set_word(&mut self, word: Word, value: u64);
+
+    /// Whether an interrupt may be pending.
+    fn may_be_interrupted(&mut self) -> bool;
+}
+
 /// Why an evaluation stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left<F> {
@@ -46,6 +59,8 @@ pub enum Left<F> {
     Fault(F),
     /// The instruction must be performed by the caller; [`Evaluation::run`] goes on after it.
     Perform,
+    /// The instruction must be performed by the caller, and the block was left for the next one.
+    Instead,
 }
 
 /// An evaluation in progress.
@@ -64,7 +79,7 @@ impl Evaluation {
     /// Evaluates `block` on `regs` (indexed by slot) from where the last call stopped until it is left, and says
     /// how it was left; [`insn`](Self::insn) is then the instruction that did it. `page_va` is the virtual
     /// address of the block's page.
-    pub fn run<M: Memory>(
+    pub fn run<M: State>(
         &mut self,
         block: &Block,
         regs: &mut [u64; 256],
@@ -93,6 +108,23 @@ impl Evaluation {
                         Ok(value) => value,
                         Err(fault) => return Left::Fault(fault),
                     }
+                }
+                Op::Word(word) => memory.word(word),
+                Op::SetWord(word, a) => {
+                    memory.set_word(word, self.value(a));
+                    0
+                }
+                Op::PerformIf(cond) => {
+                    if self.value(cond) != 0 {
+                        return Left::Instead;
+                    }
+                    0
+                }
+                Op::Attend(offset) => {
+                    if memory.may_be_interrupted() {
+                        return Left::To(address(offset));
+                    }
+                    0
                 }
                 Op::Unbox(a) => match self.value(a) {
                     a if a >> 32 == 0xffff_ffff => a & 0xffff_ffff,

@@ -16,6 +16,8 @@ bitflags! {
         const DCE = 1 << 2;
         /// Atomic instructions become operations.
         const ATOMICS = 1 << 3;
+        /// Instructions on control and status registers become operations.
+        const CSRS = 1 << 4;
     }
 }
 

@@ -83,6 +83,10 @@ impl Display for Op {
             Op::Atomic { op: Atomic::Amo(amo), addr, width, value } => {
                 write!(f, "Amo{amo:?} {width:?} [{addr}] {value}")
             }
+            Op::Word(word) => write!(f, "{word:?}"),
+            Op::SetWord(word, a) => write!(f, "{word:?} = {a}"),
+            Op::PerformIf(cond) => write!(f, "if {cond} perform"),
+            Op::Attend(offset) => write!(f, "if interrupt goto {}", Offset(offset)),
             Op::Fence => f.write_str("fence"),
             Op::FpDirty => f.write_str("fp dirty"),
             Op::Perform => f.write_str("perform"),

@@ -372,7 +372,7 @@ impl Jit {
     fn code_at(&mut self, page: CodePage, offset: u16) -> Option<CodePtr> {
         let mode = self.mode_key();
         let place =
-            Place { page: page.index, version: page.version, mode: u8::from(mode.fp), offset };
+            Place { page: page.index, version: page.version, mode: mode.index(), offset };
         match self.cache.find(place) {
             Known::Code(code) => Some(code),
             Known::Never => None,
@@ -476,6 +476,11 @@ impl Jit {
                 self.counters.exits[ExitCause::Link as usize] += 1;
             }
             CodeExit::Lookup => self.counters.exits[ExitCause::Lookup as usize] += 1,
+            CodeExit::Attend(offset) => {
+                frame.next_pc = page_va.wrapping_add(u64::from(offset));
+                self.interp.call();
+                self.counters.exits[ExitCause::Event as usize] += 1;
+            }
             CodeExit::Budget(offset) => {
                 frame.next_pc = page_va.wrapping_add(u64::from(offset));
                 self.counters.exits[ExitCause::Slice as usize] += 1;
@@ -552,7 +557,7 @@ fn room(cache: &CodeCache<Op>) -> x64::Place {
 }
 
 fn mode_key(interp: &Interp, options: &JitOptions) -> ModeKey {
-    ModeKey { fp: options.fp && interp.fp_is_plain() }
+    ModeKey { fp: options.fp && interp.fp_is_plain(), mode: interp.mode() }
 }
 
 /// `fflags` for the sticky flags of MXCSR (SDM volume 1, 10.2.3).

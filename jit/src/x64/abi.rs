@@ -25,6 +25,7 @@ pub(super) const TLB_MASK: i32 = word(offset_of!(Frame, tlb_mask));
 pub(super) const JUMPS: i32 = word(offset_of!(Frame, jumps));
 pub(super) const ENGINE: i32 = word(offset_of!(Frame, engine));
 pub(super) const LEAVE: i32 = word(offset_of!(Frame, leave));
+pub(super) const LINES: i32 = word(offset_of!(Frame, lines));
 pub(super) const RESUME: i32 = word(offset_of!(Frame, resume));
 pub(super) const MXCSR: i32 = word(offset_of!(Frame, mxcsr));
 pub(super) const MXCSR_HOST: i32 = word(offset_of!(Frame, mxcsr_host));
@@ -71,12 +72,15 @@ pub enum Exit {
     Lookup,
     /// The counter ran out before the block at this offset in its page.
     Budget(u32),
+    /// Before the instruction at this offset from the page: an interrupt may be pending.
+    Attend(u32),
 }
 
 /// The upper halves of what `enter` returns; 0 is [`Exit::Left`].
 pub(super) const EXIT_LINK: u32 = 1;
 pub(super) const EXIT_LOOKUP: u32 = 2;
 pub(super) const EXIT_BUDGET: u32 = 3;
+pub(super) const EXIT_ATTEND: u32 = 4;
 
 impl Exit {
     /// Reads what `enter` returned.
@@ -87,6 +91,7 @@ impl Exit {
             EXIT_LINK => Exit::Link(payload),
             EXIT_LOOKUP => Exit::Lookup,
             EXIT_BUDGET => Exit::Budget(payload),
+            EXIT_ATTEND => Exit::Attend(payload),
             _ => Exit::Left,
         }
     }

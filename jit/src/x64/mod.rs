@@ -13,6 +13,7 @@
 //! | `int`, `muldiv`, `cond`, `fp`, `fp_bits`, `fp_compare`, `fp_convert` | operations on values |
 //! | `mem` | loads and stores |
 //! | `amo` | atomic operations on memory |
+//! | `csr` | control and status registers |
 //! | `exits` | entry, branches, jumps, links |
 
 mod abi;
@@ -20,6 +21,7 @@ mod alloc;
 mod amo;
 mod asm;
 mod cond;
+mod csr;
 mod exits;
 mod fp;
 mod fp_bits;
@@ -176,6 +178,8 @@ enum Stub {
     Load(mem::SlowLoad),
     Store(mem::SlowStore),
     Atomic(amo::Slow),
+    Performed(csr::Performed),
+    Attended(csr::Attended),
     Exit(exits::SideExit),
     Link { jumps: [Fix; 2], id: u32 },
     Division { special: Fix, back: u32, division: muldiv::Division },
@@ -321,6 +325,9 @@ impl Emitter {
             Op::Load { addr, width } => mem::load(self, i, addr, width),
             Op::Store { addr, width, value } => mem::store(self, i, addr, width, value),
             Op::Atomic { op, addr, width, value } => amo::atomic(self, i, op, addr, width, value),
+            Op::SetWord(word, v) => csr::write(self, word, v),
+            Op::PerformIf(cond) => csr::perform_if(self, cond),
+            Op::Attend(next) => csr::attend(self, i, next),
             Op::Set(slot, v) => self.set(i, slot, v),
             Op::Fence => exits::fence(self),
             Op::FpDirty => self.code.store_imm(Width::Byte, Mem::new(RBP, FP_DIRTY), 1),
@@ -342,6 +349,8 @@ impl Emitter {
             Stub::Load(slow) => slow.emit(self, thunks),
             Stub::Store(slow) => slow.emit(self, thunks),
             Stub::Atomic(slow) => slow.emit(self, thunks),
+            Stub::Performed(performed) => performed.emit(self, thunks),
+            Stub::Attended(attended) => attended.emit(self, thunks),
             Stub::Exit(exit) => exit.emit(self, thunks),
             Stub::Link { jumps, id } => exits::link(self, jumps, id, thunks),
             Stub::Fp(slow) => slow.emit(self),

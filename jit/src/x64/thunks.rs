@@ -5,7 +5,7 @@ use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 
 use super::abi::{
-    ADDEND, Calls, ENGINE, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR, MXCSR_HOST, NEXT_PC,
+    ADDEND, Calls, ENGINE, EXIT_ATTEND, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR, MXCSR_HOST, NEXT_PC,
     READ_TAG, RESUME, SPILLS, TLB, TLB_MASK, WRITE_TAG,
 };
 use super::fp::CONSTANTS;
@@ -40,6 +40,8 @@ pub struct Thunks {
     pub(super) lookup: usize,
     /// Leaves: the block's offset is in EAX.
     pub(super) budget: usize,
+    /// Leaves for an interrupt: the next instruction's offset from the page is in EAX.
+    pub(super) attend: usize,
     /// Called: va in RAX, site in ECX; value in RAX. Keeps XMM0-3.
     pub(super) load: usize,
     /// Called: va in RAX, site in ECX, value in RDX. Keeps XMM0-3.
@@ -227,6 +229,11 @@ impl Thunks {
             ; mov ecx, EXIT_BUDGET as i32
             ; jmp >exit
         );
+        let attend = ops.offset().0;
+        dynasm!(ops; .arch x64
+            ; mov ecx, EXIT_ATTEND as i32
+            ; jmp >exit
+        );
         let link = ops.offset().0;
         dynasm!(ops; .arch x64
             ; mov ecx, EXIT_LINK as i32
@@ -295,6 +302,7 @@ impl Thunks {
             link: at + link,
             lookup: at + lookup,
             budget: at + budget,
+            attend: at + attend,
             load: at + load,
             store: at + store,
             lead_load: at + lead_load,

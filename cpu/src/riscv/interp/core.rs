@@ -92,8 +92,8 @@ pub(super) struct Core {
     pub(super) poll: bool,
     /// Translations, or rights to write, have been taken back.
     pub(super) revoked: bool,
-    /// STIP, as of the last look at the clock.
-    timer_pending: bool,
+    /// `mip.STIP` of the supervisor timer, as of the last look at the clock: that bit or 0.
+    pub(super) timer: u64,
     pub(super) rounding: Rounding,
     pub(super) bus: Arc<dyn CpuBus>,
     /// [`CpuBus::coherent`].
@@ -148,7 +148,7 @@ impl Core {
             requests: Requests::default(),
             poll: true,
             revoked: false,
-            timer_pending: false,
+            timer: 0,
             rounding: Rounding::NearestEven,
             bus,
             coherent,
@@ -158,6 +158,7 @@ impl Core {
             points: DebugPoints::default(),
             watched: None,
         };
+        core.frame.lines = core.signals.lines_address();
         core.load_registers();
         core
     }
@@ -203,8 +204,9 @@ impl Core {
     /// told when it expires.
     pub(super) fn look_at_clock(&mut self) {
         let compares = self.hart.menvcfg & envcfg::STCE != 0 && self.hart.stimecmp != u64::MAX;
-        self.timer_pending = compares && self.moment().time() >= self.hart.stimecmp;
-        let ns = if compares && !self.timer_pending {
+        let expired = compares && self.moment().time() >= self.hart.stimecmp;
+        self.timer = if expired { irq::STI } else { 0 };
+        let ns = if compares && !expired {
             self.hart.stimecmp.saturating_mul(NS_PER_TICK)
         } else {
             // A request that means nothing any more would still cut a deterministic run's windows.
@@ -217,7 +219,7 @@ impl Core {
     pub(super) fn mip(&self) -> u64 {
         let mut mip = self.hart.mip | self.signals.lines();
         if self.hart.menvcfg & envcfg::STCE != 0 {
-            mip = mip & !irq::STI | if self.timer_pending { irq::STI } else { 0 };
+            mip = mip & !irq::STI | self.timer;
         }
         mip
     }

@@ -5,13 +5,16 @@
 //! [`Interp::start_count`] and [`Interp::end_count`] frame such a stretch, and a call out of it says by
 //! [`Site`] where it comes from.
 
+use std::mem::offset_of;
+
 use crate::bus::Width;
 use crate::frame::{Frame, NO_PAGE};
 use crate::riscv::csr::fields::mstatus;
-use crate::riscv::hart::Mode;
+use crate::riscv::hart::{Hart, Mode};
 use crate::riscv::insn::At;
 use crate::riscv::sem::{Atomic, Sem};
 
+use super::core::Core;
 use super::{Interp, TRAP_LOOP};
 
 pub use super::code::Op;
@@ -24,6 +27,55 @@ pub struct Site {
     pub at: At,
     /// Instructions of the block before this one: they are done, but have not been counted.
     pub done: u32,
+}
+
+/// A word of the hart's state that translated code reads and writes where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Named after the registers.
+pub enum Word {
+    Mstatus,
+    Mie,
+    /// What software has set of `mip`.
+    Mip,
+    /// What the supervisor timer adds to `mip` where it counts.
+    Timer,
+    Mtvec,
+    Mscratch,
+    Mepc,
+    Mcause,
+    Mtval,
+    Stvec,
+    Sscratch,
+    Sepc,
+    Scause,
+    Stval,
+}
+
+impl Word {
+    /// Where the word lies, in bytes from [`Frame::regs`] of the interpreter's frame on.
+    #[must_use]
+    pub const fn offset(self) -> i32 {
+        const fn hart(field: usize) -> usize {
+            offset_of!(Core, hart) + field
+        }
+        let place = match self {
+            Word::Timer => offset_of!(Core, timer),
+            Word::Mstatus => hart(offset_of!(Hart, mstatus)),
+            Word::Mie => hart(offset_of!(Hart, mie)),
+            Word::Mip => hart(offset_of!(Hart, mip)),
+            Word::Mtvec => hart(offset_of!(Hart, mtvec)),
+            Word::Mscratch => hart(offset_of!(Hart, mscratch)),
+            Word::Mepc => hart(offset_of!(Hart, mepc)),
+            Word::Mcause => hart(offset_of!(Hart, mcause)),
+            Word::Mtval => hart(offset_of!(Hart, mtval)),
+            Word::Stvec => hart(offset_of!(Hart, stvec)),
+            Word::Sscratch => hart(offset_of!(Hart, sscratch)),
+            Word::Sepc => hart(offset_of!(Hart, sepc)),
+            Word::Scause => hart(offset_of!(Hart, scause)),
+            Word::Stval => hart(offset_of!(Hart, stval)),
+        };
+        place as i32 - (offset_of!(Core, frame) + Frame::WORDS_BYTES) as i32
+    }
 }
 
 /// A page of guest code that can be translated.
@@ -148,6 +200,12 @@ impl Interp {
         let hart = &self.core.hart;
         let space = if hart.mode == Mode::M { 0 } else { hart.satp };
         FetchContext { space, mode: hart.mode }
+    }
+
+    /// The current privilege.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.core.hart.mode
     }
 
     /// Whether floating point is enabled and rounds to nearest even: what translated code assumes.

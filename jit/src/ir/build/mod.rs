@@ -11,6 +11,7 @@ mod fold;
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::At;
+use mimic_cpu::riscv::interp::host::Word;
 use mimic_cpu::riscv::sem::{Atomic, Bin, Fmt, Fp1, Fp2, Un};
 
 use super::opt::{Dce, Passes};
@@ -308,6 +309,35 @@ impl Builder {
             _ => Fact::sign(width.bits()),
         };
         self.push(Op::Atomic { op, addr, width, value }, fact)
+    }
+
+    /// Whether instructions on control and status registers become operations.
+    #[must_use]
+    pub fn has_csrs(&self) -> bool {
+        self.passes.contains(Passes::CSRS)
+    }
+
+    /// A word of the hart's state.
+    pub fn word(&mut self, word: Word) -> Val {
+        self.pure(Op::Word(word), Fact::ANY)
+    }
+
+    /// Writes a word of the hart's state, after all that the instruction reads of it.
+    pub fn set_word(&mut self, word: Word, v: Val) {
+        let v = self.operand(v);
+        self.push(Op::SetWord(word, v), Fact::ANY);
+    }
+
+    /// The interpreter performs the instruction, the block's last, if `cond` is not zero.
+    pub fn perform_if(&mut self, cond: Val) {
+        if self.constant(cond) != Some(0) {
+            self.push(Op::PerformIf(cond), Fact::ANY);
+        }
+    }
+
+    /// Leaves the block for the next instruction, at `next`, if an interrupt may be pending.
+    pub fn attend(&mut self, next: i64) {
+        self.push(Op::Attend(next), Fact::ANY);
     }
 
     /// A full fence.

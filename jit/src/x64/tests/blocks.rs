@@ -1,6 +1,8 @@
 //! Random blocks: of operations, and lifted from random guest code.
 
 use mimic_cpu::bus::Width;
+use mimic_cpu::riscv::csr::num;
+use mimic_cpu::riscv::hart::Mode;
 use mimic_cpu::riscv::insn::{self, At, Format};
 use mimic_cpu::riscv::sem::{Amo, Atomic, Bin, Fmt, Fp1, Fp2, Un};
 
@@ -290,6 +292,10 @@ fn of_random_guest_code() {
                 // A base register that points into memory, most likely.
                 word = word & !(0x1f << 15) | u32::from(random.pick(&POINTERS)) << 15;
             }
+            if row.format == Format::Csr && random.below(4) != 0 {
+                let csr = random.pick(&[num::SSTATUS, num::SSTATUS, num::SEPC, num::MSCRATCH]);
+                word = word & 0xf_ffff | u32::from(csr) << 20;
+            }
             if row.format == Format::Rf && random.below(4) != 0 {
                 // Rounding as in `frm`.
                 word |= 7 << 12 & !row.pattern.mask;
@@ -302,11 +308,14 @@ fn of_random_guest_code() {
             let at = (at as usize - 0x400) / 2;
             code.get(at / 2).map_or(0, |word| (word >> (16 * (at % 2))) as u16)
         };
-        let mode = ModeKey { fp: random.below(4) != 0 };
+        let mode = random.pick(&[Mode::U, Mode::S, Mode::M]);
+        let mode = ModeKey { fp: random.below(4) != 0, mode };
         let block = lifter.lift_block(read, 0x400, mode).unwrap();
         machine.cold = k % 3 == 0;
         for machine in [&mut machine, &mut plain] {
             machine.engine.sticky = random.pick(&[0, 0x20, 0x3f]);
+            machine.engine.state = std::array::from_fn(|_| random.value());
+            machine.engine.lines = random.value() & random.value();
             machine.compare(block, &regs(&mut random));
         }
     }

@@ -4,10 +4,11 @@
 use mimic_cpu::bus::Width;
 use mimic_cpu::frame::{Frame, reservation_tag};
 use mimic_cpu::riscv::alu;
+use mimic_cpu::riscv::interp::host::Word;
 use mimic_cpu::riscv::sem::Atomic;
 use mimic_cpu::softfloat::Flags;
 
-use crate::ir::eval::{Evaluation, Left, Memory};
+use crate::ir::eval::{Evaluation, Left, Memory, State};
 use crate::ir::{Block, Op};
 use crate::memory::{CodeMemory, CodePtr};
 use crate::x64::{
@@ -52,6 +53,9 @@ pub(super) struct Engine {
     pub(super) sticky: u32,
     /// The reservation, as the frame holds it: tag and value.
     pub(super) reserved: [u64; 2],
+    /// Words of the hart's state, by their numbers, and the levels of its interrupt lines.
+    pub(super) state: [u64; WORDS.len()],
+    pub(super) lines: u64,
     /// The thunk that leaves.
     left: usize,
     frame: *mut Frame,
@@ -109,6 +113,74 @@ impl Memory for Engine {
 
     fn atomic(&mut self, op: Atomic, va: u64, width: Width, value: u64) -> Result<u64, ()> {
         self.do_atomic(op, va, width, value)
+    }
+}
+
+pub(super) const WORDS: [Word; 14] = [
+    Word::Mstatus,
+    Word::Mie,
+    Word::Mip,
+    Word::Timer,
+    Word::Mtvec,
+    Word::Mscratch,
+    Word::Mepc,
+    Word::Mcause,
+    Word::Mtval,
+    Word::Stvec,
+    Word::Sscratch,
+    Word::Sepc,
+    Word::Scause,
+    Word::Stval,
+];
+
+impl State for Engine {
+    fn word(&mut self, word: Word) -> u64 {
+        self.state[word as usize]
+    }
+
+    fn set_word(&mut self, word: Word, value: u64) {
+        self.state[word as usize] = value;
+    }
+
+    fn may_be_interrupted(&mut self) -> bool {
+        let pending = self.lines | self.word(Word::Mip) | self.word(Word::Timer);
+        self.word(Word::Mstatus) & 2 != 0 && pending & self.word(Word::Mie) != 0
+    }
+}
+
+/// A frame in the midst of memory where words of a hart's state may lie.
+#[repr(C)]
+pub(super) struct Surroundings {
+    before: [u64; ROOM],
+    frame: Frame,
+    after: [u64; ROOM],
+}
+
+const ROOM: usize = 4096;
+
+impl std::ops::Deref for Surroundings {
+    type Target = Frame;
+
+    fn deref(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+impl std::ops::DerefMut for Surroundings {
+    fn deref_mut(&mut self) -> &mut Frame {
+        &mut self.frame
+    }
+}
+
+impl Surroundings {
+    /// The place of a word.
+    fn word(&mut self, word: Word) -> &mut u64 {
+        let offset = word.offset() + Frame::WORDS_BYTES as i32;
+        assert_eq!(offset % 8, 0);
+        match offset / 8 - (size_of::<Frame>() / 8) as i32 {
+            after @ 0.. => &mut self.after[after as usize],
+            _ => &mut self.before[(ROOM as i32 + offset / 8) as usize],
+        }
     }
 }
 
@@ -248,7 +320,7 @@ pub(super) struct Machine {
     links: Vec<LinkSite>,
     pub(super) thunks: Thunks,
     pub(super) emitter: Emitter,
-    pub(super) frame: Box<Frame>,
+    pub(super) frame: Box<Surroundings>,
     /// The TLB knows nothing at the beginning of a run.
     pub(super) cold: bool,
     jumps: Vec<[u64; 2]>,
@@ -272,7 +344,11 @@ impl Machine {
             memory,
             thunks,
             emitter: Emitter::new(),
-            frame: Box::default(),
+            frame: Box::new(Surroundings {
+                before: [0; ROOM],
+                frame: Frame::new(),
+                after: [0; ROOM],
+            }),
             cold: false,
             jumps: vec![[1, 0]; JUMPS_LEN],
             engine: Box::new(Engine {
@@ -281,6 +357,8 @@ impl Machine {
                 sites: Vec::new(),
                 sticky: 0x20,
                 reserved: [0, 0],
+                state: [0; WORDS.len()],
+                lines: 0,
                 left: thunks.left,
                 frame: std::ptr::null_mut(),
                 tlb: vec![[0xfff; 4]; ENTRIES],
@@ -320,7 +398,12 @@ impl Machine {
             self.engine.fill(MEMORY);
             self.engine.fill(MEMORY + 4096);
         }
+        for word in WORDS {
+            *self.frame.word(word) = self.engine.word(word);
+        }
+        let lines = &raw const self.engine.lines as usize;
         let frame = &mut *self.frame;
+        frame.lines = lines;
         frame.page_va = PAGE_VA;
         frame.next_pc = 0x5555;
         frame.tlb = self.engine.tlb.as_ptr() as usize;
@@ -331,7 +414,9 @@ impl Machine {
         [frame.reserved, frame.reserved_value] = self.engine.reserved;
         frame.fp_dirty = 0;
         frame.mxcsr = MXCSR | self.engine.sticky;
-        let frame = &raw mut *frame;
+        let frame = (&raw mut *frame).cast::<u8>();
+        // SAFETY: the frame lies there.
+        let frame = unsafe { frame.add(std::mem::offset_of!(Surroundings, frame)) }.cast::<Frame>();
         self.engine.frame = frame;
         let code = std::ptr::with_exposed_provenance::<u8>(self.code.0);
         // SAFETY: `enter` is the thunk of that type in executable memory, the code was made for its place and for
@@ -397,6 +482,13 @@ impl Machine {
                         break Left::Fault(());
                     }
                 }
+                Left::Instead => {
+                    if !perform_word(block.insns[evaluation.insn].word, &mut expected) {
+                        break Left::Fault(());
+                    }
+                    let at = block.insns[evaluation.insn].at;
+                    break Left::To(PAGE_VA + at.offset() + at.bytes());
+                }
                 left => break left,
             }
         };
@@ -411,10 +503,18 @@ impl Machine {
         }
         assert_eq!(self.frame.fp_dirty != 0, evaluation.fp_dirty, "{}", show("dirty"));
         assert!(self.raised(evaluation.flags), "{}", show("flags"));
+        for word in WORDS {
+            let should = engine.word(word);
+            assert_eq!(*self.frame.word(word), should, "{}", show(&format!("{word:?}")));
+        }
         let link = |id: u32| self.links[id as usize - 100].target as u64 + PAGE_VA;
         let insn = evaluation.insn;
         match (left, exit) {
             (Left::To(va), Exit::Link(id)) => assert_eq!(link(id), va, "{}", show("link")),
+            (Left::To(va), Exit::Attend(offset)) => {
+                assert!(engine.may_be_interrupted());
+                assert_eq!(va, PAGE_VA + u64::from(offset), "{}", show("target"));
+            }
             (Left::To(va), Exit::Lookup) => {
                 assert_eq!(self.frame.next_pc, va, "{}", show("target"));
             }

@@ -5,6 +5,8 @@ use dynasmrt::riscv::RiscvRelocation;
 use dynasmrt::{VecAssembler, dynasm};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, OpKind, Register};
 
+use mimic_cpu::riscv::hart::Mode;
+
 use crate::ir::Block;
 use crate::ir::opt::Passes;
 use crate::riscv::lift::{Lifter, ModeKey};
@@ -92,7 +94,7 @@ fn translated(guest: impl FnOnce(&mut Guest), whole: bool) -> String {
         u16::from_le_bytes([code[at], code[at + 1]])
     };
     let mut lifter = Lifter::new(Passes::all(), |op| FEATURES.supports(op));
-    listing(lifter.lift_block(read, 0x100, ModeKey { fp: true }).unwrap(), whole)
+    listing(lifter.lift_block(read, 0x100, ModeKey { fp: true, mode: Mode::S }).unwrap(), whole)
 }
 
 /// Compares the host code of guest code with lines of text.
