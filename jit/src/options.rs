@@ -85,7 +85,7 @@ pub const SWITCHES: &[Switch] = &[
     },
     Switch {
         name: "atomics",
-        about: "atomic instructions are translated; without, the interpreter performs them",
+        about: "atomic instructions and cbo.zero are translated; without, the interpreter performs them",
         set: |options, on| options.passes.set(Passes::ATOMICS, on),
     },
     Switch {

@@ -15,9 +15,9 @@ use mimic_cpu::riscv::csr::fields::mstatus;
 use mimic_cpu::riscv::csr::num;
 use mimic_cpu::riscv::hart::{Hart, Reservation};
 use mimic_cpu::riscv::insn::{self, Flow, Format, Row, c};
+use mimic_cpu::riscv::interp::host::Word;
 use mimic_cpu::riscv::sem::Atomic;
 use mimic_cpu::run::Exit;
-use mimic_cpu::riscv::interp::host::Word;
 use mimic_jit::ir::eval::{Evaluation, Left, Memory, State};
 use mimic_jit::ir::opt::Passes;
 use mimic_jit::ir::{Block, Op, Val};
@@ -117,8 +117,18 @@ impl Memory for Flat<'_> {
     }
 
     fn atomic(&mut self, op: Atomic, addr: u64, width: Width, value: u64) -> Result<u64, ()> {
+        if op == Atomic::ZeroBlock {
+            let block = addr & !63;
+            if value == 0 {
+                return Err(());
+            }
+            return (0..64)
+                .step_by(8)
+                .try_for_each(|offset| self.store(block + offset, Width::Double, 0))
+                .map(|()| 0);
+        }
         let reserved = match op {
-            Atomic::Amo(_) => None,
+            Atomic::Amo(_) | Atomic::ZeroBlock => None,
             _ => self.hart.reservation.take(),
         };
         if addr & (width.bytes() - 1) != 0 {
@@ -136,6 +146,7 @@ impl Memory for Flat<'_> {
                 return Ok(u64::from(reserved != Some(now)));
             }
             Atomic::Amo(amo) => self.store(addr, width, alu::amo(amo, width, now.value, value))?,
+            Atomic::ZeroBlock => {}
         }
         Ok(width.sign_extend(now.value))
     }
@@ -146,6 +157,8 @@ impl Flat<'_> {
         let hart = &mut *self.hart;
         Some(match word {
             Word::Mstatus => &mut hart.mstatus,
+            Word::Menvcfg => &mut hart.menvcfg,
+            Word::Senvcfg => &mut hart.senvcfg,
             Word::Mie => &mut hart.mie,
             Word::Mip => &mut hart.mip,
             Word::Timer => return None,
@@ -371,8 +384,8 @@ fn random_word(random: &mut Random, row: &Row<Lifter>) -> u32 {
 }
 
 /// What the interpreter performs, today.
-const PERFORMED: &str = "fence_i fcvt_s_h fcvt_h_s fcvt_d_h fcvt_h_d cbo_inval cbo_clean cbo_flush cbo_zero ecall ebreak mret sret wfi wrs_nto wrs_sto sfence_vma sinval_vma sfence_w_inval \
-    sfence_inval_ir";
+const PERFORMED: &str = "fence_i fcvt_s_h fcvt_h_s fcvt_d_h fcvt_h_d cbo_inval cbo_clean cbo_flush ecall \
+    ebreak mret sret wfi wrs_nto wrs_sto sfence_vma sinval_vma sfence_w_inval sfence_inval_ir";
 
 fn performed() -> BTreeSet<&'static str> {
     PERFORMED.split_whitespace().collect()

@@ -432,7 +432,10 @@ fn the_interpreter_performs_the_rest() {
         018:
           perform
           goto 01c";
-    assert_eq!(lift(&code, START, ModeKey { fp: false, mode: Mode::S }, |_| true), Some(lines(expected)));
+    assert_eq!(
+        lift(&code, START, ModeKey { fp: false, mode: Mode::S }, |_| true),
+        Some(lines(expected))
+    );
     // After it nothing is known: the register may hold another constant, the state be clean.
     let code = assemble!(; fsgnj.d fa0, fa1, fa1 ; addi a0, zero, 1 ; fcvt.w.d a1, fa0, rmm ; addi a0, a0, 1 ; fsgnj.d fa0, fa1, fa1);
     check(

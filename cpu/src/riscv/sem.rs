@@ -112,7 +112,7 @@ pub enum Amo {
     Maxu,
 }
 
-/// What the instructions of extension A do.
+/// What instructions do to memory besides loads and stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Atomic {
     /// LR: reserves what it loads.
@@ -121,6 +121,9 @@ pub enum Atomic {
     StoreConditional,
     /// Reads, modifies and writes.
     Amo(Amo),
+    /// CBO.ZERO: zeroes the cache block that holds the address, by single stores. It may do so if the operand is not 0;
+    /// else it is the interpreter that decides.
+    ZeroBlock,
 }
 
 /// Floating-point formats.

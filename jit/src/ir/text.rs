@@ -80,6 +80,9 @@ impl Display for Op {
             Op::Atomic { op: Atomic::StoreConditional, addr, width, value } => {
                 write!(f, "StoreConditional {width:?} [{addr}] {value}")
             }
+            Op::Atomic { op: Atomic::ZeroBlock, addr, value, .. } => {
+                write!(f, "ZeroBlock [{addr}] {value}")
+            }
             Op::Atomic { op: Atomic::Amo(amo), addr, width, value } => {
                 write!(f, "Amo{amo:?} {width:?} [{addr}] {value}")
             }

@@ -371,8 +371,7 @@ impl Jit {
     /// The translation of the code at `offset` of `page`, made now if it is worth it.
     fn code_at(&mut self, page: CodePage, offset: u16) -> Option<CodePtr> {
         let mode = self.mode_key();
-        let place =
-            Place { page: page.index, version: page.version, mode: mode.index(), offset };
+        let place = Place { page: page.index, version: page.version, mode: mode.index(), offset };
         match self.cache.find(place) {
             Known::Code(code) => Some(code),
             Known::Never => None,

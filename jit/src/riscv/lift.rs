@@ -5,7 +5,7 @@
 
 use mimic_cpu::bus::{PAGE_SIZE, Width};
 use mimic_cpu::frame::F;
-use mimic_cpu::riscv::csr::fields::mstatus;
+use mimic_cpu::riscv::csr::fields::{envcfg, mstatus};
 use mimic_cpu::riscv::csr::{CsrOp, num};
 use mimic_cpu::riscv::decode::{Decoder, MAX_BLOCK, insn_len};
 use mimic_cpu::riscv::hart::Mode;
@@ -161,6 +161,12 @@ fn plain_csr(csr: u16) -> Option<(Word, i64)> {
     })
 }
 
+/// The sets of a FENCE (unprivileged, 2.7).
+const INPUT: u8 = 8;
+const OUTPUT: u8 = 4;
+const READS: u8 = 2;
+const WRITES: u8 = 1;
+
 /// Bits of `sstatus` that change what translated code takes for granted, or what loads and stores may do.
 const FAR_REACHING: u64 = mstatus::FS | mstatus::SUM | mstatus::MXR;
 
@@ -297,14 +303,32 @@ impl Sem for Lifter {
     fn amo(&mut self, op: Amo, addr: Val, width: Width, value: Val) -> Result<Val, NotLifted> {
         Ok(self.build.atomic(Atomic::Amo(op), addr, width, value))
     }
-    fn cbo(&mut self, _: Cbo, _: Val) -> Result<(), NotLifted> {
-        Err(NotLifted)
+    fn cbo(&mut self, op: Cbo, addr: Val) -> Result<(), NotLifted> {
+        if op != Cbo::Zero {
+            return Err(NotLifted);
+        }
+        // Who may do it: CMO extensions 1.0, 2.5.2.
+        let allowed = match self.mode.mode {
+            Mode::M => self.imm(1),
+            mode => {
+                let mut fields = self.build.word(Word::Menvcfg);
+                if mode == Mode::U {
+                    let senvcfg = self.build.word(Word::Senvcfg);
+                    fields = self.and(fields, senvcfg);
+                }
+                let field = self.imm(envcfg::CBZE as i64);
+                self.and(fields, field)
+            }
+        };
+        self.build.atomic(Atomic::ZeroBlock, addr, Width::Double, allowed);
+        Ok(())
     }
     fn fence(&mut self, pred: u8, succ: u8) {
         // PAUSE lets other harts run.
         if (pred, succ) == PAUSE {
             self.refused = true;
-        } else {
+        } else if pred & (WRITES | OUTPUT) != 0 && succ & (READS | INPUT) != 0 {
+            // The host lets a load overtake a store to another place, and nothing else (Intel SDM volume 3, 9.2.2).
             self.build.fence();
         }
     }

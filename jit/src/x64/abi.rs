@@ -155,7 +155,7 @@ pub struct AtomicSite {
 }
 
 /// The operations, by what stands for them.
-const ATOMICS: [Atomic; 11] = [
+const ATOMICS: [Atomic; 12] = [
     Atomic::LoadReserved,
     Atomic::StoreConditional,
     Atomic::Amo(Amo::Swap),
@@ -167,6 +167,7 @@ const ATOMICS: [Atomic; 11] = [
     Atomic::Amo(Amo::Max),
     Atomic::Amo(Amo::Minu),
     Atomic::Amo(Amo::Maxu),
+    Atomic::ZeroBlock,
 ];
 
 impl AtomicSite {

@@ -8,15 +8,16 @@
 
 use mimic_cpu::bus::{PAGE_MASK, Width};
 use mimic_cpu::frame::reservation_tag;
+use mimic_cpu::riscv::CACHE_BLOCK;
 use mimic_cpu::riscv::sem::{Amo, Atomic};
 
 use super::abi::{
     ADDEND, AtomicSite, CallSite, GPA, READ_TAG, RESERVED, RESERVED_VALUE, WRITE_TAG,
 };
-use super::alloc::{SCRATCH, Src};
+use super::alloc::{Loc, SCRATCH, Src};
 use super::asm::{Alu, Cond, Fix, Mem, Opcode, RAX, RBP, RCX, RDX, Reg, Rm, Size, opcode};
 use super::mem::{self, Place, Span};
-use super::{Emitter, Thunks};
+use super::{Emitter, Stub, Thunks, cond};
 use crate::ir::Val;
 
 const XADD: Opcode = opcode(0, 1, 0xc1);
@@ -44,6 +45,9 @@ fn size(width: Width) -> Size {
 
 /// [`Op::Atomic`](crate::ir::Op::Atomic).
 pub(super) fn atomic(e: &mut Emitter, i: u32, op: Atomic, addr: Val, width: Width, value: Val) {
+    if op == Atomic::ZeroBlock {
+        return zero_block(e, i, addr, value);
+    }
     e.aim(i, i);
     let place = mem::address(e, addr);
     for r in SCRATCH {
@@ -68,13 +72,62 @@ pub(super) fn atomic(e: &mut Emitter, i: u32, op: Atomic, addr: Val, width: Widt
             e.code.mov(Size::Q, RCX, Rm::Mem(Mem::new(RCX, ADDEND)));
             update(e, amo, place, width, src, wanted.then_some(dst));
         }
+        Atomic::ZeroBlock => {}
     }
+    call_if(e, miss, op, place, width, src, dst);
+    if wanted {
+        e.define(i, dst);
+    }
+}
+
+/// What happens out of line goes on here.
+fn call_if(
+    e: &mut Emitter,
+    miss: Fix,
+    op: Atomic,
+    place: Place,
+    width: Width,
+    value: Src,
+    dst: Reg,
+) {
     let at = e.insns[e.insn as usize].at;
     let site = AtomicSite { op, site: CallSite { at, width, done: e.insn } }.encode();
     let back = e.code.here();
-    e.stubs.push(super::Stub::Atomic(Slow { miss, back, place, site, value: src, dst }));
-    if wanted {
-        e.define(i, dst);
+    e.stubs.push(Stub::Atomic(Slow { miss, back, place, site, value, dst }));
+}
+
+/// [`Atomic::ZeroBlock`].
+fn zero_block(e: &mut Emitter, i: u32, addr: Val, allowed: Val) {
+    let place = mem::address(e, addr);
+    for r in SCRATCH {
+        if e.is_in(allowed, r) {
+            e.evict(r);
+        } else {
+            e.clear(r, i);
+        }
+    }
+    let place = mem::settle_address(e, place);
+    e.alloc.lock(RAX);
+    let denied = match e.alloc.value(allowed).loc {
+        Loc::Const(0) => Some(e.code.jmp()),
+        Loc::Const(_) => None,
+        _ => {
+            let holds = cond::condition(e, allowed);
+            Some(e.code.jcc(holds.not()))
+        }
+    };
+    let miss = mem::find(e, place, Span { below: 0, len: 1 }, 0, WRITE_TAG);
+    e.code.mov(Size::Q, RCX, Rm::Mem(Mem::new(RCX, ADDEND)));
+    e.address_into(RDX, place, 0);
+    e.code.alu_imm(Alu::And, Size::Q, Rm::Reg(RDX), -(CACHE_BLOCK as i32));
+    for offset in (0..CACHE_BLOCK as i32).step_by(8) {
+        e.code.store_imm(Width::Double, Mem::indexed(RDX, RCX, 0, offset), 0);
+    }
+    for (miss, allowed) in [(Some(miss), 1), (denied, 0)] {
+        if let Some(miss) = miss {
+            let allowed = Src::Imm(allowed);
+            call_if(e, miss, Atomic::ZeroBlock, place, Width::Double, allowed, RAX);
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 
 use super::abi::{
-    ADDEND, Calls, ENGINE, EXIT_ATTEND, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR, MXCSR_HOST, NEXT_PC,
-    READ_TAG, RESUME, SPILLS, TLB, TLB_MASK, WRITE_TAG,
+    ADDEND, Calls, ENGINE, EXIT_ATTEND, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR,
+    MXCSR_HOST, NEXT_PC, READ_TAG, RESUME, SPILLS, TLB, TLB_MASK, WRITE_TAG,
 };
 use super::fp::CONSTANTS;
 use super::homes::{GPRS, VOLATILE_GPRS, XMMS};

@@ -12,7 +12,7 @@ use crate::frame::{Frame, NO_PAGE};
 use crate::riscv::csr::fields::mstatus;
 use crate::riscv::hart::{Hart, Mode};
 use crate::riscv::insn::At;
-use crate::riscv::sem::{Atomic, Sem};
+use crate::riscv::sem::{Atomic, Cbo, Sem};
 
 use super::core::Core;
 use super::{Interp, TRAP_LOOP};
@@ -34,6 +34,8 @@ pub struct Site {
 #[allow(missing_docs)] // Named after the registers.
 pub enum Word {
     Mstatus,
+    Menvcfg,
+    Senvcfg,
     Mie,
     /// What software has set of `mip`.
     Mip,
@@ -61,6 +63,8 @@ impl Word {
         let place = match self {
             Word::Timer => offset_of!(Core, timer),
             Word::Mstatus => hart(offset_of!(Hart, mstatus)),
+            Word::Menvcfg => hart(offset_of!(Hart, menvcfg)),
+            Word::Senvcfg => hart(offset_of!(Hart, senvcfg)),
             Word::Mie => hart(offset_of!(Hart, mie)),
             Word::Mip => hart(offset_of!(Hart, mip)),
             Word::Mtvec => hart(offset_of!(Hart, mtvec)),
@@ -351,6 +355,7 @@ impl Interp {
             Atomic::LoadReserved => self.core.load_reserved(va, width),
             Atomic::StoreConditional => self.core.store_conditional(va, width, value),
             Atomic::Amo(amo) => self.core.amo(amo, va, width, value),
+            Atomic::ZeroBlock => self.core.cbo(Cbo::Zero, va).map(|()| 0),
         };
         self.publish_tlb();
         let stores = op != Atomic::LoadReserved;

@@ -305,7 +305,7 @@ impl Builder {
         self.now.unsupported |= !self.passes.contains(Passes::ATOMICS);
         let (addr, value) = (self.operand(addr), self.operand(value));
         let fact = match op {
-            Atomic::StoreConditional => Fact::zero(1),
+            Atomic::StoreConditional | Atomic::ZeroBlock => Fact::zero(1),
             _ => Fact::sign(width.bits()),
         };
         self.push(Op::Atomic { op, addr, width, value }, fact)

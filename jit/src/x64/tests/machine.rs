@@ -116,8 +116,10 @@ impl Memory for Engine {
     }
 }
 
-pub(super) const WORDS: [Word; 14] = [
+pub(super) const WORDS: [Word; 16] = [
     Word::Mstatus,
+    Word::Menvcfg,
+    Word::Senvcfg,
     Word::Mie,
     Word::Mip,
     Word::Timer,
@@ -192,11 +194,22 @@ fn atomic_index(va: u64, width: Width, stores: bool) -> Result<usize, ()> {
 
 impl Engine {
     fn do_atomic(&mut self, op: Atomic, va: u64, width: Width, value: u64) -> Result<u64, ()> {
+        if op == Atomic::ZeroBlock {
+            let block = va & !63;
+            if value == 0 || (block.wrapping_sub(MEMORY)) / 4096 == 1 {
+                return Err(());
+            }
+            index(block)?;
+            for offset in (0..64).step_by(8) {
+                Memory::store(self, block + offset, Width::Double, 0)?;
+            }
+            return Ok(0);
+        }
         let reserved = match op {
             Atomic::LoadReserved | Atomic::StoreConditional => {
                 std::mem::take(&mut self.reserved[0])
             }
-            Atomic::Amo(_) => 0,
+            Atomic::Amo(_) | Atomic::ZeroBlock => 0,
         };
         atomic_index(va, width, op != Atomic::LoadReserved)?;
         let old = Memory::load(self, va, width)?;
@@ -217,6 +230,7 @@ impl Engine {
                 Memory::store(self, va, width, alu::amo(amo, width, old, value))?;
                 Ok(width.sign_extend(old))
             }
+            Atomic::ZeroBlock => Ok(0),
         }
     }
 }
