@@ -1,5 +1,7 @@
 //! What translated code sees of a hart: its registers, and the words it works with.
 
+use crate::bus::Width;
+
 /// Offset of the f registers in [`Frame::regs`].
 pub const F: usize = 64;
 
@@ -26,16 +28,24 @@ pub struct Frame {
     pub jumps: usize,
     /// The engine, for calls out of translated code.
     pub engine: usize,
-    /// A call out of translated code says that it must be left.
-    pub leave: u64,
+    /// A call out of translated code says that this code does not go on: the address of the thunk that does.
+    pub leave: usize,
     /// The guest's MXCSR while other code runs.
     pub mxcsr: u32,
     /// MXCSR as other code left it.
     pub mxcsr_host: u32,
     /// Translated code has written floating-point registers.
     pub fp_dirty: u64,
+    /// The place of the reservation, as [`reservation_tag`] gives it, or 0.
+    pub reserved: u64,
+    /// The value that was there, zero-extended.
+    pub reserved_value: u64,
+    /// The translated code with which the thunk in [`leave`](Self::leave) goes on.
+    pub resume: usize,
+    /// Address of the levels of the interrupt lines.
+    pub lines: usize,
     /// Free for the translator.
-    pub spare: [u64; 6],
+    pub spare: [u64; 2],
     /// x registers from 0 on, the sink, and f registers from [`F`] on; as many as a `u8` can index, so
     /// that no look-up needs a check.
     pub regs: [u64; 256],
@@ -60,7 +70,11 @@ impl Frame {
             mxcsr: 0,
             mxcsr_host: 0,
             fp_dirty: 0,
-            spare: [0; 6],
+            reserved: 0,
+            reserved_value: 0,
+            resume: 0,
+            lines: 0,
+            spare: [0; 2],
             regs: [0; 256],
         }
     }
@@ -70,6 +84,14 @@ impl Default for Frame {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What stands for a reservation of a word or double word at guest physical address `gpa`, which is aligned: the
+/// address, and the width in its lowest two bits. Never 0.
+#[inline]
+#[must_use]
+pub const fn reservation_tag(gpa: u64, width: Width) -> u64 {
+    gpa | if let Width::Double = width { 2 } else { 1 }
 }
 
 const _: () = assert!(Frame::WORDS_BYTES == 128);

@@ -38,6 +38,12 @@ impl Signals {
         self.lines.load(Ordering::SeqCst)
     }
 
+    /// Host address of the word with the [`lines`](Self::lines), for translated code, which only reads it.
+    #[must_use]
+    pub fn lines_address(&self) -> usize {
+        self.lines.as_ptr().expose_provenance()
+    }
+
     /// Makes the hart look at its interrupts and deadlines soon, waking it if it is parked.
     pub fn call_attention(&self) {
         self.attention.store(true, Ordering::SeqCst);

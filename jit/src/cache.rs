@@ -14,7 +14,7 @@ use crate::memory::{CodeMemory, CodePtr, Room, SEGMENTS};
 /// Even offsets in a page.
 const SLOTS: usize = 2048;
 /// Modes that code of one page may be translated for.
-pub const MODES: usize = 2;
+pub const MODES: usize = 8;
 
 /// Most code of a block.
 pub const MAX_BLOCK_BYTES: usize = 48 << 10;

@@ -84,6 +84,16 @@ pub const SWITCHES: &[Switch] = &[
         set: |options, on| options.passes.set(Passes::DCE, on),
     },
     Switch {
+        name: "atomics",
+        about: "atomic instructions and cbo.zero are translated; without, the interpreter performs them",
+        set: |options, on| options.passes.set(Passes::ATOMICS, on),
+    },
+    Switch {
+        name: "csrs",
+        about: "what merely reads and writes control registers is translated; without, the interpreter performs it",
+        set: |options, on| options.passes.set(Passes::CSRS, on),
+    },
+    Switch {
         name: "fp",
         about: "floating point is translated; without, the interpreter performs it",
         set: |options, on| options.fp = on,
@@ -166,7 +176,7 @@ mod tests {
         let mut options = JitOptions::default();
         options.apply("-fold,-links,threshold=0").unwrap();
         let expected = JitOptions {
-            passes: Passes::FACTS | Passes::DCE,
+            passes: Passes::all() - Passes::FOLD,
             links: false,
             threshold: 0,
             ..JitOptions::default()

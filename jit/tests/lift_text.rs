@@ -5,12 +5,13 @@ mod asm;
 
 use asm::assemble;
 use mimic_cpu::bus::PAGE_SIZE;
+use mimic_cpu::riscv::hart::Mode;
 use mimic_jit::ir::Op;
 use mimic_jit::ir::opt::Passes;
 use mimic_jit::riscv::lift::{Lifter, ModeKey};
 
 const START: u64 = 0x10;
-const FP: ModeKey = ModeKey { fp: true };
+const FP: ModeKey = ModeKey { fp: true, mode: Mode::S };
 
 fn lift(code: &[u8], start: u64, mode: ModeKey, supports: fn(&Op) -> bool) -> Option<String> {
     let mut page = [0; PAGE_SIZE as usize];
@@ -343,8 +344,87 @@ fn conversions_to_integers_may_truncate() {
 }
 
 #[test]
+fn atomic_instructions() {
+    let check = |code: Vec<u8>, expected| {
+        assert_eq!(lift(&code, START, FP, |_| true), Some(lines(expected)));
+    };
+    check(
+        assemble!(; lr.w a0, [a2] ; sc.d a1, a0, [a2]),
+        "010:
+          v0 = x12
+          v1 = LoadReserved Word [v0]
+          x10 = v1
+        014:
+          v3 = x12
+          v4 = x10
+          v5 = StoreConditional Double [v3] v4
+          x11 = v5
+          goto 018",
+    );
+    // Only a load that is both acquired and released comes after all stores before it. Nobody takes the sum.
+    check(
+        assemble!(; lr.w.aqrl a0, [a2] ; amoadd.w zero, a0, [a2]),
+        "010:
+          v0 = x12
+          fence
+          v2 = LoadReserved Word [v0]
+          x10 = v2
+        014:
+          v4 = x12
+          v5 = x10
+          v6 = AmoAdd Word [v4] v5
+          goto 018",
+    );
+}
+
+#[test]
+fn control_registers() {
+    let check = |code: Vec<u8>, mode: ModeKey, expected| {
+        assert_eq!(lift(&code, START, mode, |_| true), Some(lines(expected)));
+    };
+    let plain = ModeKey { fp: false, mode: Mode::S };
+    // The block goes on; addresses of instructions are even.
+    check(
+        assemble!(; csrrw tp, sscratch, tp ; csrw sepc, a0 ; ecall),
+        FP,
+        "010:
+          v0 = x4
+          v1 = Sscratch
+          Sscratch = v0
+          x4 = v1
+        014:
+          v4 = x10
+          v5 = -2
+          v6 = And v4 v5
+          Sepc = v6
+        018:
+          perform
+          goto 01c",
+    );
+    // Not with too little privilege; not those that only M-mode has.
+    let performed = "010:
+          perform
+          goto 014";
+    check(assemble!(; csrr a0, scause), ModeKey { fp: true, mode: Mode::U }, performed);
+    check(assemble!(; csrr a0, mscratch), FP, performed);
+    check(assemble!(; csrr a0, satp), plain, performed);
+    // With floating point, sstatus shows what that has done.
+    check(assemble!(; csrsi sstatus, 2), FP, performed);
+    check(
+        assemble!(; csrci sstatus, 2),
+        plain,
+        "010:
+          v0 = Mstatus
+          v1 = -3
+          v2 = And v0 v1
+          Mstatus = v2
+          goto 014",
+    );
+}
+
+#[test]
 fn the_interpreter_performs_the_rest() {
-    let code = assemble!(; lr.w a0, [a2] ; fadd.d fa0, fa0, fa1 ; ecall);
+    let code = assemble!(; fsgnj.d fa0, fa1, fa1 ; fadd.d fa0, fa0, fa1 ; ecall);
     let expected = "010:
           perform
         014:
@@ -352,9 +432,12 @@ fn the_interpreter_performs_the_rest() {
         018:
           perform
           goto 01c";
-    assert_eq!(lift(&code, START, ModeKey { fp: false }, |_| true), Some(lines(expected)));
+    assert_eq!(
+        lift(&code, START, ModeKey { fp: false, mode: Mode::S }, |_| true),
+        Some(lines(expected))
+    );
     // After it nothing is known: the register may hold another constant, the state be clean.
-    let code = assemble!(; fsgnj.d fa0, fa1, fa1 ; addi a0, zero, 1 ; lr.w a1, [a2] ; addi a0, a0, 1 ; fsgnj.d fa0, fa1, fa1);
+    let code = assemble!(; fsgnj.d fa0, fa1, fa1 ; addi a0, zero, 1 ; fcvt.w.d a1, fa0, rmm ; addi a0, a0, 1 ; fsgnj.d fa0, fa1, fa1);
     check(
         code,
         "010:

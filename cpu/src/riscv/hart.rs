@@ -7,7 +7,7 @@ use super::model::CpuModel;
 use super::pmp::Pmp;
 
 /// Privilege modes (privileged, 1.2), with their encodings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// User.
     U = 0,

@@ -112,6 +112,20 @@ pub enum Amo {
     Maxu,
 }
 
+/// What instructions do to memory besides loads and stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Atomic {
+    /// LR: reserves what it loads.
+    LoadReserved,
+    /// SC: stores if the reservation still holds; 0 on success, 1 on failure.
+    StoreConditional,
+    /// Reads, modifies and writes.
+    Amo(Amo),
+    /// CBO.ZERO: zeroes the cache block that holds the address, by single stores. It may do so if the operand is not 0;
+    /// else it is the interpreter that decides.
+    ZeroBlock,
+}
+
 /// Floating-point formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fmt {

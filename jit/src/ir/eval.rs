@@ -1,6 +1,8 @@
 //! Evaluation of a block: what its operations mean, and the measure of every translation.
 
 use mimic_cpu::bus::Width;
+use mimic_cpu::riscv::interp::host::Word;
+use mimic_cpu::riscv::sem::Atomic;
 use mimic_cpu::riscv::{alu, fpu};
 use mimic_cpu::softfloat::{Flags, Rounding};
 
@@ -22,6 +24,30 @@ pub trait Memory {
     /// # Errors
     /// If the store traps; nothing has been stored then.
     fn store(&mut self, addr: u64, width: Width, value: u64) -> Result<(), Self::Fault>;
+
+    /// Performs an atomic operation. What it yields, sign-extended.
+    ///
+    /// # Errors
+    /// If it traps; nothing has been stored then.
+    fn atomic(
+        &mut self,
+        op: Atomic,
+        addr: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<u64, Self::Fault>;
+}
+
+/// The words of a hart's state.
+pub trait State: Memory {
+    /// Reads one.
+    fn word(&mut self, word: Word) -> u64;
+
+    /// Writes one.
+    fn set_word(&mut self, word: Word, value: u64);
+
+    /// Whether an interrupt may be pending.
+    fn may_be_interrupted(&mut self) -> bool;
 }
 
 /// Why an evaluation stopped.
@@ -33,6 +59,8 @@ pub enum Left<F> {
     Fault(F),
     /// The instruction must be performed by the caller; [`Evaluation::run`] goes on after it.
     Perform,
+    /// The instruction must be performed by the caller, and the block was left for the next one.
+    Instead,
 }
 
 /// An evaluation in progress.
@@ -51,7 +79,7 @@ impl Evaluation {
     /// Evaluates `block` on `regs` (indexed by slot) from where the last call stopped until it is left, and says
     /// how it was left; [`insn`](Self::insn) is then the instruction that did it. `page_va` is the virtual
     /// address of the block's page.
-    pub fn run<M: Memory>(
+    pub fn run<M: State>(
         &mut self,
         block: &Block,
         regs: &mut [u64; 256],
@@ -75,6 +103,29 @@ impl Evaluation {
                     Ok(value) => value,
                     Err(fault) => return Left::Fault(fault),
                 },
+                Op::Atomic { op, addr, width, value } => {
+                    match memory.atomic(op, self.value(addr), width, self.value(value)) {
+                        Ok(value) => value,
+                        Err(fault) => return Left::Fault(fault),
+                    }
+                }
+                Op::Word(word) => memory.word(word),
+                Op::SetWord(word, a) => {
+                    memory.set_word(word, self.value(a));
+                    0
+                }
+                Op::PerformIf(cond) => {
+                    if self.value(cond) != 0 {
+                        return Left::Instead;
+                    }
+                    0
+                }
+                Op::Attend(offset) => {
+                    if memory.may_be_interrupted() {
+                        return Left::To(address(offset));
+                    }
+                    0
+                }
                 Op::Unbox(a) => match self.value(a) {
                     a if a >> 32 == 0xffff_ffff => a & 0xffff_ffff,
                     _ => 0x7fc0_0000,

@@ -15,7 +15,8 @@ mod text;
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::At;
-use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2, Un};
+use mimic_cpu::riscv::interp::host::Word;
+use mimic_cpu::riscv::sem::{Atomic, Bin, Fmt, Fp1, Fp2, Un};
 
 /// A value: the position of the operation that makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +53,8 @@ pub enum Op {
     Un(Un, Val),
     /// The second if the first is not zero, else the third.
     Select(Val, Val, Val),
+    /// A word of the hart's state.
+    Word(Word),
     /// Loads, zero-extended. May leave the block by a fault.
     Load {
         /// Virtual address.
@@ -82,6 +85,20 @@ pub enum Op {
         /// What is stored.
         value: Val,
     },
+    /// An atomic operation on memory; its result is sign-extended. May leave the block by a fault. What a store causes
+    /// is looked at where the block ends.
+    Atomic {
+        /// Which one.
+        op: Atomic,
+        /// Virtual address.
+        addr: Val,
+        /// Word or double word.
+        width: Width,
+        /// The other operand; of no meaning to LR.
+        value: Val,
+    },
+    /// Writes a word of the hart's state.
+    SetWord(Word, Val),
     /// A full memory fence.
     Fence,
     /// Marks the floating-point state dirty.
@@ -89,6 +106,12 @@ pub enum Op {
     /// The interpreter performs the instruction on the registers in the frame; afterwards any register may
     /// have changed. May leave the block.
     Perform,
+    /// If the value is not zero, the interpreter performs the instruction, which has done nothing yet and is the block's
+    /// last, and the block is left for the next one.
+    PerformIf(Val),
+    /// Leaves the block for an offset relative to its page, the next instruction's, if an interrupt of S-mode may be
+    /// pending and enabled.
+    Attend(i64),
 
     /// If the value is not zero, leaves the block for an offset relative to its page.
     Branch(Val, i64),
@@ -150,6 +173,8 @@ impl Op {
             | Op::Fence
             | Op::FpDirty
             | Op::Perform
+            | Op::Word(_)
+            | Op::Attend(_)
             | Op::Goto(_) => [None, None, None],
             Op::Un(_, a)
             | Op::Unbox(a)
@@ -157,11 +182,14 @@ impl Op {
             | Op::Fp1(_, _, _, a)
             | Op::Set(_, a)
             | Op::Branch(a, _)
+            | Op::SetWord(_, a)
+            | Op::PerformIf(a)
             | Op::Jump(a)
             | Op::Load { addr: a, .. } => [Some(a), None, None],
-            Op::Bin(_, a, b) | Op::Fp2(_, _, a, b) | Op::Store { addr: a, value: b, .. } => {
-                [Some(a), Some(b), None]
-            }
+            Op::Bin(_, a, b)
+            | Op::Fp2(_, _, a, b)
+            | Op::Store { addr: a, value: b, .. }
+            | Op::Atomic { addr: a, value: b, .. } => [Some(a), Some(b), None],
             Op::Select(a, b, c) | Op::Fma(_, a, b, c) => [Some(a), Some(b), Some(c)],
         }
     }
@@ -175,6 +203,7 @@ impl Op {
             Op::Const(_)
                 | Op::Get(_)
                 | Op::Pc(_)
+                | Op::Word(_)
                 | Op::Bin(..)
                 | Op::Un(..)
                 | Op::Select(..)
@@ -186,7 +215,11 @@ impl Op {
     /// Whether it makes a value.
     #[must_use]
     pub fn makes_value(&self) -> bool {
-        self.is_pure() || matches!(self, Op::Load { .. } | Op::Fp2(..) | Op::Fp1(..) | Op::Fma(..))
+        let others = matches!(
+            self,
+            Op::Load { .. } | Op::Atomic { .. } | Op::Fp2(..) | Op::Fp1(..) | Op::Fma(..)
+        );
+        self.is_pure() || others
     }
 
     /// Whether the block may be left here, so that somebody sees the registers.
@@ -196,7 +229,10 @@ impl Op {
             self,
             Op::Load { .. }
                 | Op::Store { .. }
+                | Op::Atomic { .. }
                 | Op::Perform
+                | Op::PerformIf(_)
+                | Op::Attend(_)
                 | Op::Branch(..)
                 | Op::Jump(_)
                 | Op::Goto(_)

@@ -14,6 +14,10 @@ bitflags! {
         const FACTS = 1 << 1;
         /// Values that nobody takes and writes to registers that nobody sees are dropped.
         const DCE = 1 << 2;
+        /// Atomic instructions and CBO.ZERO become operations.
+        const ATOMICS = 1 << 3;
+        /// Instructions on control and status registers become operations.
+        const CSRS = 1 << 4;
     }
 }
 

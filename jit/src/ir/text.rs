@@ -12,6 +12,8 @@
 
 use std::fmt::{Display, Formatter, Result};
 
+use mimic_cpu::riscv::sem::Atomic;
+
 use super::{Block, Op, Slot, Val};
 
 impl Display for Val {
@@ -72,6 +74,22 @@ impl Display for Op {
             Op::Fma(fmt, a, b, c) => write!(f, "Fma.{fmt:?} {a} {b} {c}"),
             Op::Set(slot, a) => write!(f, "{} = {a}", Register(slot)),
             Op::Store { addr, width, value } => write!(f, "Store {width:?} [{addr}] {value}"),
+            Op::Atomic { op: Atomic::LoadReserved, addr, width, .. } => {
+                write!(f, "LoadReserved {width:?} [{addr}]")
+            }
+            Op::Atomic { op: Atomic::StoreConditional, addr, width, value } => {
+                write!(f, "StoreConditional {width:?} [{addr}] {value}")
+            }
+            Op::Atomic { op: Atomic::ZeroBlock, addr, value, .. } => {
+                write!(f, "ZeroBlock [{addr}] {value}")
+            }
+            Op::Atomic { op: Atomic::Amo(amo), addr, width, value } => {
+                write!(f, "Amo{amo:?} {width:?} [{addr}] {value}")
+            }
+            Op::Word(word) => write!(f, "{word:?}"),
+            Op::SetWord(word, a) => write!(f, "{word:?} = {a}"),
+            Op::PerformIf(cond) => write!(f, "if {cond} perform"),
+            Op::Attend(offset) => write!(f, "if interrupt goto {}", Offset(offset)),
             Op::Fence => f.write_str("fence"),
             Op::FpDirty => f.write_str("fp dirty"),
             Op::Perform => f.write_str("perform"),

@@ -27,7 +27,7 @@ use crate::memory::CodePtr;
 use crate::options::Tamper;
 use crate::perf::PerfMap;
 use crate::riscv::lift::{Lifter, ModeKey};
-use crate::x64::{self, CallSite, Calls, Emitted, Emitter, Exit as CodeExit, Thunks};
+use crate::x64::{self, AtomicSite, CallSite, Calls, Emitted, Emitter, Exit as CodeExit, Thunks};
 
 pub use crate::options::JitOptions;
 
@@ -158,7 +158,10 @@ pub struct Jit {
     interp: Interp,
     jumps: JumpCaches<Context>,
     cache: CodeCache<Op>,
-    thunks: Thunks,
+    /// For code without floating point, and with it.
+    thunks: [Thunks; 2],
+    /// What `Interp::retired` is when translated code must have been left.
+    slice_end: u64,
     lifter: Lifter,
     emitter: Emitter,
     options: JitOptions,
@@ -186,17 +189,20 @@ impl Jit {
         let calls = Calls {
             load: call_load as *const () as usize,
             store: call_store as *const () as usize,
+            atomic: call_atomic as *const () as usize,
             perform: call_perform as *const () as usize,
         };
         let perf =
             if options.perf_map { Some(PerfMap::open().map_err(JitError::PerfMap)?) } else { None };
         let mut thunks = None;
         let cache = CodeCache::new(options.cache_bytes, |base| {
-            let (made, code) = Thunks::emit(base.0, &calls);
+            let (plain, mut code) = Thunks::emit(base.0, &calls, false);
+            let (with_fp, more) = Thunks::emit(base.0 + code.len(), &calls, true);
+            code.extend(more);
             if let Some(perf) = perf {
                 perf.add(base, code.len(), "mimic thunks");
             }
-            thunks = Some(made);
+            thunks = Some([plain, with_fp]);
             code
         })
         .map_err(|source| JitError::CodeMemory { kib: options.cache_bytes >> 10, source })?;
@@ -205,6 +211,7 @@ impl Jit {
             jumps: JumpCaches::new(context),
             cache,
             thunks: thunks.unwrap_or_else(|| unreachable!("the cache calls for its fixed code")),
+            slice_end: 0,
             lifter: Lifter::new(options.passes, x64::supports),
             emitter: Emitter::new(),
             options,
@@ -364,8 +371,7 @@ impl Jit {
     /// The translation of the code at `offset` of `page`, made now if it is worth it.
     fn code_at(&mut self, page: CodePage, offset: u16) -> Option<CodePtr> {
         let mode = self.mode_key();
-        let place =
-            Place { page: page.index, version: page.version, mode: u8::from(mode.fp), offset };
+        let place = Place { page: page.index, version: page.version, mode: mode.index(), offset };
         match self.cache.find(place) {
             Known::Code(code) => Some(code),
             Known::Never => None,
@@ -378,7 +384,8 @@ impl Jit {
     fn translate(&mut self, page: CodePage, place: Place, mode: ModeKey) -> Option<CodePtr> {
         let started = Instant::now();
         self.interp.watch_code();
-        let tools = (&mut self.lifter, &mut self.emitter, &self.thunks);
+        let thunks = &self.thunks[usize::from(mode.fp)];
+        let tools = (&mut self.lifter, &mut self.emitter, thunks);
         let room_now = room(&self.cache);
         let emitted = lower(tools, &self.interp, place.offset, mode, room_now, self.options.tamper)
             .filter(|(_, emitted)| emitted.code.len() <= MAX_BLOCK_BYTES);
@@ -390,7 +397,7 @@ impl Jit {
             self.pending = None;
             self.jumps.drop_all();
             // Once more, for its new place.
-            emitted = self.emitter.emit(&block, room(&self.cache), &self.thunks).ok()?;
+            emitted = self.emitter.emit(&block, room(&self.cache), thunks).ok()?;
         }
         let links =
             emitted.links.iter().map(|link| (link.rel32_offset as usize, link.target as u16));
@@ -422,7 +429,7 @@ impl Jit {
             first_perform: self.cache.next_payload(),
         };
         let mode = self.mode_key();
-        let tools = (&mut self.lifter, &mut self.emitter, &self.thunks);
+        let tools = (&mut self.lifter, &mut self.emitter, &self.thunks[usize::from(mode.fp)]);
         let (block, emitted) = lower(tools, &self.interp, offset, mode, room, self.options.tamper)?;
         Some(Translation {
             page: page.gpa,
@@ -438,9 +445,11 @@ impl Jit {
 
     /// Enters translated code for `insns` instructions and settles how it was left.
     fn enter(&mut self, code: CodePtr, insns: u64) {
+        self.slice_end = self.interp.retired() + insns;
         self.interp.publish_tlb();
         self.interp.start_count(insns - MAX_BLOCK as u64);
         let jumps = self.jumps.address();
+        let thunk = self.thunks[usize::from(self.mode_key().fp)].enter;
         let engine: *mut Jit = self;
         // SAFETY: `engine` is valid and this function uses nothing else until translated code is left. `enter` is the
         // entry made by `Thunks`, `code` was made by the emitter for this frame's layout and lies in this engine's
@@ -451,9 +460,8 @@ impl Jit {
             (*frame).jumps = jumps;
             (*frame).leave = 0;
             let regs = frame.cast::<u8>().add(Frame::WORDS_BYTES);
-            let enter: extern "sysv64" fn(*mut u8, usize) -> u64 = std::mem::transmute(
-                std::ptr::with_exposed_provenance::<u8>((*engine).thunks.enter),
-            );
+            let enter: extern "sysv64" fn(*mut u8, usize) -> u64 =
+                std::mem::transmute(std::ptr::with_exposed_provenance::<u8>(thunk));
             CodeExit::decode(enter(regs, code.0))
         };
         let frame = self.interp.frame();
@@ -467,6 +475,11 @@ impl Jit {
                 self.counters.exits[ExitCause::Link as usize] += 1;
             }
             CodeExit::Lookup => self.counters.exits[ExitCause::Lookup as usize] += 1,
+            CodeExit::Attend(offset) => {
+                frame.next_pc = page_va.wrapping_add(u64::from(offset));
+                self.interp.call();
+                self.counters.exits[ExitCause::Event as usize] += 1;
+            }
             CodeExit::Budget(offset) => {
                 frame.next_pc = page_va.wrapping_add(u64::from(offset));
                 self.counters.exits[ExitCause::Slice as usize] += 1;
@@ -474,6 +487,36 @@ impl Jit {
         }
         self.fold_fp();
         self.interp.end_count();
+    }
+
+    /// A call out has ended the code that it comes from: there was a trap, or something to look at. Says where to go
+    /// on: at the next block, if its code is known, or outside.
+    fn leave(&mut self) {
+        let left = self.thunks[0].left;
+        let to = self.resume().map(|code| {
+            self.interp.frame().resume = code.0;
+            self.thunks[usize::from(self.mode_key().fp)].resume
+        });
+        self.interp.frame().leave = to.unwrap_or(left);
+    }
+
+    /// The translated code that goes on in the same slice, if nothing else is to be done.
+    fn resume(&mut self) -> Option<CodePtr> {
+        self.fold_fp();
+        if !self.interp.goes_on() {
+            return None;
+        }
+        let left = self.slice_end.checked_sub(self.interp.retired() + MAX_BLOCK as u64)?;
+        self.follow();
+        let pc = self.interp.frame().next_pc;
+        let code = self.jumps.lookup(pc)?;
+        let jumps = self.jumps.address();
+        self.interp.publish_tlb();
+        self.interp.start_count(left);
+        let frame = self.interp.frame();
+        frame.page_va = pc & !PAGE_MASK;
+        frame.jumps = jumps;
+        Some(code)
     }
 
     /// Brings what translated code knows of floating point into the canonical state.
@@ -513,7 +556,7 @@ fn room(cache: &CodeCache<Op>) -> x64::Place {
 }
 
 fn mode_key(interp: &Interp, options: &JitOptions) -> ModeKey {
-    ModeKey { fp: options.fp && interp.fp_is_plain() }
+    ModeKey { fp: options.fp && interp.fp_is_plain(), mode: interp.mode() }
 }
 
 /// `fflags` for the sticky flags of MXCSR (SDM volume 1, 10.2.3).
@@ -540,7 +583,7 @@ unsafe extern "sysv64" fn call_load(engine: *mut Jit, va: u64, packed: u32) -> u
     match jit.interp.load_for(site, va, width) {
         Ok(value) => value,
         Err(Leave) => {
-            jit.interp.frame().leave = 1;
+            jit.leave();
             0
         }
     }
@@ -553,7 +596,25 @@ unsafe extern "sysv64" fn call_store(engine: *mut Jit, va: u64, packed: u32, val
     let jit = unsafe { &mut *engine };
     let (site, width) = site(packed);
     if jit.interp.store_for(site, va, width, value) == Err(Leave) {
-        jit.interp.frame().leave = 1;
+        jit.leave();
+    }
+}
+
+/// # Safety
+/// As [`call_load`].
+unsafe extern "sysv64" fn call_atomic(engine: *mut Jit, va: u64, packed: u64, value: u64) -> u64 {
+    // SAFETY: see above; nothing else borrows the engine meanwhile.
+    let jit = unsafe { &mut *engine };
+    let Some(AtomicSite { op, .. }) = AtomicSite::decode(packed) else {
+        unreachable!("translated code passes what the emitter has made")
+    };
+    let (site, width) = site(packed as u32);
+    match jit.interp.atomic_for(site, op, va, width, value) {
+        Ok(value) => value,
+        Err(Leave) => {
+            jit.leave();
+            0
+        }
     }
 }
 
@@ -566,6 +627,6 @@ unsafe extern "sysv64" fn call_perform(engine: *mut Jit, name: u32, packed: u32)
     jit.counters.performed += 1;
     let op = *jit.cache.payload(name);
     if jit.interp.perform_for(site(packed).0, &op) == Err(Leave) {
-        jit.interp.frame().leave = 1;
+        jit.leave();
     }
 }

@@ -5,10 +5,13 @@
 
 use mimic_cpu::bus::{PAGE_SIZE, Width};
 use mimic_cpu::frame::F;
-use mimic_cpu::riscv::csr::CsrOp;
+use mimic_cpu::riscv::csr::fields::{envcfg, mstatus};
+use mimic_cpu::riscv::csr::{CsrOp, num};
 use mimic_cpu::riscv::decode::{Decoder, MAX_BLOCK, insn_len};
+use mimic_cpu::riscv::hart::Mode;
 use mimic_cpu::riscv::insn::{Args, At, Flow, Instruction, SINK};
-use mimic_cpu::riscv::sem::{Amo, Bin, Cbo, Fmt, Fp1, Fp2, PAUSE, Sem, Un};
+use mimic_cpu::riscv::interp::host::Word;
+use mimic_cpu::riscv::sem::{Amo, Atomic, Bin, Cbo, Fmt, Fp1, Fp2, PAUSE, Sem, SemExt, Un};
 use mimic_cpu::softfloat::Rounding;
 
 use crate::ir::build::Builder;
@@ -20,6 +23,16 @@ use crate::ir::{Block, Op, Round, Slot, Val};
 pub struct ModeKey {
     /// Floating point is on (`mstatus.FS`) and the dynamic rounding mode (`frm`) is to nearest, ties to even.
     pub fp: bool,
+    /// The privilege.
+    pub mode: Mode,
+}
+
+impl ModeKey {
+    /// The key's number, below [`MODES`](crate::cache::MODES).
+    #[must_use]
+    pub fn index(self) -> u8 {
+        u8::from(self.fp) | (self.mode as u8) << 1
+    }
 }
 
 /// The body cannot be expressed in operations.
@@ -36,6 +49,12 @@ pub struct Lifter {
     mode: ModeKey,
     /// Rounding of the current instruction's operation.
     rounding: Rounding,
+    /// The current instruction's bits `aq` and `rl`, if it is atomic, are both set.
+    sequential: bool,
+    /// The block may go on behind the current instruction, although it ends the interpreter's.
+    goes_on: bool,
+    /// After the current instruction an interrupt may be pending.
+    attend: bool,
     /// How the current instruction ends the block.
     end: Option<Op>,
     /// The current instruction has asked for something that has no operation.
@@ -49,8 +68,11 @@ impl Lifter {
         Lifter {
             decoder: Decoder::default(),
             build: Builder::new(passes, supports),
-            mode: ModeKey { fp: false },
+            mode: ModeKey { fp: false, mode: Mode::U },
             rounding: Rounding::NearestEven,
+            sequential: false,
+            goes_on: false,
+            attend: false,
             end: None,
             refused: false,
         }
@@ -91,6 +113,8 @@ impl Lifter {
     fn lift(&mut self, word: u32, at: At) -> Option<Op> {
         self.build.begin(at, word);
         (self.rounding, self.end, self.refused) = (Rounding::NearestEven, None, false);
+        (self.goes_on, self.attend) = (false, false);
+        self.sequential = word >> 25 & 3 == 3;
         let next = Op::Goto((at.offset() + at.bytes()) as i64);
         let Some(insn) = self.decoder.decode(word, at.offset()) else {
             self.build.perform();
@@ -102,9 +126,13 @@ impl Lifter {
         if !lifted || self.refused || !self.build.end() {
             self.build.perform();
             self.end = None;
+            (self.goes_on, self.attend) = (false, false);
+        }
+        if self.attend {
+            self.build.attend((at.offset() + at.bytes()) as i64);
         }
         match (self.end, flow) {
-            (None, Flow::End) => Some(next),
+            (None, Flow::End) if !self.goes_on => Some(next),
             (end, _) => end,
         }
     }
@@ -113,6 +141,98 @@ impl Lifter {
     /// is not rounded.
     fn check_fp(&mut self, fmt: Fmt, exact: bool) {
         self.refused |= fmt == Fmt::H || !exact && self.rounding != Rounding::NearestEven;
+    }
+}
+
+/// The word behind a register that is read and written without any effect, and its bits that are always zero.
+fn plain_csr(csr: u16) -> Option<(Word, i64)> {
+    Some(match csr {
+        num::MTVEC => (Word::Mtvec, 2),
+        num::MSCRATCH => (Word::Mscratch, 0),
+        num::MEPC => (Word::Mepc, 1),
+        num::MCAUSE => (Word::Mcause, 0),
+        num::MTVAL => (Word::Mtval, 0),
+        num::STVEC => (Word::Stvec, 2),
+        num::SSCRATCH => (Word::Sscratch, 0),
+        num::SEPC => (Word::Sepc, 1),
+        num::SCAUSE => (Word::Scause, 0),
+        num::STVAL => (Word::Stval, 0),
+        _ => return None,
+    })
+}
+
+/// The sets of a FENCE (unprivileged, 2.7).
+const INPUT: u8 = 8;
+const OUTPUT: u8 = 4;
+const READS: u8 = 2;
+const WRITES: u8 = 1;
+
+/// Bits of `sstatus` that change what translated code takes for granted, or what loads and stores may do.
+const FAR_REACHING: u64 = mstatus::FS | mstatus::SUM | mstatus::MXR;
+
+impl Lifter {
+    /// What an instruction makes of a register's value.
+    fn csr_value(&mut self, op: CsrOp, old: Val, operand: Val) -> Val {
+        match op {
+            CsrOp::Write => operand,
+            CsrOp::Set => self.or(old, operand),
+            CsrOp::Clear => {
+                let ones = self.imm(-1);
+                let kept = self.xor(operand, ones);
+                self.and(old, kept)
+            }
+        }
+    }
+
+    /// An instruction on `sstatus`. What floating point has done shows there, so code with floating point leaves that
+    /// to the interpreter; and so does one that would change more than whether interrupts are enabled, and what
+    /// the next trap return does.
+    fn sstatus(&mut self, op: CsrOp, operand: Option<Val>) -> Result<Val, NotLifted> {
+        if self.mode.fp {
+            return Err(NotLifted);
+        }
+        let status = self.build.word(Word::Mstatus);
+        if let Some(operand) = operand {
+            let near = mstatus::SSTATUS_WRITABLE & !FAR_REACHING;
+            let (far, ones) = (self.imm(FAR_REACHING as i64), self.imm(-1));
+            let far = self.and(operand, far);
+            let changed = match op {
+                CsrOp::Write => {
+                    let far_now = self.imm(FAR_REACHING as i64);
+                    let far_now = self.and(status, far_now);
+                    self.xor(far, far_now)
+                }
+                CsrOp::Set => {
+                    let clear = self.xor(status, ones);
+                    self.and(far, clear)
+                }
+                CsrOp::Clear => self.and(far, status),
+            };
+            self.build.perform_if(changed);
+            let others = self.imm(!near as i64);
+            let near = self.imm(near as i64);
+            let operand = self.and(operand, near);
+            let new = match op {
+                CsrOp::Write => {
+                    let kept = self.and(status, others);
+                    self.or(operand, kept)
+                }
+                _ => self.csr_value(op, status, operand),
+            };
+            self.build.set_word(Word::Mstatus, new);
+            self.attend = op != CsrOp::Clear;
+        } else {
+            self.goes_on = true;
+        }
+        // SD is set where FS is 3: one more carries into the bit above.
+        let shown = self.imm(mstatus::SSTATUS as i64);
+        let shown = self.and(status, shown);
+        let (one, above) = (self.imm(1 << 13), self.imm(1 << 15));
+        let sum = self.add(shown, one);
+        let dirty = self.and(sum, above);
+        let amount = self.imm(48);
+        let dirty = self.sll(dirty, amount);
+        Ok(self.or(shown, dirty))
     }
 }
 
@@ -170,23 +290,45 @@ impl Sem for Lifter {
         self.build.store(addr, width, value);
         Ok(())
     }
-    fn load_reserved(&mut self, _: Val, _: Width) -> Result<Val, NotLifted> {
-        Err(NotLifted)
+    fn load_reserved(&mut self, addr: Val, width: Width) -> Result<Val, NotLifted> {
+        if self.sequential {
+            // Others are ordered enough as plain loads.
+            self.build.fence();
+        }
+        Ok(self.build.atomic(Atomic::LoadReserved, addr, width, addr))
     }
-    fn store_conditional(&mut self, _: Val, _: Width, _: Val) -> Result<Val, NotLifted> {
-        Err(NotLifted)
+    fn store_conditional(&mut self, addr: Val, width: Width, value: Val) -> Result<Val, NotLifted> {
+        Ok(self.build.atomic(Atomic::StoreConditional, addr, width, value))
     }
-    fn amo(&mut self, _: Amo, _: Val, _: Width, _: Val) -> Result<Val, NotLifted> {
-        Err(NotLifted)
+    fn amo(&mut self, op: Amo, addr: Val, width: Width, value: Val) -> Result<Val, NotLifted> {
+        Ok(self.build.atomic(Atomic::Amo(op), addr, width, value))
     }
-    fn cbo(&mut self, _: Cbo, _: Val) -> Result<(), NotLifted> {
-        Err(NotLifted)
+    fn cbo(&mut self, op: Cbo, addr: Val) -> Result<(), NotLifted> {
+        if op != Cbo::Zero {
+            return Err(NotLifted);
+        }
+        // Who may do it: CMO extensions 1.0, 2.5.2.
+        let allowed = match self.mode.mode {
+            Mode::M => self.imm(1),
+            mode => {
+                let mut fields = self.build.word(Word::Menvcfg);
+                if mode == Mode::U {
+                    let senvcfg = self.build.word(Word::Senvcfg);
+                    fields = self.and(fields, senvcfg);
+                }
+                let field = self.imm(envcfg::CBZE as i64);
+                self.and(fields, field)
+            }
+        };
+        self.build.atomic(Atomic::ZeroBlock, addr, Width::Double, allowed);
+        Ok(())
     }
     fn fence(&mut self, pred: u8, succ: u8) {
         // PAUSE lets other harts run.
         if (pred, succ) == PAUSE {
             self.refused = true;
-        } else {
+        } else if pred & (WRITES | OUTPUT) != 0 && succ & (READS | INPUT) != 0 {
+            // The host lets a load overtake a store to another place, and nothing else (Intel SDM volume 3, 9.2.2).
             self.build.fence();
         }
     }
@@ -240,8 +382,25 @@ impl Sem for Lifter {
         self.build.fma(fmt, a, b, c)
     }
 
-    fn csr(&mut self, _: CsrOp, _: u16, _: Option<Val>) -> Result<Val, NotLifted> {
-        Err(NotLifted)
+    fn csr(&mut self, op: CsrOp, csr: u16, operand: Option<Val>) -> Result<Val, NotLifted> {
+        let allowed = u64::from(csr >> 8 & 3) <= self.mode.mode as u64;
+        let read_only = csr >> 10 == 3;
+        if !self.build.has_csrs() || !allowed || operand.is_some() && read_only {
+            return Err(NotLifted);
+        }
+        if csr == num::SSTATUS {
+            return self.sstatus(op, operand);
+        }
+        let (word, fixed) = plain_csr(csr).ok_or(NotLifted)?;
+        let old = self.build.word(word);
+        if let Some(operand) = operand {
+            let new = self.csr_value(op, old, operand);
+            let kept = self.imm(!fixed);
+            let new = self.and(new, kept);
+            self.build.set_word(word, new);
+        }
+        self.goes_on = true;
+        Ok(old)
     }
     fn ecall(&mut self) -> NotLifted {
         NotLifted

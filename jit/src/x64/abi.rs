@@ -2,13 +2,15 @@
 //!
 //! Translated code runs with RBP = address of [`Frame::regs`], RSP = 0 mod 16 with [`SPILLS`] words above it
 //! for values that do not fit into registers, RAX, RCX, RDX and XMM0-3 free, guest registers in their
-//! [homes](super::homes), and the guest's MXCSR.
+//! [homes](super::homes), and the guest's MXCSR. Code without floating point leaves the f registers in the frame, and
+//! MXCSR as it is: there are thunks for either kind.
 
 use std::mem::offset_of;
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::frame::Frame;
 use mimic_cpu::riscv::insn::At;
+use mimic_cpu::riscv::sem::{Amo, Atomic};
 
 const fn word(offset: usize) -> i32 {
     offset as i32 - Frame::WORDS_BYTES as i32
@@ -23,14 +25,20 @@ pub(super) const TLB_MASK: i32 = word(offset_of!(Frame, tlb_mask));
 pub(super) const JUMPS: i32 = word(offset_of!(Frame, jumps));
 pub(super) const ENGINE: i32 = word(offset_of!(Frame, engine));
 pub(super) const LEAVE: i32 = word(offset_of!(Frame, leave));
+pub(super) const LINES: i32 = word(offset_of!(Frame, lines));
+pub(super) const RESUME: i32 = word(offset_of!(Frame, resume));
 pub(super) const MXCSR: i32 = word(offset_of!(Frame, mxcsr));
 pub(super) const MXCSR_HOST: i32 = word(offset_of!(Frame, mxcsr_host));
 pub(super) const FP_DIRTY: i32 = word(offset_of!(Frame, fp_dirty));
+
+pub(super) const RESERVED: i32 = word(offset_of!(Frame, reserved));
+pub(super) const RESERVED_VALUE: i32 = word(offset_of!(Frame, reserved_value));
 
 /// Offsets in an entry of the TLB.
 pub(super) const READ_TAG: i32 = 0;
 pub(super) const WRITE_TAG: i32 = 8;
 pub(super) const ADDEND: i32 = 16;
+pub(super) const GPA: i32 = 24;
 
 /// Entries of a jump cache: pairs of virtual address (odd if empty) and host code, at the index
 /// `(va >> 1) & (JUMPS_LEN - 1)`.
@@ -47,6 +55,8 @@ pub struct Calls {
     pub load: usize,
     /// `fn(engine, va: u64, site: u32, value: u64)`: bits of the value above the width are arbitrary.
     pub store: usize,
+    /// `fn(engine, va: u64, site: u64, value: u64) -> u64`: an [`AtomicSite`]'s operation; the result, sign-extended.
+    pub atomic: usize,
     /// `fn(engine, index: u32, site: u32)`: performs the instruction that the engine numbered `index`.
     pub perform: usize,
 }
@@ -62,12 +72,15 @@ pub enum Exit {
     Lookup,
     /// The counter ran out before the block at this offset in its page.
     Budget(u32),
+    /// Before the instruction at this offset from the page: an interrupt may be pending.
+    Attend(u32),
 }
 
 /// The upper halves of what `enter` returns; 0 is [`Exit::Left`].
 pub(super) const EXIT_LINK: u32 = 1;
 pub(super) const EXIT_LOOKUP: u32 = 2;
 pub(super) const EXIT_BUDGET: u32 = 3;
+pub(super) const EXIT_ATTEND: u32 = 4;
 
 impl Exit {
     /// Reads what `enter` returned.
@@ -78,6 +91,7 @@ impl Exit {
             EXIT_LINK => Exit::Link(payload),
             EXIT_LOOKUP => Exit::Lookup,
             EXIT_BUDGET => Exit::Budget(payload),
+            EXIT_ATTEND => Exit::Attend(payload),
             _ => Exit::Left,
         }
     }
@@ -128,5 +142,45 @@ impl CallSite {
         };
         let at = At::new((word & 0xffe) as u64, if word & 1 != 0 { 4 } else { 2 });
         CallSite { at, width, done: word >> 16 }
+    }
+}
+
+/// What a call out for an atomic operation passes: the operation is in the upper half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtomicSite {
+    /// What shall be done.
+    pub op: Atomic,
+    /// Where.
+    pub site: CallSite,
+}
+
+/// The operations, by what stands for them.
+const ATOMICS: [Atomic; 12] = [
+    Atomic::LoadReserved,
+    Atomic::StoreConditional,
+    Atomic::Amo(Amo::Swap),
+    Atomic::Amo(Amo::Add),
+    Atomic::Amo(Amo::Xor),
+    Atomic::Amo(Amo::And),
+    Atomic::Amo(Amo::Or),
+    Atomic::Amo(Amo::Min),
+    Atomic::Amo(Amo::Max),
+    Atomic::Amo(Amo::Minu),
+    Atomic::Amo(Amo::Maxu),
+    Atomic::ZeroBlock,
+];
+
+impl AtomicSite {
+    /// Packs it into the word passed.
+    pub(super) fn encode(self) -> u64 {
+        let op = ATOMICS.iter().position(|&op| op == self.op).unwrap_or_default();
+        u64::from(self.site.encode()) | (op as u64) << 32
+    }
+
+    /// Unpacks it. `None` for what [`encode`](Self::encode) does not make.
+    #[must_use]
+    pub fn decode(word: u64) -> Option<Self> {
+        let op = *ATOMICS.get((word >> 32) as usize)?;
+        Some(AtomicSite { op, site: CallSite::decode(word as u32) })
     }
 }

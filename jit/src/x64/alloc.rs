@@ -11,7 +11,7 @@ use super::abi::SPILLS;
 use super::asm::{Mem, RAX, RCX, RDX, RSP, Reg, Rm, Size};
 use super::groups::{Grouping, NO_GROUP};
 use super::homes::{Home, home, in_frame, is_discarded};
-use super::{Emitter, cond, fp, fp_bits, int};
+use super::{Emitter, cond, csr, fp, fp_bits, int};
 use crate::ir::{Block, Op, Slot, Val};
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::sem::Bin;
@@ -605,6 +605,7 @@ impl Emitter {
             Op::Un(op, a) => int::un(self, i, op, a),
             Op::Select(cond, a, b) => cond::select(self, i, cond, a, b),
             Op::Pc(offset) => int::pc(self, i, offset),
+            Op::Word(word) => csr::read(self, i, word),
             op => fp::compute(self, i, op),
         }
     }

@@ -29,7 +29,7 @@ fn is_inside(target: i64) -> bool {
 }
 
 /// Counts instructions that have been done. The sign flag says whether translated code must be left.
-fn count(e: &mut Emitter, done: u32) {
+pub(super) fn count(e: &mut Emitter, done: u32) {
     e.code.alu_imm(Alu::Sub, Size::Q, Rm::Mem(COUNTER_WORD), done as i32);
 }
 
@@ -69,7 +69,7 @@ fn through_cache(e: &mut Emitter, thunks: &Thunks) {
 
 /// Leaves for an offset relative to the page after `done` instructions: to this block, or by a jump to be patched when
 /// the target is known, or through the jump cache.
-fn leave_for(e: &mut Emitter, target: i64, done: u32, thunks: &Thunks) {
+pub(super) fn leave_for(e: &mut Emitter, target: i64, done: u32, thunks: &Thunks) {
     if !is_inside(target) {
         int::page_plus(e, RAX, target);
         count(e, done);
@@ -144,6 +144,11 @@ pub(super) fn jump(e: &mut Emitter, target: Val, thunks: &Thunks) {
 /// [`Op::Perform`](crate::ir::Op::Perform).
 pub(super) fn perform(e: &mut Emitter, i: u32, thunks: &Thunks) {
     e.save_values(i);
+    call_perform(e, thunks);
+}
+
+/// Calls out for the current instruction. Scratch registers are lost.
+pub(super) fn call_perform(e: &mut Emitter, thunks: &Thunks) {
     let index = e.first_perform + e.performs.len() as u32;
     e.performs.push(e.insn);
     e.code.mov_imm(RAX, u64::from(index));

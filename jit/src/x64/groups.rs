@@ -6,7 +6,7 @@
 //!
 //! It stays right that long because translated code is left before anything that it relies on is taken back: requests of
 //! others are followed between blocks, and a call out that drops a translation or a right does not come back. Instructions
-//! that are performed by a call out may select other translations: no group extends beyond one.
+//! that are performed by a call out may select other translations, and atomic ones come back: no group extends beyond one.
 //!
 //! A leader whose check fails does its own access by a call out. If the group still does not fit, the block is left for
 //! the one that begins at the next instruction; so a leader is an access after which nothing of its instruction is left to
@@ -118,7 +118,7 @@ impl Grouping {
                         *register = self.places[v.0 as usize];
                     }
                 }
-                Op::Perform => self.open.clear(),
+                Op::Perform | Op::Atomic { .. } => self.open.clear(),
                 Op::Branch(..) => branches += 1,
                 Op::Load { addr, width } | Op::Store { addr, width, .. } => {
                     let base = self.places[addr.0 as usize];

@@ -29,16 +29,16 @@ pub(super) enum Dst {
 
 /// An address: a register plus an offset.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+pub(super) struct Place {
     base: Reg,
     disp: i32,
 }
 
 /// What must lie in one page: bytes from below an address.
 #[derive(Clone, Copy, Debug)]
-struct Span {
-    below: i32,
-    len: i32,
+pub(super) struct Span {
+    pub(super) below: i32,
+    pub(super) len: i32,
 }
 
 /// A leader's part of a slow path.
@@ -80,7 +80,7 @@ impl Place {
     }
 
     /// The memory behind it, with the addend.
-    fn with(self, addend: Reg) -> Mem {
+    pub(super) fn with(self, addend: Reg) -> Mem {
         Mem::indexed(self.base, addend, 0, self.disp)
     }
 }
@@ -107,7 +107,7 @@ impl Emitter {
     }
 
     /// The address plus an offset into a register.
-    fn address_into(&mut self, dst: Reg, place: Place, offset: i32) {
+    pub(super) fn address_into(&mut self, dst: Reg, place: Place, offset: i32) {
         let plain = (place.disp + offset == 0).then_some(place.base);
         self.load_address(dst, place.plus(offset), plain);
     }
@@ -125,7 +125,7 @@ pub(super) fn address(e: &mut Emitter, addr: Val) -> (Reg, i32) {
 }
 
 /// Lets RCX and RDX be written: puts the address into RAX unless its base is a home, or already there.
-fn settle_address(e: &mut Emitter, (base, disp): (Reg, i32)) -> Place {
+pub(super) fn settle_address(e: &mut Emitter, (base, disp): (Reg, i32)) -> Place {
     if (!is_scratch(base) || base == RAX) && NEAR.contains(&disp) {
         return Place { base, disp };
     }
@@ -134,9 +134,9 @@ fn settle_address(e: &mut Emitter, (base, disp): (Reg, i32)) -> Place {
     Place { base: RAX, disp: 0 }
 }
 
-/// Looks up the page of a span around an address whose base is RAX or a home. On a hit, RCX is what to add to addresses
-/// of the page.
-fn look_up(e: &mut Emitter, place: Place, span: Span, tag: i32) -> Fix {
+/// Looks up the page of a span around an address whose base is RAX or a home; the bits `low` of its last byte's address
+/// must be zero. On a hit, RCX is the address of the TLB's entry.
+pub(super) fn find(e: &mut Emitter, place: Place, span: Span, low: i32, tag: i32) -> Fix {
     let first = -span.below;
     if place.disp + first == 0 && e.features.bmi2 {
         e.code.vex_imm8(RORX, Size::Q, RCX, 0, Rm::Reg(place.base), TLB_SHIFT as u8);
@@ -148,10 +148,15 @@ fn look_up(e: &mut Emitter, place: Place, span: Span, tag: i32) -> Fix {
     let code = &mut e.code;
     code.alu(Alu::And, Size::L, RCX, Rm::Mem(Mem::new(RBP, TLB_MASK)));
     code.alu(Alu::Add, Size::Q, RCX, Rm::Mem(Mem::new(RBP, TLB)));
-    code.alu_imm(Alu::And, Size::Q, Rm::Reg(RDX), -(PAGE_SIZE as i32));
+    code.alu_imm(Alu::And, Size::Q, Rm::Reg(RDX), -(PAGE_SIZE as i32) | low);
     code.alu(Alu::Cmp, Size::Q, RDX, Rm::Mem(Mem::new(RCX, tag)));
-    let miss = code.jcc(Cond::NE);
-    code.mov(Size::Q, RCX, Rm::Mem(Mem::new(RCX, ADDEND)));
+    code.jcc(Cond::NE)
+}
+
+/// Looks up the page of a span. On a hit, RCX is what to add to addresses of the page.
+fn look_up(e: &mut Emitter, place: Place, span: Span, tag: i32) -> Fix {
+    let miss = find(e, place, span, 0, tag);
+    e.code.mov(Size::Q, RCX, Rm::Mem(Mem::new(RCX, ADDEND)));
     miss
 }
 

@@ -12,12 +12,16 @@
 //! | `operand` | values as operands and destinations |
 //! | `int`, `muldiv`, `cond`, `fp`, `fp_bits`, `fp_compare`, `fp_convert` | operations on values |
 //! | `mem` | loads and stores |
+//! | `amo` | atomic operations on memory |
+//! | `csr` | control and status registers |
 //! | `exits` | entry, branches, jumps, links |
 
 mod abi;
 mod alloc;
+mod amo;
 mod asm;
 mod cond;
+mod csr;
 mod exits;
 mod fp;
 mod fp_bits;
@@ -42,7 +46,7 @@ use self::alloc::{Alloc, Loc};
 use self::asm::{Code, Fix, Mem, RBP, Reg};
 use crate::ir::{Block, Insn, Op, Slot};
 
-pub use self::abi::{CallSite, Calls, Exit, JUMPS_LEN};
+pub use self::abi::{AtomicSite, CallSite, Calls, Exit, JUMPS_LEN};
 pub use self::thunks::Thunks;
 
 /// What the host's processor offers beyond x86-64's baseline.
@@ -173,6 +177,9 @@ enum Stub {
     Budget(Fix),
     Load(mem::SlowLoad),
     Store(mem::SlowStore),
+    Atomic(amo::Slow),
+    Performed(csr::Performed),
+    Attended(csr::Attended),
     Exit(exits::SideExit),
     Link { jumps: [Fix; 2], id: u32 },
     Division { special: Fix, back: u32, division: muldiv::Division },
@@ -317,6 +324,10 @@ impl Emitter {
             Op::Get(slot) => self.set_alias(i, slot),
             Op::Load { addr, width } => mem::load(self, i, addr, width),
             Op::Store { addr, width, value } => mem::store(self, i, addr, width, value),
+            Op::Atomic { op, addr, width, value } => amo::atomic(self, i, op, addr, width, value),
+            Op::SetWord(word, v) => csr::write(self, word, v),
+            Op::PerformIf(cond) => csr::perform_if(self, cond),
+            Op::Attend(next) => csr::attend(self, i, next),
             Op::Set(slot, v) => self.set(i, slot, v),
             Op::Fence => exits::fence(self),
             Op::FpDirty => self.code.store_imm(Width::Byte, Mem::new(RBP, FP_DIRTY), 1),
@@ -337,6 +348,9 @@ impl Emitter {
             Stub::Budget(out) => exits::budget(self, out, thunks),
             Stub::Load(slow) => slow.emit(self, thunks),
             Stub::Store(slow) => slow.emit(self, thunks),
+            Stub::Atomic(slow) => slow.emit(self, thunks),
+            Stub::Performed(performed) => performed.emit(self, thunks),
+            Stub::Attended(attended) => attended.emit(self, thunks),
             Stub::Exit(exit) => exit.emit(self, thunks),
             Stub::Link { jumps, id } => exits::link(self, jumps, id, thunks),
             Stub::Fp(slow) => slow.emit(self),

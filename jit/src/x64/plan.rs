@@ -14,7 +14,10 @@ fn folds(ops: &[Op], op: Op, value: Val, user: Op) -> bool {
         _ => None,
     };
     match (op, user) {
-        (Op::Bin(Bin::Slt | Bin::Sltu | Bin::Eq | Bin::And, ..), Op::Branch(..)) => true,
+        (
+            Op::Bin(Bin::Slt | Bin::Sltu | Bin::Eq | Bin::And, ..),
+            Op::Branch(..) | Op::PerformIf(_),
+        ) => true,
         (Op::Bin(Bin::Slt | Bin::Sltu | Bin::Eq | Bin::And, ..), Op::Select(cond, a, b)) => {
             cond == value && a != value && b != value
         }

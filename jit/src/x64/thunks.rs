@@ -5,8 +5,8 @@ use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 
 use super::abi::{
-    ADDEND, Calls, ENGINE, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR, MXCSR_HOST, NEXT_PC,
-    READ_TAG, SPILLS, TLB, TLB_MASK, WRITE_TAG,
+    ADDEND, Calls, ENGINE, EXIT_ATTEND, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR,
+    MXCSR_HOST, NEXT_PC, READ_TAG, RESUME, SPILLS, TLB, TLB_MASK, WRITE_TAG,
 };
 use super::fp::CONSTANTS;
 use super::homes::{GPRS, VOLATILE_GPRS, XMMS};
@@ -28,12 +28,20 @@ pub struct Thunks {
     /// `extern "sysv64" fn(regs: *mut u64, code: *const u8) -> u64`: runs translated code until it is left;
     /// [`Exit::decode`](super::Exit::decode) reads the result. `regs` is the address of the frame's registers.
     pub enter: usize,
+    /// Where a call out sends code that must be left ([`Frame::leave`](mimic_cpu::frame::Frame::leave)): the frame
+    /// is complete.
+    pub left: usize,
+    /// Where a call out sends code that goes on elsewhere, at [`Frame::resume`](mimic_cpu::frame::Frame::resume): the
+    /// frame is complete.
+    pub resume: usize,
     /// Leaves: the link number is in EAX.
     pub(super) link: usize,
     /// Leaves: the virtual address, which the jump cache does not know, is in RAX.
     pub(super) lookup: usize,
     /// Leaves: the block's offset is in EAX.
     pub(super) budget: usize,
+    /// Leaves for an interrupt: the next instruction's offset from the page is in EAX.
+    pub(super) attend: usize,
     /// Called: va in RAX, site in ECX; value in RAX. Keeps XMM0-3.
     pub(super) load: usize,
     /// Called: va in RAX, site in ECX, value in RDX. Keeps XMM0-3.
@@ -45,6 +53,8 @@ pub struct Thunks {
     pub(super) lead_load_for_write: usize,
     /// As `store`, with the same check for stores.
     pub(super) lead_store: usize,
+    /// Called: va in RAX, `AtomicSite` in RCX, value in RDX; result in RAX. Keeps XMM0-3.
+    pub(super) atomic: usize,
     /// Called: index in EAX, site in ECX. Keeps nothing but the spilled values.
     pub(super) perform: usize,
     /// Address of [`fp::CONSTANTS`](super::fp::CONSTANTS).
@@ -69,28 +79,32 @@ fn load_gprs(ops: &mut Asm, homes: &[(Slot, u8)]) {
     }
 }
 
-fn save_xmms(ops: &mut Asm) {
-    for (slot, reg) in XMMS {
+fn save_xmms(ops: &mut Asm, fp: bool) {
+    for (slot, reg) in XMMS.into_iter().filter(|_| fp) {
         dynasm!(ops; .arch x64; movq [rbp + offset(slot)], Rx(reg));
     }
 }
 
-fn load_xmms(ops: &mut Asm) {
-    for (slot, reg) in XMMS {
+fn load_xmms(ops: &mut Asm, fp: bool) {
+    for (slot, reg) in XMMS.into_iter().filter(|_| fp) {
         dynasm!(ops; .arch x64; movq Rx(reg), [rbp + offset(slot)]);
     }
 }
 
 /// Calls a function of the host. It runs with the guest's MXCSR, which differs from its own only in flags that nobody
 /// looks at.
-fn call_host(ops: &mut Asm, function: usize) {
+fn call_host(ops: &mut Asm, function: usize, fp: bool) {
+    if fp {
+        dynasm!(ops; .arch x64; stmxcsr [rbp + MXCSR]);
+    }
     dynasm!(ops; .arch x64
-        ; stmxcsr [rbp + MXCSR]
         ; mov rdi, [rbp + ENGINE]
         ; mov rax, QWORD function as i64
         ; call rax
     );
-    load_mxcsr(ops);
+    if fp {
+        load_mxcsr(ops);
+    }
 }
 
 /// Loads the guest's MXCSR. That is slow, and seldom has an effect. Changes RCX.
@@ -106,8 +120,9 @@ fn load_mxcsr(ops: &mut Asm) {
 }
 
 /// A thunk for a memory access: keeps all but the scratch registers. That of a leader checks its group by a tag.
-fn access(ops: &mut Asm, function: usize, stores: bool, lead: Option<i32>) -> usize {
+fn access(ops: &mut Asm, fp: bool, function: usize, stores: bool, lead: Option<i32>) -> usize {
     let entry = ops.offset().0;
+    let kept = if fp { 0..4 } else { 0..0 };
     dynasm!(ops; .arch x64; sub rsp, THUNK_ROOM);
     if lead.is_some() {
         dynasm!(ops; .arch x64
@@ -117,8 +132,8 @@ fn access(ops: &mut Asm, function: usize, stores: bool, lead: Option<i32>) -> us
     }
     // All of them: to leave, the engine may need the frame complete.
     save_gprs(ops, &GPRS);
-    save_xmms(ops);
-    for reg in 0..4 {
+    save_xmms(ops, fp);
+    for reg in kept.clone() {
         dynasm!(ops; .arch x64; movq [rsp + 8 * i32::from(reg)], Rx(reg));
     }
     dynasm!(ops; .arch x64; mov rsi, rax);
@@ -127,14 +142,14 @@ fn access(ops: &mut Asm, function: usize, stores: bool, lead: Option<i32>) -> us
     } else {
         dynasm!(ops; .arch x64; mov edx, ecx);
     }
-    call_host(ops, function);
+    call_host(ops, function, fp);
     dynasm!(ops; .arch x64
         ; cmp QWORD [rbp + LEAVE], 0
         ; jne >leave
     );
     load_gprs(ops, &GPRS[..VOLATILE_GPRS]);
-    load_xmms(ops);
-    for reg in 0..4 {
+    load_xmms(ops, fp);
+    for reg in kept {
         dynasm!(ops; .arch x64; movq Rx(reg), [rsp + 8 * i32::from(reg)]);
     }
     if let Some(tag) = lead {
@@ -162,16 +177,16 @@ fn access(ops: &mut Asm, function: usize, stores: bool, lead: Option<i32>) -> us
         ; ret
         ; leave:
         ; add rsp, THUNK_ROOM + 8
-        ; xor eax, eax
-        ; jmp ->saved
+        ; jmp QWORD [rbp + LEAVE]
     );
     entry
 }
 
 impl Thunks {
-    /// Makes the shared code for the address `at`. It must lie within 2 GiB of all blocks that use it.
+    /// Makes the shared code of blocks with floating point, or of those without, for the address `at`. It must lie
+    /// within 2 GiB of all blocks that use it.
     #[must_use]
-    pub fn emit(at: usize, calls: &Calls) -> (Thunks, Vec<u8>) {
+    pub fn emit(at: usize, calls: &Calls, fp: bool) -> (Thunks, Vec<u8>) {
         let mut ops = Asm::new(at);
         let ops = &mut ops;
         let enter = ops.offset().0;
@@ -186,10 +201,21 @@ impl Thunks {
             ; mov rbp, rdi
             ; mov rax, rsi
         );
-        load_mxcsr(ops);
+        if fp {
+            load_mxcsr(ops);
+        }
         load_gprs(ops, &GPRS);
-        load_xmms(ops);
+        load_xmms(ops, fp);
         dynasm!(ops; .arch x64; jmp rax);
+
+        let resume = ops.offset().0;
+        dynasm!(ops; .arch x64; mov QWORD [rbp + LEAVE], 0);
+        if fp {
+            load_mxcsr(ops);
+        }
+        load_gprs(ops, &GPRS);
+        load_xmms(ops, fp);
+        dynasm!(ops; .arch x64; jmp QWORD [rbp + RESUME]);
 
         let lookup = ops.offset().0;
         dynasm!(ops; .arch x64
@@ -203,6 +229,11 @@ impl Thunks {
             ; mov ecx, EXIT_BUDGET as i32
             ; jmp >exit
         );
+        let attend = ops.offset().0;
+        dynasm!(ops; .arch x64
+            ; mov ecx, EXIT_ATTEND as i32
+            ; jmp >exit
+        );
         let link = ops.offset().0;
         dynasm!(ops; .arch x64
             ; mov ecx, EXIT_LINK as i32
@@ -211,10 +242,15 @@ impl Thunks {
             ; or rax, rcx
         );
         save_gprs(ops, &GPRS);
-        save_xmms(ops);
+        save_xmms(ops, fp);
+        if fp {
+            dynasm!(ops; .arch x64; stmxcsr [rbp + MXCSR]);
+        }
+        dynasm!(ops; .arch x64; jmp >saved);
+        let left = ops.offset().0;
         dynasm!(ops; .arch x64
-            ; stmxcsr [rbp + MXCSR]
-            ; ->saved:
+            ; xor eax, eax
+            ; saved:
             ; add rsp, ROOM
             ; pop r15
             ; pop r14
@@ -225,34 +261,35 @@ impl Thunks {
             ; ret
         );
 
-        let load = access(ops, calls.load, false, None);
-        let store = access(ops, calls.store, true, None);
-        let lead_load = access(ops, calls.load, false, Some(READ_TAG));
-        let lead_load_for_write = access(ops, calls.load, false, Some(WRITE_TAG));
-        let lead_store = access(ops, calls.store, true, Some(WRITE_TAG));
+        let load = access(ops, fp, calls.load, false, None);
+        let store = access(ops, fp, calls.store, true, None);
+        let lead_load = access(ops, fp, calls.load, false, Some(READ_TAG));
+        let lead_load_for_write = access(ops, fp, calls.load, false, Some(WRITE_TAG));
+        let lead_store = access(ops, fp, calls.store, true, Some(WRITE_TAG));
+
+        let atomic = access(ops, fp, calls.atomic, true, None);
 
         let perform = ops.offset().0;
         dynasm!(ops; .arch x64; sub rsp, 8);
         save_gprs(ops, &GPRS);
-        save_xmms(ops);
+        save_xmms(ops, fp);
         dynasm!(ops; .arch x64
             ; mov esi, eax
             ; mov edx, ecx
         );
-        call_host(ops, calls.perform);
+        call_host(ops, calls.perform, fp);
         dynasm!(ops; .arch x64
             ; cmp QWORD [rbp + LEAVE], 0
             ; jne >leave
         );
         load_gprs(ops, &GPRS);
-        load_xmms(ops);
+        load_xmms(ops, fp);
         dynasm!(ops; .arch x64
             ; add rsp, 8
             ; ret
             ; leave:
             ; add rsp, 16
-            ; xor eax, eax
-            ; jmp ->saved
+            ; jmp QWORD [rbp + LEAVE]
         );
         let mut code = ops.take().expect("all labels are bound, all jumps are in reach");
         code.resize(code.len().next_multiple_of(16), 0);
@@ -260,14 +297,18 @@ impl Thunks {
         code.extend(CONSTANTS.iter().flat_map(|bits| u128::from(*bits).to_le_bytes()));
         let thunks = Thunks {
             enter: at + enter,
+            left: at + left,
+            resume: at + resume,
             link: at + link,
             lookup: at + lookup,
             budget: at + budget,
+            attend: at + attend,
             load: at + load,
             store: at + store,
             lead_load: at + lead_load,
             lead_load_for_write: at + lead_load_for_write,
             lead_store: at + lead_store,
+            atomic: at + atomic,
             perform: at + perform,
             constants: at + constants,
         };

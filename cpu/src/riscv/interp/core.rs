@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Request, Width};
 use crate::debug::{DebugEvent, DebugPoints};
-use crate::frame::{F, Frame, NO_PAGE};
+use crate::frame::{F, Frame, NO_PAGE, reservation_tag};
 use crate::ram::{Cell, HostPage};
 use crate::riscv::csr::fields::{envcfg, irq, mstatus};
 use crate::riscv::csr::{CsrOp, Effects, Outside};
@@ -69,7 +69,7 @@ impl Dropped {
 pub(super) struct Core {
     /// Registers, and where the hart is.
     pub(super) frame: Frame,
-    /// Everything else; its x, f and pc are stale meanwhile.
+    /// Everything else; its x, f, pc and reservation are stale meanwhile.
     pub(super) hart: Hart,
     pub(super) tlb: Tlb,
     pub(super) walks: WalkCache,
@@ -92,8 +92,8 @@ pub(super) struct Core {
     pub(super) poll: bool,
     /// Translations, or rights to write, have been taken back.
     pub(super) revoked: bool,
-    /// STIP, as of the last look at the clock.
-    timer_pending: bool,
+    /// `mip.STIP` of the supervisor timer, as of the last look at the clock: that bit or 0.
+    pub(super) timer: u64,
     pub(super) rounding: Rounding,
     pub(super) bus: Arc<dyn CpuBus>,
     /// [`CpuBus::coherent`].
@@ -148,7 +148,7 @@ impl Core {
             requests: Requests::default(),
             poll: true,
             revoked: false,
-            timer_pending: false,
+            timer: 0,
             rounding: Rounding::NearestEven,
             bus,
             coherent,
@@ -158,6 +158,7 @@ impl Core {
             points: DebugPoints::default(),
             watched: None,
         };
+        core.frame.lines = core.signals.lines_address();
         core.load_registers();
         core
     }
@@ -166,6 +167,10 @@ impl Core {
         self.frame.regs[..32].copy_from_slice(&self.hart.x);
         self.frame.regs[F..F + 32].copy_from_slice(&self.hart.f);
         self.frame.next_pc = self.hart.pc;
+        self.frame.reserved = self.hart.reservation.map_or(0, |r| {
+            reservation_tag(r.gpa, if r.bytes == 8 { Width::Double } else { Width::Word })
+        });
+        self.frame.reserved_value = self.hart.reservation.map_or(0, |r| r.value);
     }
 
     /// Takes over a state that was made outside; nothing cached is valid any more.
@@ -182,6 +187,12 @@ impl Core {
         hart.x.copy_from_slice(&self.frame.regs[..32]);
         hart.f.copy_from_slice(&self.frame.regs[F..F + 32]);
         hart.pc = self.frame.next_pc;
+        let reserved = self.frame.reserved;
+        hart.reservation = (reserved != 0).then_some(Reservation {
+            gpa: reserved & !3,
+            bytes: if reserved & 2 != 0 { 8 } else { 4 },
+            value: self.frame.reserved_value,
+        });
         hart
     }
 
@@ -193,8 +204,9 @@ impl Core {
     /// told when it expires.
     pub(super) fn look_at_clock(&mut self) {
         let compares = self.hart.menvcfg & envcfg::STCE != 0 && self.hart.stimecmp != u64::MAX;
-        self.timer_pending = compares && self.moment().time() >= self.hart.stimecmp;
-        let ns = if compares && !self.timer_pending {
+        let expired = compares && self.moment().time() >= self.hart.stimecmp;
+        self.timer = if expired { irq::STI } else { 0 };
+        let ns = if compares && !expired {
             self.hart.stimecmp.saturating_mul(NS_PER_TICK)
         } else {
             // A request that means nothing any more would still cut a deterministic run's windows.
@@ -207,7 +219,7 @@ impl Core {
     pub(super) fn mip(&self) -> u64 {
         let mut mip = self.hart.mip | self.signals.lines();
         if self.hart.menvcfg & envcfg::STCE != 0 {
-            mip = mip & !irq::STI | if self.timer_pending { irq::STI } else { 0 };
+            mip = mip & !irq::STI | self.timer;
         }
         mip
     }
@@ -230,8 +242,9 @@ impl Core {
         }
     }
 
-    /// A trap return has changed privilege and `hart.pc`.
+    /// A trap return has changed privilege and `hart.pc`, and dropped the reservation.
     fn returned(&mut self) {
+        self.frame.reserved = 0;
         self.frame.next_pc = self.hart.pc;
         self.translation_changed();
         self.poll |= self.hart.pending_interrupt(self.mip()).is_some();
@@ -637,22 +650,22 @@ impl Sem for Core {
     }
 
     fn load_reserved(&mut self, addr: u64, width: Width) -> Result<u64, Stop> {
-        self.hart.reservation = None;
+        self.frame.reserved = 0;
         let (host, gpa, _) = self.atomic_place(addr, width, Access::Load)?;
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         let value = host.load(gpa, width);
-        self.hart.reservation = Some(Reservation { gpa, bytes: width.bytes(), value });
+        self.frame.reserved = reservation_tag(gpa, width);
+        self.frame.reserved_value = value;
         Ok(width.sign_extend(value))
     }
 
     fn store_conditional(&mut self, addr: u64, width: Width, value: u64) -> Result<u64, Stop> {
-        let reservation = self.hart.reservation.take();
+        let reserved = std::mem::take(&mut self.frame.reserved);
         let (host, gpa, watched) = self.atomic_place(addr, width, Access::Store)?;
-        let Some(reserved) = reservation.filter(|r| r.gpa == gpa && r.bytes == width.bytes())
-        else {
-            return Ok(1);
-        };
-        if host.compare_exchange(gpa, width, reserved.value, value).is_err() {
+        let expected = self.frame.reserved_value;
+        if reserved != reservation_tag(gpa, width)
+            || host.compare_exchange(gpa, width, expected, value).is_err()
+        {
             return Ok(1);
         }
         if watched {
@@ -813,7 +826,7 @@ impl Sem for Core {
     }
     fn wrs(&mut self, _timeout: bool) -> Result<(), Stop> {
         // A stall may end at any time (Zawrs, 15.1): let others run and go on.
-        if self.hart.reservation.is_some() {
+        if self.frame.reserved != 0 {
             self.bus.relax();
         }
         Ok(())

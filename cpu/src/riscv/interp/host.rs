@@ -5,14 +5,17 @@
 //! [`Interp::start_count`] and [`Interp::end_count`] frame such a stretch, and a call out of it says by
 //! [`Site`] where it comes from.
 
+use std::mem::offset_of;
+
 use crate::bus::Width;
 use crate::frame::{Frame, NO_PAGE};
 use crate::riscv::csr::fields::mstatus;
-use crate::riscv::hart::Mode;
+use crate::riscv::hart::{Hart, Mode};
 use crate::riscv::insn::At;
-use crate::riscv::sem::Sem;
+use crate::riscv::sem::{Atomic, Cbo, Sem};
 
-use super::Interp;
+use super::core::Core;
+use super::{Interp, TRAP_LOOP};
 
 pub use super::code::Op;
 pub use super::core::Dropped;
@@ -24,6 +27,59 @@ pub struct Site {
     pub at: At,
     /// Instructions of the block before this one: they are done, but have not been counted.
     pub done: u32,
+}
+
+/// A word of the hart's state that translated code reads and writes where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Named after the registers.
+pub enum Word {
+    Mstatus,
+    Menvcfg,
+    Senvcfg,
+    Mie,
+    /// What software has set of `mip`.
+    Mip,
+    /// What the supervisor timer adds to `mip` where it counts.
+    Timer,
+    Mtvec,
+    Mscratch,
+    Mepc,
+    Mcause,
+    Mtval,
+    Stvec,
+    Sscratch,
+    Sepc,
+    Scause,
+    Stval,
+}
+
+impl Word {
+    /// Where the word lies, in bytes from [`Frame::regs`] of the interpreter's frame on.
+    #[must_use]
+    pub const fn offset(self) -> i32 {
+        const fn hart(field: usize) -> usize {
+            offset_of!(Core, hart) + field
+        }
+        let place = match self {
+            Word::Timer => offset_of!(Core, timer),
+            Word::Mstatus => hart(offset_of!(Hart, mstatus)),
+            Word::Menvcfg => hart(offset_of!(Hart, menvcfg)),
+            Word::Senvcfg => hart(offset_of!(Hart, senvcfg)),
+            Word::Mie => hart(offset_of!(Hart, mie)),
+            Word::Mip => hart(offset_of!(Hart, mip)),
+            Word::Mtvec => hart(offset_of!(Hart, mtvec)),
+            Word::Mscratch => hart(offset_of!(Hart, mscratch)),
+            Word::Mepc => hart(offset_of!(Hart, mepc)),
+            Word::Mcause => hart(offset_of!(Hart, mcause)),
+            Word::Mtval => hart(offset_of!(Hart, mtval)),
+            Word::Stvec => hart(offset_of!(Hart, stvec)),
+            Word::Sscratch => hart(offset_of!(Hart, sscratch)),
+            Word::Sepc => hart(offset_of!(Hart, sepc)),
+            Word::Scause => hart(offset_of!(Hart, scause)),
+            Word::Stval => hart(offset_of!(Hart, stval)),
+        };
+        place as i32 - (offset_of!(Core, frame) + Frame::WORDS_BYTES) as i32
+    }
 }
 
 /// A page of guest code that can be translated.
@@ -68,6 +124,23 @@ impl Interp {
     #[must_use]
     pub fn is_called(&self) -> bool {
         self.core.signals.needs_attention()
+    }
+
+    /// Does what the hart's own instructions left to be done, and takes an interrupt if one is pending. Whether the hart
+    /// goes on then: whatever else there is to look at is left to [`attend_if_called`](Self::attend_if_called).
+    #[inline]
+    pub fn goes_on(&mut self) -> bool {
+        if self.core.signals.needs_attention() {
+            return false;
+        }
+        if !self.core.poll {
+            return true;
+        }
+        if self.core.hart.waiting || self.barren_traps.0 > TRAP_LOOP {
+            return false;
+        }
+        self.core.poll = false;
+        self.look().is_none() && !self.core.poll
     }
 
     /// Makes the next [`attend_if_called`](Self::attend_if_called) look at everything.
@@ -131,6 +204,12 @@ impl Interp {
         let hart = &self.core.hart;
         let space = if hart.mode == Mode::M { 0 } else { hart.satp };
         FetchContext { space, mode: hart.mode }
+    }
+
+    /// The current privilege.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.core.hart.mode
     }
 
     /// Whether floating point is enabled and rounds to nearest even: what translated code assumes.
@@ -257,6 +336,33 @@ impl Interp {
             }
             Err(_stop) => Err(self.stopped(site)),
         }
+    }
+
+    /// An atomic operation of translated code that missed the TLB. What the instruction yields, sign-extended. A store
+    /// ends its block, so that what it caused is looked at there.
+    ///
+    /// # Errors
+    /// [`Leave`] if it faulted.
+    pub fn atomic_for(
+        &mut self,
+        site: Site,
+        op: Atomic,
+        va: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<u64, Leave> {
+        let result = match op {
+            Atomic::LoadReserved => self.core.load_reserved(va, width),
+            Atomic::StoreConditional => self.core.store_conditional(va, width, value),
+            Atomic::Amo(amo) => self.core.amo(amo, va, width, value),
+            Atomic::ZeroBlock => self.core.cbo(Cbo::Zero, va).map(|()| 0),
+        };
+        self.publish_tlb();
+        let stores = op != Atomic::LoadReserved;
+        if self.core.poll || stores && self.core.signals.needs_attention() {
+            self.leave_after_block();
+        }
+        result.map_err(|_stop| self.stopped(site))
     }
 
     /// Performs an instruction that was not translated.

@@ -164,6 +164,11 @@ impl Interp {
                 return Some(Exit::Budget);
             }
         }
+        self.look()
+    }
+
+    /// Looks at what has happened but for what others have asked.
+    fn look(&mut self) -> Option<Exit> {
         self.serve_requests();
         let stepping = self.core.points.step;
         let mip = self.core.mip();
@@ -245,8 +250,9 @@ impl Interp {
         self.core.frame.page_va = NO_PAGE;
     }
 
-    /// `hart.pc` and mode have changed by a trap.
+    /// `hart.pc` and mode have changed by a trap, which has dropped the reservation.
     fn trapped(&mut self) {
+        self.core.frame.reserved = 0;
         self.core.frame.next_pc = self.core.hart.pc;
         self.core.translation_changed();
     }

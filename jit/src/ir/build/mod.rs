@@ -11,7 +11,8 @@ mod fold;
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::At;
-use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2, Un};
+use mimic_cpu::riscv::interp::host::Word;
+use mimic_cpu::riscv::sem::{Atomic, Bin, Fmt, Fp1, Fp2, Un};
 
 use super::opt::{Dce, Passes};
 use super::{Block, Insn, Op, Round, Slot, Val};
@@ -297,6 +298,46 @@ impl Builder {
     pub fn store(&mut self, addr: Val, width: Width, value: Val) {
         let (addr, value) = (self.address(addr), self.operand(value));
         self.push(Op::Store { addr, width, value }, Fact::ANY);
+    }
+
+    /// An atomic operation.
+    pub fn atomic(&mut self, op: Atomic, addr: Val, width: Width, value: Val) -> Val {
+        self.now.unsupported |= !self.passes.contains(Passes::ATOMICS);
+        let (addr, value) = (self.operand(addr), self.operand(value));
+        let fact = match op {
+            Atomic::StoreConditional | Atomic::ZeroBlock => Fact::zero(1),
+            _ => Fact::sign(width.bits()),
+        };
+        self.push(Op::Atomic { op, addr, width, value }, fact)
+    }
+
+    /// Whether instructions on control and status registers become operations.
+    #[must_use]
+    pub fn has_csrs(&self) -> bool {
+        self.passes.contains(Passes::CSRS)
+    }
+
+    /// A word of the hart's state.
+    pub fn word(&mut self, word: Word) -> Val {
+        self.pure(Op::Word(word), Fact::ANY)
+    }
+
+    /// Writes a word of the hart's state, after all that the instruction reads of it.
+    pub fn set_word(&mut self, word: Word, v: Val) {
+        let v = self.operand(v);
+        self.push(Op::SetWord(word, v), Fact::ANY);
+    }
+
+    /// The interpreter performs the instruction, the block's last, if `cond` is not zero.
+    pub fn perform_if(&mut self, cond: Val) {
+        if self.constant(cond) != Some(0) {
+            self.push(Op::PerformIf(cond), Fact::ANY);
+        }
+    }
+
+    /// Leaves the block for the next instruction, at `next`, if an interrupt may be pending.
+    pub fn attend(&mut self, next: i64) {
+        self.push(Op::Attend(next), Fact::ANY);
     }
 
     /// A full fence.

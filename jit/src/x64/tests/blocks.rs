@@ -1,8 +1,10 @@
 //! Random blocks: of operations, and lifted from random guest code.
 
 use mimic_cpu::bus::Width;
+use mimic_cpu::riscv::csr::num;
+use mimic_cpu::riscv::hart::Mode;
 use mimic_cpu::riscv::insn::{self, At, Format};
-use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2, Un};
+use mimic_cpu::riscv::sem::{Amo, Atomic, Bin, Fmt, Fp1, Fp2, Un};
 
 use super::Random;
 use super::fp;
@@ -30,6 +32,13 @@ const FP1S: [Fp1; 13] = [
     Fp1::FromU64,
     Fp1::From(Fmt::S),
     Fp1::From(Fmt::D),
+];
+const ATOMICS: [Atomic; 5] = [
+    Atomic::LoadReserved,
+    Atomic::StoreConditional,
+    Atomic::Amo(Amo::Swap),
+    Atomic::Amo(Amo::Add),
+    Atomic::Amo(Amo::Max),
 ];
 /// Registers that hold addresses.
 const POINTERS: [Slot; 3] = [9, 13, 21];
@@ -134,7 +143,17 @@ impl Maker<'_> {
             Width::Double,
             Width::Double,
         ]);
-        match self.random.below(20) {
+        match self.random.below(21) {
+            20 => {
+                let (value, addr) = (self.value(), self.address());
+                let width = self.random.pick(&[Width::Word, Width::Double]);
+                let op = self.random.pick(&ATOMICS);
+                let v = self.make(Op::Atomic { op, addr, width, value });
+                if self.random.below(3) != 0 {
+                    let slot = self.random.pick(&SLOTS);
+                    self.push(Op::Set(slot, v));
+                }
+            }
             16.. => self.fp_op(),
             0..5 => {
                 let (a, b, op) = (self.value(), self.value(), self.random.pick(Bin::ALL));
@@ -273,6 +292,10 @@ fn of_random_guest_code() {
                 // A base register that points into memory, most likely.
                 word = word & !(0x1f << 15) | u32::from(random.pick(&POINTERS)) << 15;
             }
+            if row.format == Format::Csr && random.below(4) != 0 {
+                let csr = random.pick(&[num::SSTATUS, num::SSTATUS, num::SEPC, num::MSCRATCH]);
+                word = word & 0xf_ffff | u32::from(csr) << 20;
+            }
             if row.format == Format::Rf && random.below(4) != 0 {
                 // Rounding as in `frm`.
                 word |= 7 << 12 & !row.pattern.mask;
@@ -285,11 +308,14 @@ fn of_random_guest_code() {
             let at = (at as usize - 0x400) / 2;
             code.get(at / 2).map_or(0, |word| (word >> (16 * (at % 2))) as u16)
         };
-        let mode = ModeKey { fp: random.below(4) != 0 };
+        let mode = random.pick(&[Mode::U, Mode::S, Mode::M]);
+        let mode = ModeKey { fp: random.below(4) != 0, mode };
         let block = lifter.lift_block(read, 0x400, mode).unwrap();
         machine.cold = k % 3 == 0;
         for machine in [&mut machine, &mut plain] {
             machine.engine.sticky = random.pick(&[0, 0x20, 0x3f]);
+            machine.engine.state = std::array::from_fn(|_| random.value());
+            machine.engine.lines = random.value() & random.value();
             machine.compare(block, &regs(&mut random));
         }
     }

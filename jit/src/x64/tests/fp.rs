@@ -2,12 +2,13 @@
 //! softfloat.
 
 use mimic_cpu::bus::Width;
-use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2};
+use mimic_cpu::riscv::interp::host::Word;
+use mimic_cpu::riscv::sem::{Atomic, Bin, Fmt, Fp1, Fp2};
 
 use super::Random;
 use super::machine::{Machine, PAGE_VA};
 use super::ops::block;
-use crate::ir::eval::{Evaluation, Left, Memory};
+use crate::ir::eval::{Evaluation, Left, Memory, State};
 use crate::ir::{Block, Op, Round, Slot, Val};
 use crate::x64::supports;
 
@@ -203,6 +204,19 @@ impl Memory for NoMemory {
     }
     fn store(&mut self, _: u64, _: Width, _: u64) -> Result<(), ()> {
         Err(())
+    }
+    fn atomic(&mut self, _: Atomic, _: u64, _: Width, _: u64) -> Result<u64, ()> {
+        Err(())
+    }
+}
+
+impl State for NoMemory {
+    fn word(&mut self, _: Word) -> u64 {
+        0
+    }
+    fn set_word(&mut self, _: Word, _: u64) {}
+    fn may_be_interrupted(&mut self) -> bool {
+        false
     }
 }
 

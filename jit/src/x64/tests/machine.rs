@@ -2,14 +2,17 @@
 #![allow(unsafe_code)] // Emitted code is run.
 
 use mimic_cpu::bus::Width;
-use mimic_cpu::frame::Frame;
+use mimic_cpu::frame::{Frame, reservation_tag};
+use mimic_cpu::riscv::alu;
+use mimic_cpu::riscv::interp::host::Word;
+use mimic_cpu::riscv::sem::Atomic;
 use mimic_cpu::softfloat::Flags;
 
-use crate::ir::eval::{Evaluation, Left, Memory};
+use crate::ir::eval::{Evaluation, Left, Memory, State};
 use crate::ir::{Block, Op};
 use crate::memory::{CodeMemory, CodePtr};
 use crate::x64::{
-    CallSite, Calls, Emitter, Exit, HostFeatures, JUMPS_LEN, LinkSite, Place, Thunks,
+    AtomicSite, CallSite, Calls, Emitter, Exit, HostFeatures, JUMPS_LEN, LinkSite, Place, Thunks,
 };
 
 /// Virtual addresses of the memory: four pages. The TLB may know the first for loads and stores and the second for
@@ -48,11 +51,28 @@ pub(super) struct Engine {
     pub(super) sites: Vec<CallSite>,
     /// The guest's sticky flags in MXCSR at the beginning.
     pub(super) sticky: u32,
+    /// The reservation, as the frame holds it: tag and value.
+    pub(super) reserved: [u64; 2],
+    /// Words of the hart's state, by their numbers, and the levels of its interrupt lines.
+    pub(super) state: [u64; WORDS.len()],
+    pub(super) lines: u64,
+    /// The thunk that leaves.
+    left: usize,
     frame: *mut Frame,
     tlb: Vec<[u64; 4]>,
 }
 
+/// Guest physical address of a page.
+fn physical(page: u64) -> u64 {
+    page ^ 0x1_2345_6000
+}
+
 impl Engine {
+    /// What a call out puts into the frame.
+    fn left_if(&self, leaves: bool) -> usize {
+        if leaves { self.left } else { 0 }
+    }
+
     /// Enters into the TLB what it may know of a page.
     fn fill(&mut self, va: u64) {
         let page = va & !4095;
@@ -62,7 +82,8 @@ impl Engine {
             _ => return,
         };
         let host = self.memory.as_ptr() as u64 + 2 * (page - MEMORY);
-        self.tlb[(page >> 12) as usize % ENTRIES] = [read, write, host.wrapping_sub(page), 0];
+        self.tlb[(page >> 12) as usize % ENTRIES] =
+            [read, write, host.wrapping_sub(page), physical(page)];
     }
 }
 
@@ -88,6 +109,129 @@ impl Memory for Engine {
             self.memory[at] = (value >> (8 * i)) as u8;
         }
         Ok(())
+    }
+
+    fn atomic(&mut self, op: Atomic, va: u64, width: Width, value: u64) -> Result<u64, ()> {
+        self.do_atomic(op, va, width, value)
+    }
+}
+
+pub(super) const WORDS: [Word; 16] = [
+    Word::Mstatus,
+    Word::Menvcfg,
+    Word::Senvcfg,
+    Word::Mie,
+    Word::Mip,
+    Word::Timer,
+    Word::Mtvec,
+    Word::Mscratch,
+    Word::Mepc,
+    Word::Mcause,
+    Word::Mtval,
+    Word::Stvec,
+    Word::Sscratch,
+    Word::Sepc,
+    Word::Scause,
+    Word::Stval,
+];
+
+impl State for Engine {
+    fn word(&mut self, word: Word) -> u64 {
+        self.state[word as usize]
+    }
+
+    fn set_word(&mut self, word: Word, value: u64) {
+        self.state[word as usize] = value;
+    }
+
+    fn may_be_interrupted(&mut self) -> bool {
+        let pending = self.lines | self.word(Word::Mip) | self.word(Word::Timer);
+        self.word(Word::Mstatus) & 2 != 0 && pending & self.word(Word::Mie) != 0
+    }
+}
+
+/// A frame in the midst of memory where words of a hart's state may lie.
+#[repr(C)]
+pub(super) struct Surroundings {
+    before: [u64; ROOM],
+    frame: Frame,
+    after: [u64; ROOM],
+}
+
+const ROOM: usize = 4096;
+
+impl std::ops::Deref for Surroundings {
+    type Target = Frame;
+
+    fn deref(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+impl std::ops::DerefMut for Surroundings {
+    fn deref_mut(&mut self) -> &mut Frame {
+        &mut self.frame
+    }
+}
+
+impl Surroundings {
+    /// The place of a word.
+    fn word(&mut self, word: Word) -> &mut u64 {
+        let offset = word.offset() + Frame::WORDS_BYTES as i32;
+        assert_eq!(offset % 8, 0);
+        match offset / 8 - (size_of::<Frame>() / 8) as i32 {
+            after @ 0.. => &mut self.after[after as usize],
+            _ => &mut self.before[(ROOM as i32 + offset / 8) as usize],
+        }
+    }
+}
+
+/// What an atomic operation may reach: all but the last page, and the second not by stores.
+fn atomic_index(va: u64, width: Width, stores: bool) -> Result<usize, ()> {
+    let page = va.wrapping_sub(MEMORY) / 4096;
+    if va & (width.bytes() - 1) != 0 || page == 1 && stores { Err(()) } else { index(va) }
+}
+
+impl Engine {
+    fn do_atomic(&mut self, op: Atomic, va: u64, width: Width, value: u64) -> Result<u64, ()> {
+        if op == Atomic::ZeroBlock {
+            let block = va & !63;
+            if value == 0 || (block.wrapping_sub(MEMORY)) / 4096 == 1 {
+                return Err(());
+            }
+            index(block)?;
+            for offset in (0..64).step_by(8) {
+                Memory::store(self, block + offset, Width::Double, 0)?;
+            }
+            return Ok(0);
+        }
+        let reserved = match op {
+            Atomic::LoadReserved | Atomic::StoreConditional => {
+                std::mem::take(&mut self.reserved[0])
+            }
+            Atomic::Amo(_) | Atomic::ZeroBlock => 0,
+        };
+        atomic_index(va, width, op != Atomic::LoadReserved)?;
+        let old = Memory::load(self, va, width)?;
+        let tag = reservation_tag(physical(va & !4095) | va & 4095, width);
+        match op {
+            Atomic::LoadReserved => {
+                self.reserved = [tag, old];
+                Ok(width.sign_extend(old))
+            }
+            Atomic::StoreConditional => {
+                let holds = reserved == tag && self.reserved[1] == old;
+                if holds {
+                    Memory::store(self, va, width, value)?;
+                }
+                Ok(u64::from(!holds))
+            }
+            Atomic::Amo(amo) => {
+                Memory::store(self, va, width, alu::amo(amo, width, old, value))?;
+                Ok(width.sign_extend(old))
+            }
+            Atomic::ZeroBlock => Ok(0),
+        }
     }
 }
 
@@ -145,7 +289,7 @@ extern "sysv64" fn load(engine: &mut Engine, va: u64, site: u32) -> u64 {
     let value = Memory::load(engine, va, CallSite::decode(site).width);
     engine.fill(va);
     // SAFETY: as in `called`.
-    unsafe { (*engine.frame).leave = u64::from(value.is_err()) };
+    unsafe { (*engine.frame).leave = engine.left_if(value.is_err()) };
     clobber();
     value.unwrap_or(0xdead)
 }
@@ -155,8 +299,22 @@ extern "sysv64" fn store(engine: &mut Engine, va: u64, site: u32, value: u64) {
     let done = Memory::store(engine, va, CallSite::decode(site).width, value);
     engine.fill(va);
     // SAFETY: as in `called`.
-    unsafe { (*engine.frame).leave = u64::from(done.is_err()) };
+    unsafe { (*engine.frame).leave = engine.left_if(done.is_err()) };
     clobber();
+}
+
+extern "sysv64" fn atomic(engine: &mut Engine, va: u64, site: u64, value: u64) -> u64 {
+    called(engine, site as u32);
+    let AtomicSite { op, site } = AtomicSite::decode(site).expect("an operation");
+    // SAFETY: as in `called`.
+    let frame = unsafe { &mut *engine.frame };
+    engine.reserved = [frame.reserved, frame.reserved_value];
+    let result = engine.do_atomic(op, va, site.width, value);
+    [frame.reserved, frame.reserved_value] = engine.reserved;
+    engine.fill(va);
+    frame.leave = engine.left_if(result.is_err());
+    clobber();
+    result.unwrap_or(0xdead)
 }
 
 extern "sysv64" fn perform(engine: &mut Engine, index: u32, site: u32) {
@@ -164,7 +322,7 @@ extern "sysv64" fn perform(engine: &mut Engine, index: u32, site: u32) {
     let word = engine.words[index as usize];
     // SAFETY: as in `called`.
     let frame = unsafe { &mut *engine.frame };
-    frame.leave = u64::from(!perform_word(word, &mut frame.regs));
+    frame.leave = engine.left_if(!perform_word(word, &mut frame.regs));
     clobber();
 }
 
@@ -176,7 +334,7 @@ pub(super) struct Machine {
     links: Vec<LinkSite>,
     pub(super) thunks: Thunks,
     pub(super) emitter: Emitter,
-    pub(super) frame: Box<Frame>,
+    pub(super) frame: Box<Surroundings>,
     /// The TLB knows nothing at the beginning of a run.
     pub(super) cold: bool,
     jumps: Vec<[u64; 2]>,
@@ -189,9 +347,10 @@ impl Machine {
         let calls = Calls {
             load: load as *const () as usize,
             store: store as *const () as usize,
+            atomic: atomic as *const () as usize,
             perform: perform as *const () as usize,
         };
-        let (thunks, code) = Thunks::emit(memory.fixed_base().0, &calls);
+        let (thunks, code) = Thunks::emit(memory.fixed_base().0, &calls, true);
         memory.set_fixed(&code);
         Machine {
             code: memory.fixed_base(),
@@ -199,7 +358,11 @@ impl Machine {
             memory,
             thunks,
             emitter: Emitter::new(),
-            frame: Box::default(),
+            frame: Box::new(Surroundings {
+                before: [0; ROOM],
+                frame: Frame::new(),
+                after: [0; ROOM],
+            }),
             cold: false,
             jumps: vec![[1, 0]; JUMPS_LEN],
             engine: Box::new(Engine {
@@ -207,6 +370,10 @@ impl Machine {
                 words: Vec::new(),
                 sites: Vec::new(),
                 sticky: 0x20,
+                reserved: [0, 0],
+                state: [0; WORDS.len()],
+                lines: 0,
+                left: thunks.left,
                 frame: std::ptr::null_mut(),
                 tlb: vec![[0xfff; 4]; ENTRIES],
             }),
@@ -245,7 +412,12 @@ impl Machine {
             self.engine.fill(MEMORY);
             self.engine.fill(MEMORY + 4096);
         }
+        for word in WORDS {
+            *self.frame.word(word) = self.engine.word(word);
+        }
+        let lines = &raw const self.engine.lines as usize;
         let frame = &mut *self.frame;
+        frame.lines = lines;
         frame.page_va = PAGE_VA;
         frame.next_pc = 0x5555;
         frame.tlb = self.engine.tlb.as_ptr() as usize;
@@ -253,9 +425,12 @@ impl Machine {
         frame.jumps = self.jumps.as_ptr() as usize;
         frame.engine = &raw mut *self.engine as usize;
         frame.leave = 0;
+        [frame.reserved, frame.reserved_value] = self.engine.reserved;
         frame.fp_dirty = 0;
         frame.mxcsr = MXCSR | self.engine.sticky;
-        let frame = &raw mut *frame;
+        let frame = (&raw mut *frame).cast::<u8>();
+        // SAFETY: the frame lies there.
+        let frame = unsafe { frame.add(std::mem::offset_of!(Surroundings, frame)) }.cast::<Frame>();
         self.engine.frame = frame;
         let code = std::ptr::with_exposed_provenance::<u8>(self.code.0);
         // SAFETY: `enter` is the thunk of that type in executable memory, the code was made for its place and for
@@ -321,6 +496,13 @@ impl Machine {
                         break Left::Fault(());
                     }
                 }
+                Left::Instead => {
+                    if !perform_word(block.insns[evaluation.insn].word, &mut expected) {
+                        break Left::Fault(());
+                    }
+                    let at = block.insns[evaluation.insn].at;
+                    break Left::To(PAGE_VA + at.offset() + at.bytes());
+                }
                 left => break left,
             }
         };
@@ -329,12 +511,24 @@ impl Machine {
             assert_eq!(is, should, "{}", show(&format!("slot {slot}: {is:#x}, not {should:#x}")));
         }
         assert!(self.engine.memory == engine.memory, "{}", show("memory"));
+        assert_eq!(self.frame.reserved, engine.reserved[0], "{}", show("reservation"));
+        if self.frame.reserved != 0 {
+            assert_eq!(self.frame.reserved_value, engine.reserved[1], "{}", show("reservation"));
+        }
         assert_eq!(self.frame.fp_dirty != 0, evaluation.fp_dirty, "{}", show("dirty"));
         assert!(self.raised(evaluation.flags), "{}", show("flags"));
+        for word in WORDS {
+            let should = engine.word(word);
+            assert_eq!(*self.frame.word(word), should, "{}", show(&format!("{word:?}")));
+        }
         let link = |id: u32| self.links[id as usize - 100].target as u64 + PAGE_VA;
         let insn = evaluation.insn;
         match (left, exit) {
             (Left::To(va), Exit::Link(id)) => assert_eq!(link(id), va, "{}", show("link")),
+            (Left::To(va), Exit::Attend(offset)) => {
+                assert!(engine.may_be_interrupted());
+                assert_eq!(va, PAGE_VA + u64::from(offset), "{}", show("target"));
+            }
             (Left::To(va), Exit::Lookup) => {
                 assert_eq!(self.frame.next_pc, va, "{}", show("target"));
             }

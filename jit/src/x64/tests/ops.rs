@@ -2,10 +2,11 @@
 
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::insn::At;
-use mimic_cpu::riscv::sem::{Bin, Un};
+use mimic_cpu::riscv::sem::{Amo, Atomic, Bin, Un};
 
 use super::machine::{MEMORY, Machine, PAGE_VA};
 use super::{EDGES, Random, reference};
+use crate::ir::eval::Memory;
 use crate::ir::{Block, Insn, Op, Slot, Val};
 use crate::x64::{Exit, Place, supports};
 
@@ -259,6 +260,85 @@ fn loads_and_stores() {
                             _ => false,
                         };
                         assert_eq!(machine.engine.sites.is_empty(), hits, "{va:#x} {width:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+const AMOS: [Amo; 9] =
+    [Amo::Swap, Amo::Add, Amo::Xor, Amo::And, Amo::Or, Amo::Min, Amo::Max, Amo::Minu, Amo::Maxu];
+
+/// Atomic operations wherever loads and stores go, aligned or not, their results wanted or not.
+#[test]
+fn atomics() {
+    let (mut machine, mut plain) = (Machine::new(), Machine::plain());
+    let mut random = Random(7);
+    let amos = AMOS.map(Atomic::Amo);
+    for round in 0..6 {
+        let others = [Atomic::LoadReserved, Atomic::StoreConditional, Atomic::ZeroBlock];
+        for op in amos.into_iter().chain(others) {
+            let machine = if round == 0 { &mut plain } else { &mut machine };
+            for (width, ka) in [Width::Word, Width::Double].into_iter().zip([KINDS, KINDS]) {
+                for (ka, kb) in ka.into_iter().flat_map(|ka| KINDS.map(|kb| (ka, kb))) {
+                    for to in [None, Some(10), Some(2), Some(5), Some(70)] {
+                        let page = [0, 0, 0, 0, 1, 2, 3][random.below(7)];
+                        let near = random.pick(&[0, 8, 16, 2048, 4080, 4088]);
+                        let off = if random.below(6) == 0 { random.next() % 8 } else { 0 };
+                        let va = MEMORY + page * 4096 + near + off;
+                        let mut maker = Maker::new(&mut random);
+                        let addr = maker.operand(ka, 6, va);
+                        let value = random.value();
+                        let value = match kb {
+                            Kind::Slot(_) if ka == kb => addr,
+                            _ => maker.operand(kb, 7, value),
+                        };
+                        let near_value = Memory::load(&mut *machine.engine, va, width);
+                        if random.below(2) == 0
+                            && let (Kind::Slot(slot), Ok(near_value)) = (kb, near_value)
+                            && ka != kb
+                        {
+                            // Values that are near each other, for comparisons.
+                            maker.regs[slot as usize] = near_value.wrapping_add(random.next() % 3);
+                        }
+                        let zeroes = op == Atomic::ZeroBlock;
+                        let v = maker.push(Op::Atomic { op, addr, width, value });
+                        if let Some(to) = to.filter(|_| !zeroes) {
+                            maker.push(Op::Set(to, v));
+                            if random.below(2) == 0 {
+                                maker.push(Op::Set(12, v));
+                                maker.push(Op::Set(21, value));
+                                maker.push(Op::Set(71, addr));
+                            }
+                        }
+                        if op == Atomic::StoreConditional && random.below(4) != 0 {
+                            let width = random.pick(&[Width::Word, width, width]);
+                            let va = va ^ random.pick(&[0, 0, 0, 0, 8, 4096]);
+                            let _ = Memory::atomic(
+                                &mut *machine.engine,
+                                Atomic::LoadReserved,
+                                va,
+                                width,
+                                0,
+                            );
+                            machine.engine.reserved[1] ^= random.pick(&[0, 0, 0, 1]);
+                        }
+                        machine.cold = random.below(8) == 0;
+                        machine.engine.sites.clear();
+                        machine.compare(&block(&maker.ops), &maker.regs);
+                        machine.engine.reserved =
+                            [machine.frame.reserved, machine.frame.reserved_value];
+                        let stores = op != Atomic::LoadReserved;
+                        let aligned = va.is_multiple_of(width.bytes()) || zeroes;
+                        let allowed = page == 0 || page == 1 && !stores;
+                        let hits = aligned && allowed && !machine.cold;
+                        if !zeroes || hits == machine.engine.sites.is_empty() {
+                            assert_eq!(machine.engine.sites.is_empty(), hits, "{op:?} {va:#x}");
+                        } else {
+                            // Not allowed.
+                            assert_eq!(machine.frame.leave, machine.thunks.left);
+                        }
                     }
                 }
             }

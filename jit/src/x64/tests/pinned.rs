@@ -5,6 +5,8 @@ use dynasmrt::riscv::RiscvRelocation;
 use dynasmrt::{VecAssembler, dynasm};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, OpKind, Register};
 
+use mimic_cpu::riscv::hart::Mode;
+
 use crate::ir::Block;
 use crate::ir::opt::Passes;
 use crate::riscv::lift::{Lifter, ModeKey};
@@ -40,6 +42,7 @@ fn target(insn: &Instruction, thunks: &Thunks) -> Option<String> {
         (thunks.lead_load, "lead_load"),
         (thunks.lead_load_for_write, "lead_load_for_write"),
         (thunks.lead_store, "lead_store"),
+        (thunks.atomic, "atomic"),
         (thunks.perform, "perform"),
     ];
     let name = thunk.iter().find(|(at, _)| *at as u64 == to);
@@ -48,8 +51,8 @@ fn target(insn: &Instruction, thunks: &Thunks) -> Option<String> {
 
 /// The code emitted for a block at address 0; `whole` includes what is out of line.
 fn listing(block: &Block, whole: bool) -> String {
-    let calls = Calls { load: 0, store: 0, perform: 0 };
-    let (thunks, _) = Thunks::emit(THUNKS, &calls);
+    let calls = Calls { load: 0, store: 0, atomic: 0, perform: 0 };
+    let (thunks, _) = Thunks::emit(THUNKS, &calls, true);
     let place = Place { at: 0, first_link: 1, first_perform: 2 };
     let mut emitter = Emitter { features: FEATURES, ..Emitter::new() };
     let emitted = emitter.emit(block, place, &thunks).unwrap();
@@ -91,7 +94,7 @@ fn translated(guest: impl FnOnce(&mut Guest), whole: bool) -> String {
         u16::from_le_bytes([code[at], code[at + 1]])
     };
     let mut lifter = Lifter::new(Passes::all(), |op| FEATURES.supports(op));
-    listing(lifter.lift_block(read, 0x100, ModeKey { fp: true }).unwrap(), whole)
+    listing(lifter.lift_block(read, 0x100, ModeKey { fp: true, mode: Mode::S }).unwrap(), whole)
 }
 
 /// Compares the host code of guest code with lines of text.
@@ -103,7 +106,7 @@ macro_rules! pinned {
         fn $name() {
             let code = translated(
                 |ops| {
-                    dynasm!(ops; .arch riscv64; .feature i,m,f,d,zfa; $($code)*);
+                    dynasm!(ops; .arch riscv64; .feature i,m,a,f,d,zfa; $($code)*);
                 },
                 $whole,
             );
@@ -457,6 +460,105 @@ pinned! { constants: { lui a0, 0x12345000; lui t0, 0x12345000; mv a1, a2; mv t1,
     " 23 sub qword ptr [rbp-0x70],6"
     " 28 js 33"
     " 2e jmp 33"
+}
+
+pinned! { whole atomics: { lr.w a0, [a1]; addi a0, a0, 1; sc.w a2, a0, [a1] }
+    "  0 rorx rcx,rsi,7"
+    "  6 mov rdx,rsi"
+    "  9 and ecx,[rbp-0x60]"
+    "  c add rcx,[rbp-0x68]"
+    " 10 and rdx,0xfffffffffffff003"
+    " 17 cmp rdx,[rcx]"
+    " 1a jne b5"
+    " 20 mov rdx,rsi"
+    " 23 and edx,0xfff"
+    " 29 or rdx,[rcx+0x18]"
+    " 2d or rdx,1"
+    " 31 mov rcx,[rcx+0x10]"
+    " 35 mov [rbp-0x30],rdx"
+    " 39 mov eax,[rsi+rcx]"
+    " 3c mov [rbp-0x28],rax"
+    " 40 movsxd rdi,eax"
+    " 43 add rdi,1"
+    " 47 rorx rcx,rsi,7"
+    " 4d mov rdx,rsi"
+    " 50 and ecx,[rbp-0x60]"
+    " 53 add rcx,[rbp-0x68]"
+    " 57 and rdx,0xfffffffffffff003"
+    " 5e cmp rdx,[rcx+8]"
+    " 62 jne cc"
+    " 68 mov rdx,rsi"
+    " 6b and edx,0xfff"
+    " 71 or rdx,[rcx+0x18]"
+    " 75 or rdx,1"
+    " 79 mov rcx,[rcx+0x10]"
+    " 7d cmp rdx,[rbp-0x30]"
+    " 81 mov qword ptr [rbp-0x30],0"
+    " 89 jne 9e"
+    " 8f lea rcx,[rsi+rcx]"
+    " 93 mov rdx,rdi"
+    " 96 mov rax,[rbp-0x28]"
+    " 9a lock cmpxchg [rcx],edx"
+    " 9e setne al"
+    " a1 movzx r8d,al"
+    " a5 sub qword ptr [rbp-0x70],3"
+    " aa js e9"
+    " b0 jmp e9"
+    " b5 xor edx,edx"
+    " b7 mov rax,rsi"
+    " ba mov ecx,0x2101"
+    " bf call atomic"
+    " c4 mov rdi,rax"
+    " c7 jmp 43"
+    " cc mov rdx,rdi"
+    " cf mov rax,rsi"
+    " d2 mov rcx,0x100022109"
+    " dc call atomic"
+    " e1 mov r8,rax"
+    " e4 jmp a5"
+    " e9 mov eax,1"
+    " ee jmp link"
+}
+
+pinned! { amoadd: { amoadd.d a0, a0, [t0] }
+    "  0 mov rax,[rbp+0x28]"
+    "  4 rorx rcx,rax,7"
+    "  a mov rdx,rax"
+    "  d and ecx,[rbp-0x60]"
+    " 10 add rcx,[rbp-0x68]"
+    " 14 and rdx,0xfffffffffffff007"
+    " 1b cmp rdx,[rcx+8]"
+    " 1f jne 45"
+    " 25 mov rcx,[rcx+0x10]"
+    " 29 mov rdx,rdi"
+    " 2c lock xadd [rax+rcx],rdx"
+    " 32 mov rdi,rdx"
+    " 35 sub qword ptr [rbp-0x70],1"
+    " 3a js 5f"
+    " 40 jmp 5f"
+}
+
+pinned! { amomax: { amomaxu.w t1, t2, [a0] }
+    "  0 rorx rcx,rdi,7"
+    "  6 mov rdx,rdi"
+    "  9 and ecx,[rbp-0x60]"
+    "  c add rcx,[rbp-0x68]"
+    " 10 and rdx,0xfffffffffffff003"
+    " 17 cmp rdx,[rcx+8]"
+    " 1b jne 56"
+    " 21 mov rcx,[rcx+0x10]"
+    " 25 lea rcx,[rdi+rcx]"
+    " 29 mov eax,[rcx]"
+    " 2b mov rdx,[rbp+0x38]"
+    " 2f cmp eax,edx"
+    " 31 cmova rdx,rax"
+    " 35 lock cmpxchg [rcx],edx"
+    " 39 jne 2b"
+    " 3f movsxd rax,eax"
+    " 42 mov [rbp+0x30],rax"
+    " 46 sub qword ptr [rbp-0x70],1"
+    " 4b js 71"
+    " 51 jmp 71"
 }
 
 pinned! { arithmetic: { sltu a0, a1, a2; seqz a0, a0; slt t0, t1, a0; and a0, a0, a1; andi a2, a2, 15; sub a0, a1, a0; add a3, a4, t3; j 0x20 }

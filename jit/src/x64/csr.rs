@@ -1,0 +1,92 @@
+//! The hart's words: control and status registers where they are.
+
+use mimic_cpu::bus::Width;
+use mimic_cpu::riscv::csr::fields::mstatus;
+use mimic_cpu::riscv::interp::host::Word;
+
+use super::abi::LINES;
+use super::alloc::Src;
+use super::asm::{Alu, Cond, Fix, Mem, RAX, RBP, Rm, Size};
+use super::{Emitter, Stub, Thunks, cond, exits};
+use crate::ir::Val;
+
+const fn place(word: Word) -> Mem {
+    Mem::new(RBP, word.offset())
+}
+
+/// [`Op::Word`](crate::ir::Op::Word).
+pub(super) fn read(e: &mut Emitter, i: u32, word: Word) {
+    let dst = e.dst();
+    e.code.mov(Size::Q, dst, Rm::Mem(place(word)));
+    e.define(i, dst);
+}
+
+/// [`Op::SetWord`](crate::ir::Op::SetWord).
+pub(super) fn write(e: &mut Emitter, word: Word, value: Val) {
+    match e.src(value) {
+        Src::Imm(imm) => e.code.store_imm(Width::Double, place(word), imm),
+        src => {
+            let from = e.reg_of(src);
+            e.code.store(Width::Double, place(word), from);
+        }
+    }
+}
+
+/// An instruction that may have to be performed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Performed {
+    needed: Fix,
+    insn: u32,
+}
+
+/// [`Op::PerformIf`](crate::ir::Op::PerformIf).
+pub(super) fn perform_if(e: &mut Emitter, wanted: Val) {
+    let holds = cond::condition(e, wanted);
+    let needed = e.code.jcc(holds);
+    e.stubs.push(Stub::Performed(Performed { needed, insn: e.insn }));
+}
+
+impl Performed {
+    /// Emits the call out, and the way to the next instruction.
+    pub(super) fn emit(self, e: &mut Emitter, thunks: &Thunks) {
+        e.code.bind(self.needed);
+        e.insn = self.insn;
+        exits::call_perform(e, thunks);
+        let at = e.insns[self.insn as usize].at;
+        exits::leave_for(e, (at.offset() + at.bytes()) as i64, self.insn + 1, thunks);
+    }
+}
+
+/// An exit because of an interrupt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attended {
+    pending: Fix,
+    done: u32,
+    next: i64,
+}
+
+/// [`Op::Attend`](crate::ir::Op::Attend).
+pub(super) fn attend(e: &mut Emitter, i: u32, next: i64) {
+    e.clear(RAX, i);
+    let code = &mut e.code;
+    code.test_imm(Size::L, Rm::Mem(place(Word::Mstatus)), mstatus::SIE as i32);
+    let disabled = code.jcc(Cond::E);
+    code.mov(Size::Q, RAX, Rm::Mem(Mem::new(RBP, LINES)));
+    code.mov(Size::Q, RAX, Rm::Mem(Mem::new(RAX, 0)));
+    code.alu(Alu::Or, Size::Q, RAX, Rm::Mem(place(Word::Mip)));
+    code.alu(Alu::Or, Size::Q, RAX, Rm::Mem(place(Word::Timer)));
+    code.test(Size::Q, Rm::Mem(place(Word::Mie)), RAX);
+    let pending = code.jcc(Cond::NE);
+    code.bind(disabled);
+    e.stubs.push(Stub::Attended(Attended { pending, done: e.insn + 1, next }));
+}
+
+impl Attended {
+    /// Emits the exit.
+    pub(super) fn emit(self, e: &mut Emitter, thunks: &Thunks) {
+        e.code.bind(self.pending);
+        exits::count(e, self.done);
+        e.code.mov_imm(RAX, self.next as u64);
+        e.code.jmp_far(thunks.attend);
+    }
+}
