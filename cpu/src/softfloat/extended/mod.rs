@@ -28,7 +28,9 @@ pub use compare::compare;
 pub use convert::{from_format, from_int, round_to_integral, to_format, to_int};
 pub use parts::{extract, scale};
 pub use rem::{Quotient, Remainder, remainder};
+pub(crate) use round::round_wide;
 pub use specials::quiet_nan;
+pub(crate) use specials::{divided_by_zero, invalid, unusable};
 
 use super::env::{Env, Flags};
 

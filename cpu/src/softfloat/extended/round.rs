@@ -2,7 +2,7 @@
 
 use super::super::env::{Precision, Rounding};
 use super::super::round::rounds_up;
-use super::{EXP_MAX, Env, F80, Flags, INTEGER_BIT};
+use super::{BIAS, EXP_MAX, Env, F80, Flags, INTEGER_BIT};
 
 /// What is added to the exponent of an unmasked underflow and taken from that of an unmasked overflow
 /// (Intel SDM volume 1, 8.5.4 and 8.5.5).
@@ -60,6 +60,11 @@ pub(super) fn round_pack(env: &mut Env, negative: bool, exp: i32, sig: u64, rest
     }
     let rounded = round(env, negative, sig, rest);
     F80::new(negative, exp + rounded.carry, rounded.sig)
+}
+
+/// Rounds `sig * 2^(exp - 127)`, bit 127 of `sig` being set.
+pub(crate) fn round_wide(env: &mut Env, negative: bool, exp: i32, sig: u128) -> F80 {
+    round_pack(env, negative, exp + BIAS, (sig >> 64) as u64, sig as u64)
 }
 
 /// [`round_pack`] for exponents at and beyond the ends of the format's range.
