@@ -6,7 +6,7 @@ use super::format::{
     normalized, operand, sign, zero,
 };
 use super::nan;
-use super::round::round_pack;
+use super::round::{round_pack, rounds_up};
 
 mod sealed {
     pub trait Sealed {}
@@ -53,6 +53,7 @@ macro_rules! integer {
     )*};
 }
 integer! {
+    i16, MIN, true;
     i32, MIN, true;
     u32, MAX, false;
     i64, MIN, true;
@@ -104,19 +105,6 @@ fn split<F: Format>(a: u64) -> Option<(u64, u64)> {
         0..63 => Some((sig >> (63 - e), sig << (e + 1))),
         -1 => Some((0, sig)),
         _ => Some((0, u64::from(!is_zero::<F>(a)))),
-    }
-}
-
-/// Whether a magnitude with the given last bit and rest (a fraction of 2^64) is rounded up to the next integer.
-#[inline(always)]
-fn rounds_up(rounding: Rounding, negative: bool, odd: bool, rest: u64) -> bool {
-    const HALF: u64 = 1 << 63;
-    match rounding {
-        Rounding::NearestEven => rest > HALF || (rest == HALF && odd),
-        Rounding::NearestMaxMagnitude => rest >= HALF,
-        Rounding::TowardZero => false,
-        Rounding::Down => negative && rest != 0,
-        Rounding::Up => !negative && rest != 0,
     }
 }
 

@@ -43,7 +43,7 @@ pub fn div<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
 /// Quotient and remainder of `n * 2^64 / d`, where `n < d` and bit 63 of `d` is set: schoolbook division in base 2^32
 /// (Knuth, TAOCP volume 2, 4.3.1, algorithm D).
 #[inline(always)]
-fn divide_2_64(n: u64, d: u64) -> (u64, u64) {
+pub(super) fn divide_2_64(n: u64, d: u64) -> (u64, u64) {
     let (d1, d0) = (d >> 32, d & 0xffff_ffff);
     // One quotient digit of (rest * 2^32) / d, for rest < d; the estimate is at most two too large.
     let digit = |rest: u64| {

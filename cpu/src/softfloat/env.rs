@@ -17,6 +17,29 @@ bitflags! {
         const DIV_BY_ZERO = 1 << 3;
         /// NV: no usefully definable result, or a signalling NaN operand.
         const INVALID = 1 << 4;
+        /// x86's denormal-operand exception. Only the operations on [`F80`](super::F80) raise it.
+        const DENORMAL = 1 << 5;
+        /// No exception: the last rounding went away from zero, which x87 tells in C1. Only the operations on
+        /// [`F80`](super::F80) raise it.
+        const ROUNDED_UP = 1 << 6;
+    }
+}
+
+impl Flags {
+    /// The exceptions as x86 has them in MXCSR and in x87's status word: IE, DE, ZE, OE, UE, PE from bit 0 up (Intel SDM
+    /// volume 1, 8.1.3 and 10.2.3).
+    #[inline]
+    pub const fn to_x86(self) -> u8 {
+        let b = self.bits();
+        b >> 4 & 0x03 | b >> 1 & 0x04 | b << 1 & 0x08 | b << 3 & 0x10 | b << 5 & 0x20
+    }
+
+    /// The exceptions of x86's order (see [`Flags::to_x86`]); bits 6 and 7 are ignored.
+    #[inline]
+    pub const fn from_x86(b: u8) -> Self {
+        Self::from_bits_truncate(
+            b << 4 & 0x30 | b << 1 & 0x08 | b >> 1 & 0x04 | b >> 3 & 0x02 | b >> 5 & 0x01,
+        )
     }
 }
 
@@ -50,6 +73,18 @@ impl Rounding {
             _ => None,
         }
     }
+
+    /// Decodes the rounding-control field of MXCSR and of x87's control word (Intel SDM volume 1, table 4-8) from the low two
+    /// bits.
+    #[inline]
+    pub const fn from_rc(rc: u32) -> Self {
+        match rc & 3 {
+            0 => Self::NearestEven,
+            1 => Self::Down,
+            2 => Self::Up,
+            _ => Self::TowardZero,
+        }
+    }
 }
 
 /// When a non-zero result counts as tiny (IEEE 754-2019, 7.5).
@@ -74,6 +109,18 @@ pub enum NanRule {
     /// floating-point indefinite"; `fma(inf, 0, qNaN)` is quiet (x86 SSE: Intel SDM volume 1, table 4-7, 4.8.3.7,
     /// 14.5.2).
     PropagateFirst,
+}
+
+/// x87's precision control: to how many bits the significand of an 80-bit result is rounded (Intel SDM volume 1, 8.1.5.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 24 bits.
+    Single,
+    /// 53 bits.
+    Double,
+    /// 64 bits.
+    #[default]
+    Extended,
 }
 
 /// What an invalid conversion to integer returns.
@@ -109,6 +156,12 @@ pub struct Env {
     /// Flush to zero: a tiny result becomes the zero of its sign, with underflow and inexact (MXCSR.FTZ; Intel SDM
     /// volume 1, 10.2.3.3). Half precision is exempt.
     pub ftz: bool,
+    /// Exceptions whose handler is enabled. An unmasked underflow is raised for tiny results that are exact, too (IEEE
+    /// 754-2019, 7.5), and unmasked over- and underflow are inexact only if the significand is; over- and underflow of [`F80`](super::F80) then yield a result with its exponent adjusted (Intel SDM
+    /// volume 1, 8.5.4 and 8.5.5). RISC-V has no such handlers.
+    pub unmasked: Flags,
+    /// What results of [`F80`](super::F80) are rounded to.
+    pub precision: Precision,
 }
 
 impl Env {
@@ -123,7 +176,25 @@ impl Env {
             invalid_int: InvalidInt::Saturate,
             daz: false,
             ftz: false,
+            unmasked: Flags::empty(),
+            precision: Precision::Extended,
         }
+    }
+
+    /// x86's environment with everything masked, no flag set, DAZ and FTZ off, 64 bits of precision.
+    #[inline]
+    pub const fn x86(rounding: Rounding) -> Self {
+        Self {
+            nan: NanRule::PropagateFirst,
+            invalid_int: InvalidInt::Indefinite,
+            ..Self::riscv(rounding)
+        }
+    }
+
+    /// Whether any of the exceptions has its handler enabled.
+    #[inline]
+    pub const fn traps(&self, flags: Flags) -> bool {
+        self.unmasked.intersects(flags)
     }
 
     /// Accrues `flags`.

@@ -111,9 +111,16 @@ pub(super) fn is_nan<F: Format>(a: u64) -> bool {
     a & F::MAGNITUDE > F::INFINITY
 }
 
+/// Whether the value is a NaN that raises invalid.
 #[inline(always)]
-pub(super) fn is_signalling<F: Format>(a: u64) -> bool {
+pub fn is_signalling<F: Format>(a: u64) -> bool {
     is_nan::<F>(a) && a & F::QUIET == 0
+}
+
+/// Whether the value is subnormal: x86's denormal operand.
+#[inline(always)]
+pub fn is_subnormal<F: Format>(a: u64) -> bool {
+    exp::<F>(a) == 0 && !is_zero::<F>(a)
 }
 
 #[inline(always)]

@@ -16,6 +16,7 @@
 //! - `nan`: which NaN a NaN-producing operation returns. `round`: the one place that rounds to a format.
 //! - [`add`](mod@add), [`mul`](mod@mul), [`div_sqrt`], [`fma`](mod@fma), [`compare`](mod@compare),
 //!   [`convert`](mod@convert): the operations.
+//! - [`extended`]: x87's 80-bit format, a family of operations of its own.
 //!
 //! # Values
 //!
@@ -29,14 +30,15 @@
 //!
 //! IEEE 754-2019 leaves open the payload of NaNs (6.2.3), when tininess is detected (7.5), whether `fma(inf, 0, qNaN)` is
 //! invalid (7.2 c) and what an invalid conversion to integer returns (5.8). Each is a field of [`Env`], as are x86's DAZ
-//! and FTZ. x87's double extended format will be one more format whose 64-bit significand needs a rounding step on `u128`;
-//! its precision control one more field of [`Env`].
+//! and FTZ, x87's precision control and what an unmasked exception changes about a result. x87's double extended format,
+//! whose significand fills 64 bits, has its own operations: [`extended`].
 
 pub mod add;
 pub mod compare;
 pub mod convert;
 pub mod div_sqrt;
 pub mod env;
+pub mod extended;
 pub mod fma;
 pub mod format;
 pub mod mul;
@@ -50,7 +52,8 @@ pub use convert::{
     to_int,
 };
 pub use div_sqrt::{div, sqrt};
-pub use env::{Env, Flags, InvalidInt, NanRule, Rounding, Tininess};
+pub use env::{Env, Flags, InvalidInt, NanRule, Precision, Rounding, Tininess};
+pub use extended::F80;
 pub use fma::fma;
 pub use format::{F16, F32, F64, Format, classify};
 pub use mul::mul;

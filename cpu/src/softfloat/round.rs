@@ -23,6 +23,19 @@ pub(super) fn zero_sum<F: Format>(env: &Env) -> u64 {
     zero::<F>(env.rounding == Rounding::Down)
 }
 
+/// Whether a magnitude with the given last bit and rest (a fraction of 2^64) is rounded up to the next integer.
+#[inline(always)]
+pub(super) fn rounds_up(rounding: Rounding, negative: bool, odd: bool, rest: u64) -> bool {
+    const HALF: u64 = 1 << 63;
+    match rounding {
+        Rounding::NearestEven => rest > HALF || (rest == HALF && odd),
+        Rounding::NearestMaxMagnitude => rest >= HALF,
+        Rounding::TowardZero => false,
+        Rounding::Down => negative && rest != 0,
+        Rounding::Up => !negative && rest != 0,
+    }
+}
+
 /// What to add to `sig` before dropping its low `ROUND_BITS` bits.
 #[inline(always)]
 fn increment<F: Format>(rounding: Rounding, sign: bool, sig: u64) -> u64 {
@@ -60,11 +73,11 @@ pub(super) fn round_pack<F: Format>(env: &mut Env, sign: bool, exp: i32, sig: u6
 #[inline(never)]
 fn round_pack_edge<F: Format>(env: &mut Env, sign: bool, exp: i32, sig: u64) -> u64 {
     let carries = sig + increment::<F>(env.rounding, sign, sig) >= 1 << 63;
+    let low = sig & ((1 << F::ROUND_BITS) - 1);
     if exp > 0 {
         return if exp >= F::EXP_MAX || (exp == F::EXP_MAX - 1 && carries) {
-            overflow::<F>(env, sign)
+            overflow::<F>(env, sign, low != 0)
         } else {
-            let low = sig & ((1 << F::ROUND_BITS) - 1);
             if low != 0 {
                 env.raise(Flags::INEXACT);
             }
@@ -80,9 +93,14 @@ fn round_pack_edge<F: Format>(env: &mut Env, sign: bool, exp: i32, sig: u64) -> 
         env.raise(Flags::UNDERFLOW | Flags::INEXACT);
         return zero::<F>(sign);
     }
+    if tiny && env.traps(Flags::UNDERFLOW) {
+        env.raise(Flags::UNDERFLOW);
+    }
     let sig = shift_right_jam(sig, exp.abs_diff(1));
     if sig & ((1 << F::ROUND_BITS) - 1) != 0 {
-        env.raise(Flags::INEXACT);
+        if low != 0 || !tiny || !env.traps(Flags::UNDERFLOW) {
+            env.raise(Flags::INEXACT);
+        }
         if tiny {
             env.raise(Flags::UNDERFLOW);
         }
@@ -91,9 +109,12 @@ fn round_pack_edge<F: Format>(env: &mut Env, sign: bool, exp: i32, sig: u64) -> 
     zero::<F>(sign) + ((sig + increment::<F>(env.rounding, sign, sig)) >> F::ROUND_BITS)
 }
 
-/// The result of an overflow (IEEE 754-2019, 7.4).
-fn overflow<F: Format>(env: &mut Env, sign: bool) -> u64 {
-    env.raise(Flags::OVERFLOW | Flags::INEXACT);
+/// The result of an overflow (IEEE 754-2019, 7.4); `cut` if the significand is inexact.
+fn overflow<F: Format>(env: &mut Env, sign: bool, cut: bool) -> u64 {
+    env.raise(Flags::OVERFLOW);
+    if cut || !env.traps(Flags::OVERFLOW) {
+        env.raise(Flags::INEXACT);
+    }
     let to_infinity = match env.rounding {
         Rounding::NearestEven | Rounding::NearestMaxMagnitude => true,
         Rounding::TowardZero => false,

@@ -1,0 +1,3 @@
+//! The x86-64 processor.
+
+pub mod x87;
