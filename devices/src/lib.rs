@@ -3,6 +3,7 @@
 //! ```text
 //! CPU or DMA -> GuestMemory (RAM, ROM)       one watch byte per page, observers hear of writes
 //! CPU        -> AddressSpace -> Device       one mutex per device, taken by the bus
+//! CPU        -> PortSpace -> Device          a PC's 64 KiB of I/O ports
 //! Device     -> IrqLine -> interrupt controller -> IrqLine -> hart
 //! Device     -> Timer (TimerQueue, Clock) -> callback -> Device
 //! ```
@@ -25,7 +26,9 @@ pub mod lapic;
 pub mod memory;
 pub mod msi;
 pub mod pflash;
+pub mod pic;
 pub mod plic;
+pub mod ports;
 pub mod power;
 pub mod serial;
 pub mod uart16550;
