@@ -21,6 +21,7 @@ pub mod disk;
 pub mod finisher;
 pub mod fw_cfg;
 pub mod goldfish_rtc;
+pub mod ioapic;
 pub mod irq;
 pub mod lapic;
 pub mod memory;

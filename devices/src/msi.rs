@@ -25,3 +25,25 @@ pub trait MsiSink: Send + Sync {
     /// Called from any thread, possibly with the sending device's mutex held; takes no device's lock.
     fn send(&self, message: Msi);
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// Remembers the messages that it was sent.
+    #[derive(Default)]
+    pub(crate) struct Messages(Mutex<Vec<Msi>>);
+
+    impl Messages {
+        pub(crate) fn take(&self) -> Vec<Msi> {
+            std::mem::take(&mut *self.0.lock().unwrap())
+        }
+    }
+
+    impl MsiSink for Messages {
+        fn send(&self, message: Msi) {
+            self.0.lock().unwrap().push(message);
+        }
+    }
+}
