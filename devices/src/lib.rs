@@ -35,6 +35,7 @@ pub mod pit;
 pub mod plic;
 pub mod ports;
 pub mod power;
+pub mod rtc;
 pub mod serial;
 pub mod ticks;
 pub mod uart16550;
