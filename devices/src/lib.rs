@@ -22,6 +22,7 @@ pub mod disk;
 pub mod finisher;
 pub mod fw_cfg;
 pub mod goldfish_rtc;
+pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
 pub mod irq;

@@ -6,15 +6,12 @@ use super::local::{Local, reg};
 use super::{Lapics, MsrFault};
 use crate::bus::lock;
 use crate::clock::NEVER;
+use crate::ticks;
 
 /// LVT bits 18 and 17: one-shot, periodic, TSC-deadline.
 const MODE: u32 = 3 << 17;
 const PERIODIC: u32 = 1 << 17;
 const TSC_DEADLINE: u32 = 2 << 17;
-
-/// A periodic timer interrupts the host at most once in so many nanoseconds; the interrupts between
-/// find the vector in IRR already.
-const SHORTEST: u64 = 10_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TimerState {
@@ -91,10 +88,8 @@ impl Lapics {
         let state = lock(&local.timer);
         let next = match (&self.tsc, state.tsc_deadline, state.expiry) {
             (Some(tsc), deadline, _) if deadline != 0 => tsc.deadline(cpu, deadline),
-            (_, _, Some(expiry)) if matches!(Self::period(local), Some(..SHORTEST)) => {
-                expiry.max(self.clock.now().saturating_add(SHORTEST))
-            }
-            (_, _, expiry) => expiry.unwrap_or(NEVER),
+            (_, _, Some(expiry)) => ticks::alarm(expiry, Self::period(local), self.clock.now()),
+            _ => NEVER,
         };
         local.alarm.arm(next);
     }

@@ -159,6 +159,11 @@ impl Counter {
         }
     }
 
+    /// Ticks from one rise of OUT to the next, in the modes that repeat.
+    pub(super) fn period(&self) -> Option<u32> {
+        matches!(self.mode(), 2 | 3).then_some(self.run?.count)
+    }
+
     fn rise_of(&self, run: &Run, now: i64) -> Option<i64> {
         let count = i64::from(run.count);
         let rise = match self.mode() {

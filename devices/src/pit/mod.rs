@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::bus::{BusError, Device, RestoreError, SavedDevice, Width, byte_only, check, lock};
 use crate::clock::{Clock, NEVER, Timer, TimerQueue};
 use crate::irq::IrqLine;
-use crate::ticks::Rate;
+use crate::ticks::{self, Rate};
 use counter::Counter;
 
 /// Offset of the counters and the control word: the PC's ports 0x40 to 0x43.
@@ -96,7 +96,10 @@ impl Pit {
         let counter = &self.state.counters[0];
         self.irq.set(counter.out(now));
         let next = counter.next_rise(now).and_then(|tick| u64::try_from(tick).ok());
-        self.timer.arm(next.map_or(NEVER, |tick| Rate::PIT.time(tick)));
+        let period = counter.period().map(|ticks| Rate::PIT.time(ticks.into()));
+        self.timer.arm(
+            next.map_or(NEVER, |tick| ticks::alarm(Rate::PIT.time(tick), period, self.clock.now())),
+        );
     }
 
     fn write_control(&mut self, word: u8, now: i64) {
