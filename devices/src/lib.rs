@@ -34,6 +34,7 @@ pub mod pflash;
 pub mod pic;
 pub mod pit;
 pub mod plic;
+pub mod pm;
 pub mod ports;
 pub mod power;
 pub mod rtc;
