@@ -42,3 +42,6 @@ pub mod serial;
 pub mod ticks;
 pub mod uart16550;
 pub mod virtio;
+
+#[cfg(test)]
+mod pc_tests;
