@@ -11,6 +11,10 @@
 //! A device knows neither its address nor its interrupt number; the board supplies both. What a
 //! guest does wrong is a [`bus::BusError`] or a bit in a status register, never a panic.
 //!
+//! A PC's interrupts pass PIC or IOAPIC, which have a mutex each, and end in the LAPICs, which take
+//! none to accept one: `device -> [hpet::LegacyRoute] -> irq::Splitter -> pic, ioapic -> lapic`. What
+//! is message-signalled goes to the LAPICs at once ([`msi::MsiSink`]).
+//!
 //! Lock order: device, then interrupt controller, then nothing. The bus table's and the timer
 //! queue's own locks are never held while a device or a callback runs.
 

@@ -1,5 +1,5 @@
-//! Who drives IRQ 0 and IRQ 8: PIT and RTC, or the HPET in their place (section 2.3.9.1, "Legacy
-//! replacement option").
+//! Who drives IRQ 0 and IRQ 8: PIT and RTC, or the HPET in their place (the specification's
+//! "LegacyReplacement" routing).
 
 use std::sync::{Arc, Mutex};
 

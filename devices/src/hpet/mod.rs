@@ -1,8 +1,8 @@
 //! High precision event timers: a 64-bit counter at 100 MHz and three timers, all of them periodic
 //! and able to send messages.
 //!
-//! Source: Intel, "IA-PC HPET (High Precision Event Timers) Specification", revision 1.0a; section
-//! numbers are its own.
+//! Source: Intel, "IA-PC HPET (High Precision Event Timers) Specification", revision 1.0a;
+//! registers are named as there.
 
 mod legacy;
 
@@ -25,7 +25,7 @@ pub const TIMERS: usize = 3;
 /// Nanoseconds for one step of the counter.
 pub const NS_PER_TICK: u64 = 10;
 
-/// Registers, section 2.3.1; those of timer n lie at TIMER + n * STRIDE.
+/// Registers; those of timer n lie at TIMER + n * STRIDE.
 const CAPABILITIES: u64 = 0x00;
 const CONFIGURATION: u64 = 0x10;
 const STATUS: u64 = 0x20;
@@ -36,16 +36,16 @@ const TIMERS_END: u64 = TIMER + TIMERS as u64 * TIMER_STRIDE;
 const COMPARATOR: u64 = 8;
 const FSB_ROUTE: u64 = 16;
 
-/// Section 2.3.4: period in femtoseconds, Intel's vendor number, legacy replacement, 64 bits, the
+/// General capabilities: period in femtoseconds, Intel's vendor number, legacy replacement, 64 bits, the
 /// last timer's number, revision 1.
 const CAPABILITIES_VALUE: u64 =
     NS_PER_TICK * 1_000_000 << 32 | 0x8086 << 16 | 1 << 15 | 1 << 13 | (TIMERS as u64 - 1) << 8 | 1;
 
-/// Section 2.3.5.
+/// General configuration.
 const ENABLE: u64 = 1;
 const LEGACY: u64 = 2;
 
-/// Timer configuration, section 2.3.8.
+/// Timer configuration.
 const LEVEL: u64 = 1 << 1;
 const INTERRUPT: u64 = 1 << 2;
 const PERIODIC: u64 = 1 << 3;
@@ -165,7 +165,7 @@ impl TimerState {
         }
     }
 
-    /// Section 2.3.9.2.2: in periodic mode the period, and the comparator where software says so.
+    /// In periodic mode the period, and the comparator where software says so.
     fn write_comparator(&mut self, value: u64, mask: u64) {
         let merge = |old: u64| old & !mask | value & mask;
         if !self.is(PERIODIC) || self.is(SET_ACCUMULATOR) {
@@ -231,7 +231,7 @@ impl Hpet {
         self.state.configuration & LEGACY != 0 && index < 2
     }
 
-    /// A match, sections 2.3.6 and 2.3.8.
+    /// A match: a message, a level that software ends, or an edge.
     fn fire(&mut self, index: usize) {
         let timer = &self.state.timers[index];
         if !timer.is(INTERRUPT) {
@@ -332,7 +332,7 @@ impl Hpet {
     }
 }
 
-/// Section 2.3.2: 32 or 64 bits, aligned.
+/// Registers are accessed by 32 or 64 bits, aligned.
 fn check_access(offset: u64, width: Width) -> Result<(), BusError> {
     let wide = matches!(width, Width::Word | Width::Double);
     if wide && width.is_aligned(offset) { Ok(()) } else { Err(BusError::Width) }

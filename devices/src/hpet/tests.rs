@@ -1,4 +1,4 @@
-//! Expected values: the IA-PC HPET specification 1.0a, sections as named.
+//! Expected values: the IA-PC HPET specification 1.0a.
 
 use super::*;
 use crate::irq::IrqSink;
@@ -56,7 +56,7 @@ impl Rig {
 #[test]
 fn capabilities_and_the_counter() {
     let rig = rig();
-    // Section 2.3.4: 10 ns are 0x989680 fs.
+    // 10 ns are 0x989680 fs.
     assert_eq!(rig.read(0), 0x0098_9680_8086_a201);
     assert_eq!(rig.read(0x100), 0x00f0_0004_0000_8030);
     assert_eq!(rig.read(0x108), u64::MAX);

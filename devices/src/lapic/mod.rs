@@ -205,11 +205,11 @@ impl Lapics {
     /// none (any more). Called on the CPU's thread.
     pub fn acknowledge(&self, cpu: usize) -> Option<u8> {
         let local = self.locals.get(cpu)?;
-        if local.external_pending()
-            && let Some(pic) = self.pic.get().and_then(Weak::upgrade)
-        {
+        if local.external_pending() {
             local.take_external();
-            return Some(pic.acknowledge());
+            if let Some(pic) = self.pic.get().and_then(Weak::upgrade) {
+                return Some(pic.acknowledge());
+            }
         }
         local.take_highest()
     }

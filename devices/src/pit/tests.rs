@@ -1,4 +1,4 @@
-//! Expected values: the 8254's data sheet, the waveforms of figures 15 to 20 and the sections named.
+//! Expected values: the 8254's data sheet, the waveforms of the six modes and the sections named.
 
 use super::*;
 use crate::irq::IrqSink;
@@ -221,7 +221,7 @@ fn a_latched_count_stays_until_read() {
 
 #[test]
 fn the_read_back_command() {
-    // Section "Read-back command" and figure 13: bit 7 OUT, bit 6 null count, then the control word.
+    // Section "Read-back command", the status byte: bit 7 OUT, bit 6 null count, then the control word.
     let rig = rig();
     rig.gate(1);
     rig.write(3, 0xb4);

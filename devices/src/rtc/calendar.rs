@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn hours_in_both_forms() {
-        // MC146818, table 3: hours in 12-hour mode are 01-12 and 81-92.
+        // MC146818, "Time, calendar and alarm locations": hours in 12-hour mode are 01-12 and 81-92.
         let format = Format { binary: false, hours_24: false };
         for (hour, byte) in [(0, 0x12), (1, 0x01), (11, 0x11), (12, 0x92), (13, 0x81), (23, 0x91)] {
             assert_eq!(format.encode_hour(hour), byte);

@@ -159,7 +159,7 @@ impl RtcState {
         self.base = time - self.updates(now) as i64;
     }
 
-    /// Ticks of the time base from one periodic interrupt to the next (table 5).
+    /// Ticks of the time base from one periodic interrupt to the next ("Rate selection bits").
     fn period(&self) -> Option<u64> {
         match self.bytes[A] & 0xf {
             _ if self.in_reset() => None,

@@ -1,4 +1,4 @@
-//! Expected values: the MC146818's data sheet, sections and tables as named.
+//! Expected values: the MC146818's data sheet, sections as named.
 
 use super::*;
 
@@ -99,7 +99,7 @@ fn a_reset_chain_updates_half_a_second_after_its_release() {
 
 #[test]
 fn update_in_progress_announces_the_update() {
-    // Table 6: 244 microseconds before it.
+    // Register A, UIP: 244 microseconds before it.
     let rig = rig_at(START + SECOND / 2);
     rig.pass_to(SECOND / 2 - 244_001);
     assert_eq!(rig.read(A) & UIP, 0);
@@ -158,7 +158,7 @@ fn the_alarm_and_its_dont_cares() {
 }
 
 #[test]
-fn the_periodic_rates_of_table_5() {
+fn the_periodic_rates() {
     // In Hz, of a time base of 32768 Hz.
     let rates = [256, 128, 8192, 4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2];
     for (rate, hertz) in (1..).zip(rates) {
