@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::{Duration, Instant};
 
 use super::registers::{MSR_APIC_BASE, MSR_TSC_DEADLINE};
 use super::*;
@@ -516,6 +517,11 @@ fn a_saved_machine_goes_on() {
 fn no_message_between_threads_is_lost() {
     // Three CPUs send, the first takes; every vector sent while none was pending is taken.
     const ROUNDS: usize = 20_000;
+    let end = Instant::now() + Duration::from_secs(60);
+    let wait = || {
+        assert!(Instant::now() < end, "a message was lost");
+        std::thread::yield_now();
+    };
     let rig = rig();
     rig.enable();
     let taken: [AtomicBool; 3] = Default::default();
@@ -526,7 +532,7 @@ fn no_message_between_threads_is_lost() {
                 for _ in 0..ROUNDS {
                     rig.ipi(cpu, 0, 0x4040 + 0x10 * cpu as u64);
                     while !taken[cpu - 1].swap(false, Ordering::SeqCst) {
-                        std::thread::yield_now();
+                        wait();
                     }
                 }
             });
@@ -534,7 +540,7 @@ fn no_message_between_threads_is_lost() {
         let mut count = 0;
         while count < 3 * ROUNDS {
             if rig.calls.take(0) == 0 {
-                std::thread::yield_now();
+                wait();
                 continue;
             }
             while let Some(vector) = rig.lapics.acknowledge(0) {
