@@ -143,8 +143,7 @@ const MILLISECOND_TICKS: u64 = 1193;
 fn the_timer_interrupts_through_the_pic() {
     let pc = pc();
     pc.init_pic();
-    pc.lapic(0xf0, 0x1ff);
-    pc.lapic(0x350, 0x700);
+    pc.lapics.set_virtual_wire();
     pc.out(0x43, 0x34);
     pc.out(0x40, MILLISECOND_TICKS & 0xff);
     pc.out(0x40, MILLISECOND_TICKS >> 8);

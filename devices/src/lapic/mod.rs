@@ -16,8 +16,8 @@
 //! What the board connects: [`CpuAttention`] (somebody wants something of this CPU), the PIC
 //! ([`ExtIntSource`], its INTR at LINT0 of the first CPU), the IOAPIC ([`EoiSink`]), and [`Tsc`].
 //! Pins LINT0 and LINT1 of CPU n are the inputs 2n and 2n + 1 of the [`IrqSink`]. After reset they are
-//! masked; firmware sets LVT LINT0 of the first CPU to 0x700 (ExtINT) and LVT LINT1 to 0x400 (NMI),
-//! and a board that boots without firmware does the same.
+//! masked, and the PIC reaches no CPU until firmware has changed that; a board that boots without
+//! firmware calls [`Lapics::set_virtual_wire`].
 
 mod delivery;
 mod local;
@@ -35,7 +35,7 @@ use crate::bus::{BusError, Device, RestoreError, SavedDevice, Width, check};
 use crate::clock::{Clock, TimerQueue};
 use crate::irq::IrqSink;
 use crate::msi::{Msi, MsiSink};
-use local::{Local, LocalState};
+use local::{Local, LocalState, reg};
 
 /// Where the registers lie after reset, in each CPU's own view of memory.
 pub const DEFAULT_BASE: u64 = 0xfee0_0000;
@@ -229,6 +229,16 @@ impl Lapics {
     /// Whether [`Lapics::take_requests`] would return anything.
     pub fn has_requests(&self, cpu: usize) -> bool {
         self.locals.get(cpu).is_some_and(Local::has_requests)
+    }
+
+    /// Sets up what firmware leaves to an operating system: the PIC's interrupts pass through LINT0 of
+    /// the first CPU, LINT1 is NMI (MultiProcessor Specification 1.4, section 3.6.2.2, "Virtual wire
+    /// mode"). After power-on, before any CPU runs.
+    pub fn set_virtual_wire(&self) {
+        let Some(first) = self.locals.first() else { return };
+        first.set(reg::SVR, local::SVR_ENABLE | 0xff);
+        first.set(reg::LVT_LINT0, 0x700);
+        first.set(reg::LVT_LINT1, 0x400);
     }
 
     fn calls(&self, cpu: usize) {
