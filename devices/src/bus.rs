@@ -1,7 +1,7 @@
 //! The bus: which device answers at which address.
 //!
 //! An [`AddressSpace`] knows nothing of memory-mapped I/O in particular; a PC has a second one for
-//! its I/O ports. It takes the device's mutex around each access and holds no lock of its own
+//! its I/O ports ([`crate::ports::PortSpace`]). It takes the device's mutex around each access and holds no lock of its own
 //! meanwhile, so a device may re-map ranges (PCI BARs) from inside an access.
 
 use std::fmt;
@@ -133,6 +133,11 @@ pub(crate) fn word_only(offset: u64, width: Width) -> Result<(), BusError> {
     if width == Width::Word && width.is_aligned(offset) { Ok(()) } else { Err(BusError::Width) }
 }
 
+/// Refuses whatever is not a byte, for devices that have 8-bit registers alone.
+pub(crate) fn byte_only(width: Width) -> Result<(), BusError> {
+    if width == Width::Byte { Ok(()) } else { Err(BusError::Width) }
+}
+
 /// A device on a bus. It knows neither its address nor its interrupt number.
 pub trait Device: Send {
     /// A short name for messages: `plic`, `uart16550`.
@@ -218,6 +223,8 @@ struct Range {
     base: u64,
     /// Last address, inclusive, so that a range may end at the very top.
     last: u64,
+    /// The device's offset at `base`.
+    first: u64,
     name: &'static str,
     device: SharedDevice,
 }
@@ -253,6 +260,19 @@ impl AddressSpace {
         size: u64,
         device: SharedDevice,
     ) -> Result<(), MapError> {
+        self.map_part(name, base, size, device, 0)
+    }
+
+    /// [`AddressSpace::map_named`] for a device that answers at several ranges: here are its offsets
+    /// from `first` on.
+    pub fn map_part(
+        &self,
+        name: &'static str,
+        base: u64,
+        size: u64,
+        device: SharedDevice,
+        first: u64,
+    ) -> Result<(), MapError> {
         let last = size
             .checked_sub(1)
             .and_then(|extent| base.checked_add(extent))
@@ -271,7 +291,7 @@ impl AddressSpace {
                 old_size: (old.last - old.base).wrapping_add(1),
             });
         }
-        ranges.insert(index, Range { base, last, name, device });
+        ranges.insert(index, Range { base, last, first, name, device });
         Ok(())
     }
 
@@ -324,7 +344,7 @@ impl AddressSpace {
                 if range.last - address < width.bytes() - 1 {
                     return Err(BusError::Width);
                 }
-                Ok((Arc::clone(&range.device), address - range.base))
+                Ok((Arc::clone(&range.device), (address - range.base).wrapping_add(range.first)))
             }
             _ => {
                 drop(ranges);
@@ -439,6 +459,16 @@ mod tests {
         assert!(bus.unmap(0x1000));
         assert_eq!(bus.read(0x1000, Width::Byte), Err(BusError::Unmapped));
         bus.map(0x1080, 0x100, echo()).unwrap();
+    }
+
+    #[test]
+    fn a_device_in_parts_sees_one_run_of_offsets() {
+        let bus = AddressSpace::new();
+        let device = echo();
+        bus.map_part("echo", 0x20, 2, device.clone(), 0).unwrap();
+        bus.map_part("echo", 0xa0, 2, device, 2).unwrap();
+        assert_eq!(bus.read(0x21, Width::Byte), Ok(1));
+        assert_eq!(bus.read(0xa1, Width::Byte), Ok(3));
     }
 
     #[test]

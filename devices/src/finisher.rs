@@ -76,16 +76,7 @@ impl Device for Finisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
-
-    #[derive(Default)]
-    struct Events(Mutex<Vec<PowerEvent>>);
-
-    impl PowerSink for Events {
-        fn power(&self, event: PowerEvent) {
-            self.0.lock().unwrap().push(event);
-        }
-    }
+    use crate::power::tests::Events;
 
     #[test]
     fn each_value_reports_its_event() {
@@ -102,6 +93,6 @@ mod tests {
         assert_eq!(device.read(0, Width::Word), Ok(0));
         let expected =
             [PowerEvent::Pass, PowerEvent::Pass, PowerEvent::Fail(42), PowerEvent::Reset];
-        assert_eq!(*events.0.lock().unwrap(), expected);
+        assert_eq!(events.take(), expected);
     }
 }

@@ -81,6 +81,50 @@ impl IrqLine {
     }
 }
 
+/// Joins several lines into one that is high while any of them is: up to 64 inputs.
+pub struct OrGate {
+    output: IrqLine,
+    /// The levels of the inputs; the lock keeps them and the output's level one step.
+    inputs: Mutex<u64>,
+}
+
+impl OrGate {
+    /// A gate that drives `output`.
+    pub fn new(output: IrqLine) -> Arc<Self> {
+        Arc::new(Self { output, inputs: Mutex::new(0) })
+    }
+
+    /// A wire to input `index`, of 64.
+    pub fn input(self: &Arc<Self>, index: u32) -> IrqLine {
+        IrqLine::new(Arc::clone(self) as Arc<dyn IrqSink>, index % 64)
+    }
+}
+
+impl IrqSink for OrGate {
+    fn set_level(&self, input: u32, level: bool) {
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let bit = 1 << (input % 64);
+        *inputs = if level { *inputs | bit } else { *inputs & !bit };
+        self.output.set(*inputs != 0);
+    }
+}
+
+/// Passes one line's level on to several: an interrupt of the ISA bus goes to the PIC and the IOAPIC.
+pub struct Splitter(Vec<IrqLine>);
+
+impl Splitter {
+    /// A wire whose level all of `outputs` follow.
+    pub fn line(outputs: Vec<IrqLine>) -> IrqLine {
+        IrqLine::new(Arc::new(Self(outputs)), 0)
+    }
+}
+
+impl IrqSink for Splitter {
+    fn set_level(&self, _input: u32, level: bool) {
+        self.0.iter().for_each(|line| line.set(level));
+    }
+}
+
 impl fmt::Debug for IrqLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IrqLine")
@@ -129,6 +173,29 @@ pub(crate) mod tests {
         let line = IrqLine::unconnected();
         line.raise();
         assert!(line.level());
+    }
+
+    #[test]
+    fn a_gate_is_high_while_an_input_is() {
+        let output = IrqLine::unconnected();
+        let gate = OrGate::new(output.clone());
+        let (a, b) = (gate.input(0), gate.input(63));
+        a.raise();
+        b.raise();
+        a.lower();
+        assert!(output.level());
+        b.lower();
+        assert!(!output.level());
+    }
+
+    #[test]
+    fn a_splitter_drives_all_its_lines() {
+        let outputs = [IrqLine::unconnected(), IrqLine::unconnected()];
+        let line = Splitter::line(outputs.to_vec());
+        line.raise();
+        assert!(outputs.iter().all(IrqLine::level));
+        line.lower();
+        assert!(!outputs.iter().any(IrqLine::level));
     }
 
     #[test]

@@ -18,3 +18,25 @@ pub trait PowerSink: Send + Sync {
     /// Called on the vCPU's thread with the device's lock held: note the event and return.
     fn power(&self, event: PowerEvent);
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// Remembers what it was told.
+    #[derive(Default)]
+    pub(crate) struct Events(Mutex<Vec<PowerEvent>>);
+
+    impl Events {
+        pub(crate) fn take(&self) -> Vec<PowerEvent> {
+            std::mem::take(&mut *self.0.lock().unwrap())
+        }
+    }
+
+    impl PowerSink for Events {
+        fn power(&self, event: PowerEvent) {
+            self.0.lock().unwrap().push(event);
+        }
+    }
+}
