@@ -1,3 +1,4 @@
 //! The x86-64 processor.
 
+pub mod simd;
 pub mod x87;
