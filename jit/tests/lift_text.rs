@@ -420,6 +420,94 @@ fn control_registers() {
           Mstatus = v2
           goto 014",
     );
+    // Only one bit is left that may be set; an interrupt may be pending then.
+    check(
+        assemble!(; andi a0, a0, 2 ; csrs sstatus, a0),
+        plain,
+        "010:
+          v0 = x10
+          v1 = 2
+          v2 = And v0 v1
+          x10 = v2
+        014:
+          v4 = x10
+          v5 = Mstatus
+          v6 = 2
+          v7 = And v4 v6
+          v8 = Or v5 v7
+          Mstatus = v8
+          if interrupt goto 018
+          goto 018",
+    );
+    // FS, SUM and MXR are the interpreter's.
+    check(
+        assemble!(; csrc sstatus, a0),
+        plain,
+        "010:
+          v0 = x10
+          v1 = Mstatus
+          v2 = 0xc6000
+          v3 = And v0 v2
+          v4 = And v3 v1
+          if v4 perform
+          v6 = 290
+          v7 = And v0 v6
+          v8 = -1
+          v9 = Xor v7 v8
+          v10 = And v1 v9
+          Mstatus = v10
+          goto 014",
+    );
+}
+
+#[test]
+fn fences_and_zeroed_blocks() {
+    let check = |code: Vec<u8>, mode: ModeKey, expected| {
+        assert_eq!(lift(&code, START, mode, |_| true), Some(lines(expected)));
+    };
+    // fence w, r; fence rw, w; fence r, rw; fence o, i: whatever stores before and loads after.
+    let words = [0x0120_000fu32, 0x0310_000f, 0x0230_000f, 0x0480_000f, 0];
+    check(
+        words.iter().flat_map(|word| word.to_le_bytes()).collect(),
+        FP,
+        "010:
+          fence
+        014:
+        018:
+        01c:
+          fence
+        020:
+          perform
+          goto 022",
+    );
+    // cbo.zero (a0), as menvcfg and senvcfg allow it.
+    let code = [0x0045_200fu32, 0].map(u32::to_le_bytes).concat();
+    check(
+        code.clone(),
+        ModeKey { fp: false, mode: Mode::U },
+        "010:
+          v0 = x10
+          v1 = Menvcfg
+          v2 = Senvcfg
+          v3 = And v1 v2
+          v4 = 128
+          v5 = And v3 v4
+          v6 = ZeroBlock [v0] v5
+        014:
+          perform
+          goto 016",
+    );
+    check(
+        code,
+        ModeKey { fp: false, mode: Mode::M },
+        "010:
+          v0 = x10
+          v1 = 1
+          v2 = ZeroBlock [v0] v1
+        014:
+          perform
+          goto 016",
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! RISC-V instructions become a block: the bodies of the instruction tables, performed on operations instead of values.
 //!
-//! What has no operations here (CSRs, atomics, environment calls, ...) becomes [`Op::Perform`]: a body that asks for
+//! What has no operations here (environment calls, trap returns, fences of address translation, most control
+//! registers, ...) becomes [`Op::Perform`]: a body that asks for
 //! such a thing is broken off, and what it has built until then is dropped.
 
 use mimic_cpu::bus::{PAGE_SIZE, Width};
@@ -82,7 +83,8 @@ impl Lifter {
     /// `None` if its first instruction crosses into the next page.
     ///
     /// Blocks are cut as the interpreter cuts them: after [`MAX_BLOCK`] instructions, before an instruction that
-    /// crosses into the next page, and after one that [ends](Flow::End) them.
+    /// crosses into the next page, and after one that [ends](Flow::End) them; but a translated instruction on a control
+    /// register that only holds a value ends none.
     pub fn lift_block(
         &mut self,
         read: impl Fn(u64) -> u16,
@@ -194,7 +196,7 @@ impl Lifter {
         let status = self.build.word(Word::Mstatus);
         if let Some(operand) = operand {
             let near = mstatus::SSTATUS_WRITABLE & !FAR_REACHING;
-            let (far, ones) = (self.imm(FAR_REACHING as i64), self.imm(-1));
+            let far = self.imm(FAR_REACHING as i64);
             let far = self.and(operand, far);
             let changed = match op {
                 CsrOp::Write => {
@@ -203,6 +205,7 @@ impl Lifter {
                     self.xor(far, far_now)
                 }
                 CsrOp::Set => {
+                    let ones = self.imm(-1);
                     let clear = self.xor(status, ones);
                     self.and(far, clear)
                 }
