@@ -127,12 +127,15 @@ fn translation_share(jit: &JitStats, hart_time: Duration) -> f64 {
 }
 
 /// The translators' counters.
-fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 15] {
+fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 18] {
     let JitStats {
         blocks,
         host_bytes,
         held_bytes,
         insns,
+        regions,
+        region_insns,
+        samples,
         time,
         recycled,
         links,
@@ -147,6 +150,9 @@ fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 
     [
         ("blocks translated", grouped(blocks)),
         ("  instructions", grouped(insns)),
+        ("regions translated", grouped(regions)),
+        ("  instructions", grouped(region_insns)),
+        ("  samples", grouped(samples)),
         ("  host bytes", grouped(host_bytes)),
         ("  bytes held", grouped(held_bytes)),
         ("  segments recycled", grouped(recycled)),
@@ -228,6 +234,12 @@ pub struct JsonJit {
     pub blocks: u64,
     /// Guest instructions translated.
     pub instructions: u64,
+    /// Regions translated: blocks that are executed much, together.
+    pub regions: u64,
+    /// Guest instructions in regions.
+    pub region_instructions: u64,
+    /// Samples of what is executed much.
+    pub samples: u64,
     /// Bytes of host code made.
     pub host_bytes: u64,
     /// Bytes of host code held.
@@ -266,6 +278,9 @@ impl JsonJit {
         JsonJit {
             blocks: jit.blocks,
             instructions: jit.insns,
+            regions: jit.regions,
+            region_instructions: jit.region_insns,
+            samples: jit.samples,
             host_bytes: jit.host_bytes,
             held_bytes: jit.held_bytes,
             segments_recycled: jit.recycled,

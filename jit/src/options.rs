@@ -24,6 +24,10 @@ pub struct JitOptions {
     pub links: bool,
     /// Other jumps look for the block by themselves.
     pub jumps: bool,
+    /// Blocks that are executed much are translated once more, together.
+    pub regions: bool,
+    /// How often the clock must find a block executing for that.
+    pub samples: u8,
     /// Blocks are listed in `/tmp/perf-PID.map`.
     pub perf_map: bool,
     /// Changes every block before code is made of it: how tests make a translator that is wrong.
@@ -51,6 +55,8 @@ impl Default for JitOptions {
             fp: true,
             links: true,
             jumps: true,
+            regions: true,
+            samples: 24,
             perf_map: false,
             tamper: None,
         }
@@ -108,6 +114,11 @@ pub const SWITCHES: &[Switch] = &[
         about: "other jumps look the next block up in translated code",
         set: |options, on| options.jumps = on,
     },
+    Switch {
+        name: "regions",
+        about: "loops and other blocks that are executed much are translated together, with registers of their own",
+        set: |options, on| options.regions = on,
+    },
 ];
 
 /// A word that means nothing to [`JitOptions::apply`].
@@ -124,7 +135,7 @@ impl std::fmt::Display for UnknownWord {
         write!(
             f,
             "`{}` is nothing that can be switched: give -NAME (off) or NAME (on), comma-separated, of: {names}all; \
-             or threshold=N",
+             threshold=N; or samples=N",
             self.0
         )
     }
@@ -134,7 +145,7 @@ impl std::error::Error for UnknownWord {}
 
 impl JitOptions {
     /// Follows a list of words, separated by commas: `-NAME` switches something off, `NAME` on, where `all` is
-    /// all [`SWITCHES`]; `threshold=N` sets [`JitOptions::threshold`].
+    /// all [`SWITCHES`]; `threshold=N` sets [`JitOptions::threshold`], `samples=N` [`JitOptions::samples`].
     ///
     /// # Errors
     /// The first word that is neither.
@@ -146,6 +157,10 @@ impl JitOptions {
         let unknown = || UnknownWord(word.to_owned());
         if let Some(times) = word.strip_prefix("threshold=") {
             self.threshold = times.parse().map_err(|_| unknown())?;
+            return Ok(());
+        }
+        if let Some(times) = word.strip_prefix("samples=") {
+            self.samples = times.parse().map_err(|_| unknown())?;
             return Ok(());
         }
         let (name, on) = match word.strip_prefix('-') {
