@@ -127,7 +127,7 @@ fn translation_share(jit: &JitStats, hart_time: Duration) -> f64 {
 }
 
 /// The translators' counters.
-fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 18] {
+fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 19] {
     let JitStats {
         blocks,
         host_bytes,
@@ -136,6 +136,7 @@ fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 
         regions,
         region_insns,
         samples,
+        background,
         time,
         recycled,
         links,
@@ -153,6 +154,7 @@ fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 
         ("regions translated", grouped(regions)),
         ("  instructions", grouped(region_insns)),
         ("  samples", grouped(samples)),
+        ("  time beside the guest", format!("{:.3} s", background.as_secs_f64())),
         ("  host bytes", grouped(host_bytes)),
         ("  bytes held", grouped(held_bytes)),
         ("  segments recycled", grouped(recycled)),
@@ -240,6 +242,8 @@ pub struct JsonJit {
     pub region_instructions: u64,
     /// Samples of what is executed much.
     pub samples: u64,
+    /// Seconds spent in preparing regions beside the guest.
+    pub background_seconds: f64,
     /// Bytes of host code made.
     pub host_bytes: u64,
     /// Bytes of host code held.
@@ -281,6 +285,7 @@ impl JsonJit {
             regions: jit.regions,
             region_instructions: jit.region_insns,
             samples: jit.samples,
+            background_seconds: jit.background.as_secs_f64(),
             host_bytes: jit.host_bytes,
             held_bytes: jit.held_bytes,
             segments_recycled: jit.recycled,

@@ -28,6 +28,10 @@ pub struct JitOptions {
     pub regions: bool,
     /// How often the clock must find a block executing for that.
     pub samples: u8,
+    /// Regions are prepared by a thread of their own.
+    pub background: bool,
+    /// Memory accesses relative to the same address are checked together.
+    pub groups: bool,
     /// Blocks are listed in `/tmp/perf-PID.map`.
     pub perf_map: bool,
     /// Changes every block before code is made of it: how tests make a translator that is wrong.
@@ -57,6 +61,8 @@ impl Default for JitOptions {
             jumps: true,
             regions: true,
             samples: 24,
+            background: true,
+            groups: true,
             perf_map: false,
             tamper: None,
         }
@@ -118,6 +124,16 @@ pub const SWITCHES: &[Switch] = &[
         name: "regions",
         about: "loops and other blocks that are executed much are translated together, with registers of their own",
         set: |options, on| options.regions = on,
+    },
+    Switch {
+        name: "background",
+        about: "regions are prepared beside the running guest if the host has a core to spare",
+        set: |options, on| options.background = on,
+    },
+    Switch {
+        name: "groups",
+        about: "memory accesses relative to the same address are checked together",
+        set: |options, on| options.groups = on,
     },
 ];
 

@@ -151,6 +151,7 @@ impl Engine for Jit {
             regions: counters.regions,
             region_insns: counters.region_insns,
             samples: counters.samples,
+            background: counters.background,
             time: counters.time,
             recycled: counters.recycled,
             links: counters.links,

@@ -255,6 +255,8 @@ pub struct JitStats {
     pub region_insns: u64,
     /// Samples of what is executed.
     pub samples: u64,
+    /// Time spent in preparing regions beside the guest.
+    pub background: Duration,
     /// Time spent in translation.
     pub time: Duration,
     /// Parts of code memory that were emptied to make room.
@@ -286,6 +288,7 @@ impl JitStats {
             regions,
             region_insns,
             samples,
+            background,
             time,
             recycled,
             links,
@@ -303,6 +306,7 @@ impl JitStats {
         self.regions += regions;
         self.region_insns += region_insns;
         self.samples += samples;
+        self.background += background;
         self.time += time;
         self.recycled += recycled;
         self.links += links;

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // Enters translated code, and is called back from it by raw pointer.
 
 mod hot;
+mod worker;
 
 use std::borrow::Cow;
 use std::io;
@@ -94,6 +95,8 @@ pub struct Counters {
     pub region_insns: u64,
     /// Times the clock found something executing.
     pub samples: u64,
+    /// Time spent in lifting regions beside the guest; it is not part of [`Counters::time`].
+    pub background: Duration,
     /// Time spent in translation.
     pub time: Duration,
     /// Segments of code memory emptied to make room.
@@ -214,6 +217,8 @@ impl Jit {
         })
         .map_err(|source| JitError::CodeMemory { kib: options.cache_bytes >> 10, source })?;
         let hot = Hot::new(options.samples);
+        let mut emitter = Emitter::new();
+        emitter.group_checks(options.groups);
         let mut jit = Jit {
             interp,
             jumps: JumpCaches::new(context),
@@ -221,7 +226,7 @@ impl Jit {
             thunks: thunks.unwrap_or_else(|| unreachable!("the cache calls for its fixed code")),
             slice_end: 0,
             lifter: Lifter::new(options.passes, x64::supports),
-            emitter: Emitter::new(),
+            emitter,
             options,
             perf,
             pending: None,
@@ -445,8 +450,7 @@ impl Jit {
             first_perform: self.cache.next_payload(),
         };
         let mode = self.mode_key();
-        let place =
-            Place { page: page.index, version: page.version, mode: mode.index(), offset };
+        let place = Place { page: page.index, version: page.version, mode: mode.index(), offset };
         if let Some(region) = self.region_at(place, mode) {
             return self.region_translation(page, mode, &region, room);
         }

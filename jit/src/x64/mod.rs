@@ -289,6 +289,11 @@ impl Emitter {
         }
     }
 
+    /// Whether accesses relative to the same address are checked together, which they are unless told otherwise.
+    pub fn group_checks(&mut self, on: bool) {
+        self.alloc.grouping.is_off = !on;
+    }
+
     /// Emits a block.
     ///
     /// # Errors

@@ -3,13 +3,16 @@
 //! From time to time the clock finds a place executing. A place that it finds often is traced: the interpreter performs
 //! what comes next, and says what that was. After some traces of it, spread over time, the place gets its region.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use mimic_cpu::bus::PAGE_MASK;
 use mimic_cpu::riscv::interp::host::CodePage;
 
+use super::worker::{self, Done, HALVES, Job, Results};
 use super::{Jit, LONGEST, Tamper, Translation, room};
 use crate::cache::Place;
+use crate::ir::Insn;
 use crate::ir::region::Region;
 use crate::riscv::lift::ModeKey;
 use crate::riscv::region::{self, Shape, Trace};
@@ -40,6 +43,13 @@ pub(super) struct Hot {
     is_tracing: bool,
     /// Regions that were made, by their heads.
     made: Vec<(Place, Shape)>,
+    /// Regions that were prepared beside the guest.
+    results: Arc<Results>,
+}
+
+fn array<T>(items: impl Iterator<Item = T>) -> Box<[T; HALVES]> {
+    let items: Box<[T]> = items.collect();
+    items.try_into().unwrap_or_else(|_| unreachable!("one for each half"))
 }
 
 impl Hot {
@@ -85,9 +95,9 @@ impl Jit {
         let pc = self.interp.frame().next_pc;
         let Some(page) = self.interp.code_page() else { return false };
         let (mode, offset) = (self.mode_key(), (pc & PAGE_MASK) as u16);
-        let place =
-            Place { page: page.index, version: page.version, mode: mode.index(), offset };
+        let place = Place { page: page.index, version: page.version, mode: mode.index(), offset };
         self.counters.samples += 1;
+        self.take_prepared(page);
         if !self.cache.is_code(place) {
             return true;
         }
@@ -112,33 +122,95 @@ impl Jit {
             return true;
         }
         self.cache.settle(place);
-        self.make_region(page, place, mode, &traced.trace);
+        self.interp.watch_code();
+        if !self.options.background || !self.submit(place, mode, &mut traced.trace) {
+            self.make_region(page, place, mode, &traced.trace);
+        }
         true
     }
 
-    #[cold]
-    fn make_region(&mut self, page: CodePage, place: Place, mode: ModeKey, trace: &Trace) {
+    /// Has a region prepared beside the guest. `false` if nobody does that.
+    fn submit(&mut self, place: Place, mode: ModeKey, trace: &mut Trace) -> bool {
+        let halves = 0..HALVES as u16;
+        let job = Job {
+            place,
+            mode,
+            passes: self.options.passes,
+            trace: std::mem::take(trace),
+            page: array(halves.clone().map(|half| self.interp.peek_code_half(u64::from(2 * half)))),
+            known: array(
+                halves.map(|half| self.cache.is_code(Place { offset: 2 * half, ..place })),
+            ),
+            results: Arc::clone(&self.hot.results),
+        };
+        match worker::submit(job) {
+            Ok(()) => true,
+            Err(job) => {
+                *trace = job.trace;
+                false
+            }
+        }
+    }
+
+    /// Takes what was prepared of a page, which is current, and still is true of it.
+    fn take_prepared(&mut self, page: CodePage) {
+        for done in self.hot.results.take(page.index, page.version) {
+            self.counters.background += done.time;
+            let Done { place, mode, shape, mut region, .. } = done;
+            self.interp.watch_code();
+            let interp = &self.interp;
+            let same = |insn: &Insn| {
+                let at = insn.at.offset();
+                let low = u32::from(interp.code_half(at));
+                let high = if insn.at.bytes() == 4 { interp.code_half(at + 2) } else { 0 };
+                insn.word == low | u32::from(high) << 16
+            };
+            if region.parts.iter().flat_map(|part| &part.block.insns).all(same) {
+                self.tamper(&mut region);
+                self.install(page, (place, mode), shape, &region);
+            }
+        }
+    }
+
+    fn tamper(&self, region: &mut Region) {
+        if let Some(Tamper(tamper)) = self.options.tamper {
+            region.parts.iter_mut().for_each(|part| tamper(&mut part.block));
+        }
+    }
+
+    fn install(
+        &mut self,
+        page: CodePage,
+        (place, mode): (Place, ModeKey),
+        shape: Shape,
+        region: &Region,
+    ) {
         let started = Instant::now();
-        self.interp.watch_code();
-        let (interp, cache) = (&self.interp, &self.cache);
-        let fetch = |at: u64| interp.code_half(at);
-        let is_known = |at: u64| cache.is_code(Place { offset: at as u16, ..place });
-        let head = u64::from(place.offset);
-        let shape = region::choose(&mut self.lifter, fetch, head, mode, trace, is_known);
-        if let Some(region) = self.lift_region(&shape, mode)
-            && self.enter_region(page, place, &region).is_some()
-        {
+        if self.enter_region(page, place, mode, region).is_some() {
             self.hot.made.push((place, shape));
         }
         self.counters.time += started.elapsed().min(4 * LONGEST);
     }
 
+    #[cold]
+    fn make_region(&mut self, page: CodePage, place: Place, mode: ModeKey, trace: &Trace) {
+        let started = Instant::now();
+        let (interp, cache) = (&self.interp, &self.cache);
+        let fetch = |at: u64| interp.code_half(at);
+        let is_known = |at: u64| cache.is_code(Place { offset: at as u16, ..place });
+        let head = u64::from(place.offset);
+        let shape = region::choose(&mut self.lifter, fetch, head, mode, trace, is_known);
+        let region = self.lift_region(&shape, mode);
+        self.counters.time += started.elapsed().min(4 * LONGEST);
+        if let Some(region) = region {
+            self.install(page, (place, mode), shape, &region);
+        }
+    }
+
     fn lift_region(&mut self, shape: &Shape, mode: ModeKey) -> Option<Region> {
         let interp = &self.interp;
         let mut region = shape.lift(&mut self.lifter, |at: u64| interp.code_half(at), mode)?;
-        if let Some(Tamper(tamper)) = self.options.tamper {
-            region.parts.iter_mut().for_each(|part| tamper(&mut part.block));
-        }
+        self.tamper(&mut region);
         Some(region)
     }
 
@@ -156,6 +228,7 @@ impl Jit {
     pub(super) fn region_translation(
         &mut self,
         page: CodePage,
+        mode: ModeKey,
         region: &Region,
         room: x64::Place,
     ) -> Option<Translation> {
@@ -176,7 +249,14 @@ impl Jit {
     }
 
     /// Makes host code for a region and lets what leads to its entries lead there. `None` if it is not worth it.
-    fn enter_region(&mut self, page: CodePage, place: Place, region: &Region) -> Option<()> {
+    fn enter_region(
+        &mut self,
+        page: CodePage,
+        place: Place,
+        mode: ModeKey,
+        region: &Region,
+    ) -> Option<()> {
+        let is_current_mode = place.mode == self.mode_key().index();
         let thunks = &self.thunks[usize::from(mode.fp)];
         let mut emitted = self.emitter.emit_region(region, room(&self.cache), thunks).ok()?;
         if !emitted.has_own_homes || emitted.code.len() > MAX_REGION_BYTES {
@@ -197,8 +277,8 @@ impl Jit {
             Some(interp.prepare(insn.word, insn.at.offset()))
         });
         let code = self.cache.insert(place, emitted.code, entries, links, payloads);
-        let pc = self.interp.frame().next_pc;
-        if self.jumps.lookup(pc).is_some() {
+        let pc = self.interp.frame().next_pc & !PAGE_MASK | u64::from(place.offset);
+        if is_current_mode && self.jumps.lookup(pc).is_some() {
             self.jumps.insert(pc, code);
         }
         for part in &region.parts {

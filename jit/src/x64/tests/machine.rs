@@ -474,6 +474,13 @@ impl Machine {
                             break Left::Fault(());
                         }
                     }
+                    Left::Instead => {
+                        if !perform_word(block.insns[evaluation.insn].word, &mut expected) {
+                            break Left::Fault(());
+                        }
+                        let at = block.insns[evaluation.insn].at;
+                        break Left::To(PAGE_VA + at.offset() + at.bytes());
+                    }
                     left => break left,
                 }
             };
@@ -488,6 +495,10 @@ impl Machine {
             };
             done += evaluation.insn as i64 + 1;
             let offset = va.wrapping_sub(PAGE_VA) as i64;
+            if exit == Exit::Attend(offset as u32) && self.frame.counter == counter - done {
+                assert!(engine.may_be_interrupted());
+                break;
+            }
             // Jumps to an address are not followed inside.
             let jumps =
                 matches!(block.ops.last(), Some(Op::Jump(_))) && evaluation.has_ended(&block);
