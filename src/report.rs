@@ -127,12 +127,16 @@ fn translation_share(jit: &JitStats, hart_time: Duration) -> f64 {
 }
 
 /// The translators' counters.
-fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 15] {
+fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 19] {
     let JitStats {
         blocks,
         host_bytes,
         held_bytes,
         insns,
+        regions,
+        region_insns,
+        samples,
+        background,
         time,
         recycled,
         links,
@@ -147,6 +151,10 @@ fn translation(jit: &JitStats, hart_time: Duration) -> [(&'static str, String); 
     [
         ("blocks translated", grouped(blocks)),
         ("  instructions", grouped(insns)),
+        ("regions translated", grouped(regions)),
+        ("  instructions", grouped(region_insns)),
+        ("  samples", grouped(samples)),
+        ("  time beside the guest", format!("{:.3} s", background.as_secs_f64())),
         ("  host bytes", grouped(host_bytes)),
         ("  bytes held", grouped(held_bytes)),
         ("  segments recycled", grouped(recycled)),
@@ -228,6 +236,14 @@ pub struct JsonJit {
     pub blocks: u64,
     /// Guest instructions translated.
     pub instructions: u64,
+    /// Regions translated: blocks that are executed much, together.
+    pub regions: u64,
+    /// Guest instructions in regions.
+    pub region_instructions: u64,
+    /// Samples of what is executed much.
+    pub samples: u64,
+    /// Seconds spent in preparing regions beside the guest.
+    pub background_seconds: f64,
     /// Bytes of host code made.
     pub host_bytes: u64,
     /// Bytes of host code held.
@@ -266,6 +282,10 @@ impl JsonJit {
         JsonJit {
             blocks: jit.blocks,
             instructions: jit.insns,
+            regions: jit.regions,
+            region_instructions: jit.region_insns,
+            samples: jit.samples,
+            background_seconds: jit.background.as_secs_f64(),
             host_bytes: jit.host_bytes,
             held_bytes: jit.held_bytes,
             segments_recycled: jit.recycled,

@@ -16,8 +16,11 @@ const SLOTS: usize = 2048;
 /// Modes that code of one page may be translated for.
 pub const MODES: usize = 8;
 
-/// Most code of a block.
+/// Most code of a block or a region.
 pub const MAX_BLOCK_BYTES: usize = 48 << 10;
+
+/// The number of samples of a place that is not counted any more.
+const SETTLED: u8 = u8::MAX;
 
 /// Where a block begins: a page by its number and version, the mode it is translated for, and the offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ struct Page {
     /// Virtual addresses under which jump caches lead to its code.
     seen_at: Vec<u64>,
     slots: [Option<Box<[Slot; SLOTS]>>; MODES],
+    /// How often the clock found code executing that begins here; [`SETTLED`] if that does not matter any more.
+    samples: [Option<Box<[u8; SLOTS]>>; MODES],
 }
 
 impl Page {
@@ -69,6 +74,12 @@ impl Page {
         let slots = &mut self.slots[usize::from(mode)];
         let slots = slots.get_or_insert_with(|| Box::new([Slot(0); SLOTS]));
         &mut slots[usize::from(offset / 2)]
+    }
+
+    fn samples(&mut self, mode: u8, offset: u16) -> &mut u8 {
+        let samples = &mut self.samples[usize::from(mode)];
+        let samples = samples.get_or_insert_with(|| Box::new([0; SLOTS]));
+        &mut samples[usize::from(offset / 2)]
     }
 }
 
@@ -168,6 +179,31 @@ impl<P> CodeCache<P> {
         Known::Cold(slot.0)
     }
 
+    /// Whether `place` is translated.
+    #[must_use]
+    pub fn is_code(&self, place: Place) -> bool {
+        self.pages
+            .get(place.page as usize)
+            .filter(|page| page.version == place.version)
+            .and_then(|page| page.slots[usize::from(place.mode)].as_ref())
+            .is_some_and(|slots| slots[usize::from(place.offset / 2)].0 & Slot::CODE != 0)
+    }
+
+    /// The clock found `place` executing: how often, unless it was [settled](Self::settle).
+    pub fn sample(&mut self, place: Place) -> Option<u8> {
+        let samples = self.page(place.page, place.version).samples(place.mode, place.offset);
+        if *samples == SETTLED {
+            return None;
+        }
+        *samples = (*samples + 1).min(SETTLED - 1);
+        Some(*samples)
+    }
+
+    /// How often `place` is executing does not matter any more.
+    pub fn settle(&mut self, place: Place) {
+        *self.page(place.page, place.version).samples(place.mode, place.offset) = SETTLED;
+    }
+
     /// Jump caches lead to code of the page by the virtual page at `va`.
     pub fn note_address(&mut self, page: u32, version: u32, va: u64) {
         let seen_at = &mut self.page(page, version).seen_at;
@@ -246,31 +282,46 @@ impl<P> CodeCache<P> {
         (segment as u32) << INDEX_BITS | self.segments[segment].payloads.len() as u32
     }
 
-    /// Enters a block, made for [`next`](Self::next), [`next_link`](Self::next_link) and
-    /// [`next_payload`](Self::next_payload). `links` are the positions of the jumps' displacements in `code`, and
-    /// the offsets in the page that they shall lead to.
+    /// Enters a block or a region, made for [`next`](Self::next), [`next_link`](Self::next_link) and
+    /// [`next_payload`](Self::next_payload). `entries` are the offsets in the page where it is entered, and their
+    /// positions in `code`; code that is known there leads to it from now on. `links` are the positions of the jumps'
+    /// displacements in `code`, and the offsets in the page that they shall lead to. Where `place` is entered, which
+    /// is one of `entries`.
     pub fn insert(
         &mut self,
         place: Place,
         code: &[u8],
+        entries: impl Iterator<Item = (u16, usize)>,
         links: impl Iterator<Item = (usize, u16)>,
         payloads: impl Iterator<Item = P>,
     ) -> CodePtr {
         let at = self.memory.push(code);
+        let base = self.memory.fixed_base().0;
+        let mut entered = at;
+        for (offset, position) in entries {
+            let to = Place { offset, ..place };
+            let code = CodePtr(at.0 + position);
+            if to == place {
+                entered = code;
+            }
+            let slot = self.page(to.page, to.version).slot(to.mode, to.offset);
+            let before = std::mem::replace(slot, Slot(Slot::CODE | (code.0 - base) as u32));
+            if before.0 & Slot::CODE != 0 {
+                // It was made earlier, so it makes room earlier, too.
+                self.memory.redirect(CodePtr(base + before.position()), code);
+            }
+            self.segments[self.memory.segment()].blocks.push(to);
+        }
         let segment = &mut self.segments[self.memory.segment()];
-        segment.blocks.push(place);
         segment.links.extend(links.map(|(position, offset)| {
             let jump = CodePtr(at.0 + position);
             let asks = self.memory.jump_target(jump);
             Link { to: Place { offset, ..place }, at: jump, leads_to: asks, asks }
         }));
         segment.payloads.extend(payloads);
-        let position = (at.0 - self.memory.fixed_base().0) as u32;
-        *self.page(place.page, place.version).slot(place.mode, place.offset) =
-            Slot(Slot::CODE | position);
         self.counters.blocks += 1;
         self.counters.bytes += code.len() as u64;
-        at
+        entered
     }
 
     /// The offset in its page that link `name` leads to.
@@ -322,7 +373,8 @@ mod tests {
     }
 
     fn insert(cache: &mut CodeCache<u32>, at: Place, bytes: usize) -> CodePtr {
-        cache.insert(at, &vec![0xcc; bytes], [(1, 6)].into_iter(), [7].into_iter())
+        let entry = [(at.offset, 0)].into_iter();
+        cache.insert(at, &vec![0xcc; bytes], entry, [(1, 6)].into_iter(), [7].into_iter())
     }
 
     #[test]

@@ -183,6 +183,16 @@ impl CodeMemory {
         CodePtr((at.0 + 4).wrapping_add_signed(displacement as i32 as isize))
     }
 
+    /// Makes the code that is entered at `at` lead to `target` from its first instruction on. Nobody executes it.
+    pub fn redirect(&mut self, at: CodePtr, target: CodePtr) {
+        const JMP: u8 = 0xe9;
+        let offset = at.0 - self.base();
+        let displacement = target.0.wrapping_sub(at.0 + 5) as u32;
+        let place = &mut self.bytes_mut()[offset..offset + 5];
+        place[0] = JMP;
+        place[1..].copy_from_slice(&displacement.to_le_bytes());
+    }
+
     /// Makes the `jmp rel32` whose displacement lies at `at` lead to `target`.
     pub fn patch_jump(&mut self, at: CodePtr, target: CodePtr) {
         let displacement = target.0.wrapping_sub(at.0 + 4) as u32;

@@ -24,6 +24,14 @@ pub struct JitOptions {
     pub links: bool,
     /// Other jumps look for the block by themselves.
     pub jumps: bool,
+    /// Blocks that are executed much are translated once more, together.
+    pub regions: bool,
+    /// How often the clock must find a block executing for that.
+    pub samples: u8,
+    /// Regions are prepared by a thread of their own.
+    pub background: bool,
+    /// Memory accesses relative to the same address are checked together.
+    pub groups: bool,
     /// Blocks are listed in `/tmp/perf-PID.map`.
     pub perf_map: bool,
     /// Changes every block before code is made of it: how tests make a translator that is wrong.
@@ -51,6 +59,10 @@ impl Default for JitOptions {
             fp: true,
             links: true,
             jumps: true,
+            regions: true,
+            samples: 24,
+            background: true,
+            groups: true,
             perf_map: false,
             tamper: None,
         }
@@ -108,6 +120,21 @@ pub const SWITCHES: &[Switch] = &[
         about: "other jumps look the next block up in translated code",
         set: |options, on| options.jumps = on,
     },
+    Switch {
+        name: "regions",
+        about: "loops and other blocks that are executed much are translated together, with registers of their own",
+        set: |options, on| options.regions = on,
+    },
+    Switch {
+        name: "background",
+        about: "regions are prepared beside the running guest if the host has a core to spare",
+        set: |options, on| options.background = on,
+    },
+    Switch {
+        name: "groups",
+        about: "memory accesses relative to the same address are checked together",
+        set: |options, on| options.groups = on,
+    },
 ];
 
 /// A word that means nothing to [`JitOptions::apply`].
@@ -124,7 +151,7 @@ impl std::fmt::Display for UnknownWord {
         write!(
             f,
             "`{}` is nothing that can be switched: give -NAME (off) or NAME (on), comma-separated, of: {names}all; \
-             or threshold=N",
+             threshold=N; or samples=N",
             self.0
         )
     }
@@ -134,7 +161,7 @@ impl std::error::Error for UnknownWord {}
 
 impl JitOptions {
     /// Follows a list of words, separated by commas: `-NAME` switches something off, `NAME` on, where `all` is
-    /// all [`SWITCHES`]; `threshold=N` sets [`JitOptions::threshold`].
+    /// all [`SWITCHES`]; `threshold=N` sets [`JitOptions::threshold`], `samples=N` [`JitOptions::samples`].
     ///
     /// # Errors
     /// The first word that is neither.
@@ -146,6 +173,10 @@ impl JitOptions {
         let unknown = || UnknownWord(word.to_owned());
         if let Some(times) = word.strip_prefix("threshold=") {
             self.threshold = times.parse().map_err(|_| unknown())?;
+            return Ok(());
+        }
+        if let Some(times) = word.strip_prefix("samples=") {
+            self.samples = times.parse().map_err(|_| unknown())?;
             return Ok(());
         }
         let (name, on) = match word.strip_prefix('-') {

@@ -33,7 +33,7 @@ use super::bus::{CodeLog, MachineBus, PATIENCE};
 use super::control::Control;
 use super::event_loop::ConsoleInput;
 use super::harts;
-use super::harts::Turn;
+use super::harts::{Turn, crowded};
 use super::htif::Htif;
 use super::payload::Layout;
 use super::plan::Plan;
@@ -383,12 +383,14 @@ pub(super) fn build(
         turn = state.turn();
         states.clone_from(&state.harts);
     }
+    let mut engine = spec.engine.clone();
+    engine.jit.background &= !spec.deterministic && !crowded(states.len() + 1);
     let harts = signals
         .into_iter()
         .zip(states)
         .map(|(signals, hart)| {
             let (bus, pins) = (Arc::clone(&bus), Arc::clone(&signals));
-            Ok((HartEngine::new(spec.engine.clone(), hart, bus, pins)?, signals))
+            Ok((HartEngine::new(engine.clone(), hart, bus, pins)?, signals))
         })
         .collect::<Result<_, MachineError>>()?;
 

@@ -249,6 +249,14 @@ pub struct JitStats {
     pub held_bytes: u64,
     /// Guest instructions translated.
     pub insns: u64,
+    /// Regions translated.
+    pub regions: u64,
+    /// Guest instructions in regions.
+    pub region_insns: u64,
+    /// Samples of what is executed.
+    pub samples: u64,
+    /// Time spent in preparing regions beside the guest.
+    pub background: Duration,
     /// Time spent in translation.
     pub time: Duration,
     /// Parts of code memory that were emptied to make room.
@@ -277,6 +285,10 @@ impl JitStats {
             host_bytes,
             held_bytes,
             insns,
+            regions,
+            region_insns,
+            samples,
+            background,
             time,
             recycled,
             links,
@@ -291,6 +303,10 @@ impl JitStats {
         self.host_bytes += host_bytes;
         self.held_bytes += held_bytes;
         self.insns += insns;
+        self.regions += regions;
+        self.region_insns += region_insns;
+        self.samples += samples;
+        self.background += background;
         self.time += time;
         self.recycled += recycled;
         self.links += links;

@@ -89,6 +89,8 @@ impl Stepped {
             let why = "this machine is not deterministic, so it does not run the same way twice";
             return Err(MachineError::Placement(why.into()));
         }
+        let mut spec = spec.clone();
+        spec.jit.background = false;
         let attach = |(engine, signals): super::harts::Loaded| {
             let (bus, pins, hart) = (Arc::clone(&shared.bus), Arc::clone(&signals), engine.store());
             Ok((HartEngine::new(spec.clone(), hart, bus, pins)?, signals))
@@ -102,7 +104,7 @@ impl Stepped {
             clock: shared.clock.clone(),
             timers,
             insns: None,
-            plan: Arc::new(Plan::new(spec)),
+            plan: Arc::new(Plan::new(&spec)),
             turn,
             left_turn,
         };

@@ -100,8 +100,8 @@ fn roms_pass_with_each_part_of_the_translator_switched_off_and_with_little_room(
         let engine = EngineSpec { kind: EngineKind::Jit, jit, switches: Vec::new() };
         roms_pass(&settings(engine, false), is_short);
     }
-    for cache_bytes in [MIN_BYTES, 1 << 20] {
-        let jit = JitOptions { threshold: 0, cache_bytes, ..JitOptions::default() };
+    for (cache_bytes, samples) in [(MIN_BYTES, 24), (1 << 20, 24), (MIN_BYTES, 0), (64 << 20, 0)] {
+        let jit = JitOptions { threshold: 0, cache_bytes, samples, ..JitOptions::default() };
         let engine = EngineSpec { kind: EngineKind::Jit, jit, switches: Vec::new() };
         roms_pass(&settings(engine, false), |_| true);
     }

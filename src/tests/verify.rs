@@ -61,6 +61,30 @@ fn the_engines_run_every_rom_alike() {
     assert!(insns > 100_000_000, "{insns} instructions");
 }
 
+#[test]
+fn regions_run_every_rom_alike() {
+    let jit = JitOptions { threshold: 0, samples: 0, ..JitOptions::default() };
+    let mut insns = 0;
+    for rom in mimic_test_roms::roms() {
+        let image = rom.build_for(5);
+        let options = Options {
+            engines: [
+                EngineKind::Interp.into(),
+                EngineSpec { kind: EngineKind::Jit, jit: jit.clone(), ..EngineSpec::default() },
+            ],
+            max_insns: Some(2_000_000),
+            every: 500_000,
+            ..Options::new()
+        };
+        let make = |io: ConsoleIo| machine(&image, rom.harts as usize, io);
+        match verify(&make, &options, &mut Silent).unwrap() {
+            Outcome::Equal(summary) => insns += summary.insns,
+            Outcome::Different(_, mismatch) => panic!("{}: {}", rom.name, mismatch.text),
+        }
+    }
+    assert!(insns > 10_000_000, "{insns} instructions");
+}
+
 /// `sltiu a4, s3, 5`.
 const COMPARES: u32 = 0x0059_b713;
 /// `sd s3, 1024(s0)`.

@@ -180,6 +180,12 @@ impl Evaluation {
         }
     }
 
+    /// Whether the last operation was reached.
+    #[must_use]
+    pub fn has_ended(&self, block: &Block) -> bool {
+        self.values.len() + 1 == block.ops.len()
+    }
+
     fn value(&self, Val(at): Val) -> u64 {
         self.values[at as usize]
     }

@@ -11,6 +11,7 @@
 pub mod build;
 pub mod eval;
 pub mod opt;
+pub mod region;
 mod text;
 
 use mimic_cpu::bus::Width;

@@ -4,6 +4,9 @@
 //! goes on, and answers the calls out of translated code.
 #![allow(unsafe_code)] // Enters translated code, and is called back from it by raw pointer.
 
+mod hot;
+mod worker;
+
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
@@ -20,6 +23,7 @@ use mimic_cpu::riscv::interp::host::{CodePage, Dropped, Leave, Op, Site};
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 
+use self::hot::Hot;
 use crate::cache::{CodeCache, Known, MAX_BLOCK_BYTES, Place};
 use crate::ir::Block;
 use crate::jumps::JumpCaches;
@@ -30,9 +34,6 @@ use crate::riscv::lift::{Lifter, ModeKey};
 use crate::x64::{self, AtomicSite, CallSite, Calls, Emitted, Emitter, Exit as CodeExit, Thunks};
 
 pub use crate::options::JitOptions;
-
-/// Instructions after which translated code looks whether somebody calls for attention.
-const SLICE: u64 = 16_384;
 
 /// Longer than any block takes to translate: what a clock shows beyond was spent by others, while the host had
 /// taken the core away.
@@ -88,6 +89,14 @@ pub struct Counters {
     pub links: u64,
     /// Guest instructions translated.
     pub insns: u64,
+    /// Regions translated.
+    pub regions: u64,
+    /// Guest instructions in regions.
+    pub region_insns: u64,
+    /// Times the clock found something executing.
+    pub samples: u64,
+    /// Time spent in lifting regions beside the guest; it is not part of [`Counters::time`].
+    pub background: Duration,
     /// Time spent in translation.
     pub time: Duration,
     /// Segments of code memory emptied to make room.
@@ -170,6 +179,7 @@ pub struct Jit {
     pending: Option<(u32, u64)>,
     /// S-mode executes code that is not in every address space.
     private: bool,
+    hot: Hot,
     counters: Counters,
 }
 
@@ -206,6 +216,9 @@ impl Jit {
             code
         })
         .map_err(|source| JitError::CodeMemory { kib: options.cache_bytes >> 10, source })?;
+        let hot = Hot::new(options.samples);
+        let mut emitter = Emitter::new();
+        emitter.group_checks(options.groups);
         let mut jit = Jit {
             interp,
             jumps: JumpCaches::new(context),
@@ -213,11 +226,12 @@ impl Jit {
             thunks: thunks.unwrap_or_else(|| unreachable!("the cache calls for its fixed code")),
             slice_end: 0,
             lifter: Lifter::new(options.passes, x64::supports),
-            emitter: Emitter::new(),
+            emitter,
             options,
             perf,
             pending: None,
             private: false,
+            hot,
             counters: Counters::default(),
         };
         jit.interp.frame().mxcsr = MXCSR_PLAIN;
@@ -252,7 +266,7 @@ impl Jit {
     pub fn counters(&self) -> Counters {
         let cache = self.cache.counters();
         Counters {
-            blocks: cache.blocks,
+            blocks: cache.blocks - self.counters.regions,
             bytes: cache.bytes,
             links: cache.links,
             held: self.cache.bytes_used() as u64,
@@ -279,7 +293,8 @@ impl Jit {
                 return Exit::Budget;
             }
             self.follow();
-            self.go_on(limit, (limit - retired).min(SLICE));
+            let slice = self.hot.sampler.slice(retired);
+            self.go_on(limit, (limit - retired).min(slice));
         }
     }
 
@@ -295,6 +310,7 @@ impl Jit {
         }
         for page in self.interp.take_removed() {
             self.pending = None;
+            self.hot.forget(page);
             for va in self.cache.forget(page) {
                 self.jumps.drop_matching(Some(va), |_| true);
             }
@@ -317,6 +333,10 @@ impl Jit {
             return;
         }
         let pc = self.interp.frame().next_pc;
+        if self.observe(limit) {
+            self.pending = None;
+            return;
+        }
         let code = match self.jumps.lookup(pc) {
             Some(code) => code,
             None => {
@@ -406,7 +426,8 @@ impl Jit {
             let insn = block.insns[index as usize];
             interp.prepare(insn.word, insn.at.offset())
         });
-        let code = self.cache.insert(place, emitted.code, links, payloads);
+        let entries = [(place.offset, 0)].into_iter();
+        let code = self.cache.insert(place, emitted.code, entries, links, payloads);
         if let Some(perf) = self.perf {
             let (pc, offset) = (self.interp.position().0, u64::from(place.offset));
             let name = format!("guest pc {pc:#x} physical {:#x}", page.gpa + offset);
@@ -429,6 +450,10 @@ impl Jit {
             first_perform: self.cache.next_payload(),
         };
         let mode = self.mode_key();
+        let place = Place { page: page.index, version: page.version, mode: mode.index(), offset };
+        if let Some(region) = self.region_at(place, mode) {
+            return self.region_translation(page, mode, &region, room);
+        }
         let tools = (&mut self.lifter, &mut self.emitter, &self.thunks[usize::from(mode.fp)]);
         let (block, emitted) = lower(tools, &self.interp, offset, mode, room, self.options.tamper)?;
         Some(Translation {
@@ -466,6 +491,7 @@ impl Jit {
         };
         let frame = self.interp.frame();
         let page_va = frame.page_va;
+        self.hot.sampler.ran_out = frame.counter < 0 && exit != CodeExit::Left;
         match exit {
             CodeExit::Left => self.counters.exits[ExitCause::Event as usize] += 1,
             CodeExit::Link(link) => {

@@ -91,11 +91,27 @@ impl Lifter {
         start: u64,
         mode: ModeKey,
     ) -> Option<&Block> {
+        self.lift_line(read, start, mode, |_| false, |_| false)
+    }
+
+    /// Lifts a block that ends before an instruction that `stops` it, too, and goes on behind a jump to an offset
+    /// that it `follows`.
+    pub fn lift_line(
+        &mut self,
+        read: impl Fn(u64) -> u16,
+        start: u64,
+        mode: ModeKey,
+        stops: impl Fn(u64) -> bool,
+        follows: impl Fn(u64) -> bool,
+    ) -> Option<&Block> {
         self.mode = mode;
         self.build.start(start);
         let mut at = start;
         let mut end = None;
         while at < PAGE_SIZE && self.build.len() < MAX_BLOCK && end.is_none() {
+            if stops(at) && !self.build.is_empty() {
+                break;
+            }
             let low = u32::from(read(at));
             let len = insn_len(low);
             if at + len > PAGE_SIZE {
@@ -104,6 +120,12 @@ impl Lifter {
             let word = if len == 4 { low | u32::from(read(at + 2)) << 16 } else { low };
             end = self.lift(word, At::new(at, len));
             at += len;
+            if let Some(Op::Goto(target)) = end
+                && let Ok(target) = u64::try_from(target)
+                && follows(target)
+            {
+                (at, end) = (target, None);
+            }
         }
         if self.build.is_empty() {
             return None;

@@ -2,3 +2,5 @@
 
 pub mod engine;
 pub mod lift;
+pub mod region;
+mod sampler;

@@ -10,7 +10,7 @@
 use super::abi::SPILLS;
 use super::asm::{Mem, RAX, RCX, RDX, RSP, Reg, Rm, Size};
 use super::groups::{Grouping, NO_GROUP};
-use super::homes::{Home, home, in_frame, is_discarded};
+use super::homes::{Home, in_frame, is_discarded};
 use super::{Emitter, cond, csr, fp, fp_bits, int};
 use crate::ir::{Block, Op, Slot, Val};
 use mimic_cpu::bus::Width;
@@ -428,7 +428,7 @@ impl Emitter {
         match self.alloc.value(v).loc {
             Loc::Const(c) if fits(c) => Src::Imm(c as i32),
             Loc::Const(c) => Src::Wide(c),
-            Loc::Slot(slot) => match home(slot) {
+            Loc::Slot(slot) => match self.homes.of(slot) {
                 Home::Gpr(r) => Src::Reg(r),
                 Home::Xmm(r) => Src::Xmm(r),
                 Home::Frame => Src::Mem(in_frame(slot)),
@@ -460,7 +460,7 @@ impl Emitter {
         if let Some(&Op::Set(slot, value)) = self.ops.get(v as usize + 1)
             && value.0 == v
             && !is_discarded(slot)
-            && let Home::Gpr(r) = home(slot)
+            && let Home::Gpr(r) = self.homes.of(slot)
         {
             self.free_slot(slot, i);
             self.target = Some((slot, r));
@@ -493,7 +493,7 @@ impl Emitter {
 
     /// Copies the value that a guest register holds to a place of its own.
     fn copy_out(&mut self, v: u32, slot: Slot) {
-        if let Home::Xmm(from) = home(slot) {
+        if let Home::Xmm(from) = self.homes.of(slot) {
             let r = self.take_xmm();
             self.alloc.xmm_locked[r as usize] = false;
             self.code.mov_xmm(r, from);
@@ -507,7 +507,7 @@ impl Emitter {
     }
 
     fn slot_src(&self, slot: Slot) -> Src {
-        match home(slot) {
+        match self.homes.of(slot) {
             Home::Gpr(r) => Src::Reg(r),
             Home::Xmm(r) => Src::Xmm(r),
             Home::Frame => Src::Mem(in_frame(slot)),
@@ -546,13 +546,13 @@ impl Emitter {
             return;
         }
         self.free_slot(slot, i);
-        if let (Op::Pc(offset), Home::Gpr(r)) = (self.ops[v.0 as usize], home(slot))
+        if let (Op::Pc(offset), Home::Gpr(r)) = (self.ops[v.0 as usize], self.homes.of(slot))
             && self.alloc.is_deferred(v)
         {
             return int::page_plus(self, r, offset);
         }
         let src = self.src(v);
-        match home(slot) {
+        match self.homes.of(slot) {
             Home::Gpr(r) => self.copy(r, src),
             Home::Xmm(r) => match src {
                 Src::Xmm(from) => self.code.mov_xmm(r, from),
@@ -575,7 +575,7 @@ impl Emitter {
             return;
         }
         // What is read later is read from its register if that is a host register, else from where it was.
-        match (self.alloc.value(v).loc, home(slot)) {
+        match (self.alloc.value(v).loc, self.homes.of(slot)) {
             (Loc::Gpr(_) | Loc::Xmm(_), Home::Frame) => {
                 self.alloc.values[v.0 as usize].backup = slot;
                 self.alloc.aliases.push((slot, v.0));

@@ -17,7 +17,7 @@ use super::abi::{
 use super::alloc::{Loc, SCRATCH, Src};
 use super::asm::{Alu, Cond, Fix, Mem, Opcode, RAX, RBP, RCX, RDX, Reg, Rm, Size, opcode};
 use super::mem::{self, Place, Span};
-use super::{Emitter, Stub, Thunks, cond};
+use super::{Emitter, Stub, Thunks, cond, region};
 use crate::ir::Val;
 
 const XADD: Opcode = opcode(0, 1, 0xc1);
@@ -239,7 +239,9 @@ impl Slow {
         e.copy(RDX, self.value);
         e.address_into(RAX, self.place, 0);
         e.code.mov_imm(RCX, self.site);
+        region::to_usual_homes(e);
         e.code.call_far(thunks.atomic);
+        region::to_own_homes(e);
         if self.dst != RAX {
             e.code.mov(Size::Q, self.dst, Rm::Reg(RAX));
         }

@@ -613,10 +613,20 @@ impl Code {
         self.bind_far(fix, target);
     }
 
+    /// `call`, to be bound.
+    pub(super) fn call(&mut self) -> Fix {
+        self.raw(&[0xe8, 0, 0, 0, 0]);
+        Fix(self.here() - 4)
+    }
+
+    /// `ret`.
+    pub(super) fn ret(&mut self) {
+        self.raw(&[0xc3]);
+    }
+
     /// `call` to an address.
     pub(super) fn call_far(&mut self, target: usize) {
-        self.raw(&[0xe8, 0, 0, 0, 0]);
-        let fix = Fix(self.here() - 4);
+        let fix = self.call();
         self.bind_far(fix, target);
     }
 }

@@ -6,7 +6,7 @@ use mimic_cpu::riscv::sem::Bin;
 use super::Emitter;
 use super::alloc::{Loc, Src};
 use super::asm::{Alu, Cond, Reg, Rm, Size};
-use super::homes::{Home, home};
+use super::homes::Home;
 use super::int::alu_src;
 use crate::ir::{Op, Val};
 
@@ -91,7 +91,7 @@ fn comparison_reads(e: &Emitter, op: Op, r: Reg) -> bool {
             return comparison_reads(e, e.ops[v.0 as usize], r);
         }
         match e.alloc.value(v).loc {
-            Loc::Slot(slot) => home(slot) == Home::Gpr(r),
+            Loc::Slot(slot) => e.homes.of(slot) == Home::Gpr(r),
             Loc::Gpr(of) => of == r,
             _ => false,
         }

@@ -7,7 +7,7 @@ use mimic_cpu::riscv::interp::host::Word;
 use super::abi::LINES;
 use super::alloc::Src;
 use super::asm::{Alu, Cond, Fix, Mem, RAX, RBP, Rm, Size};
-use super::{Emitter, Stub, Thunks, cond, exits};
+use super::{Emitter, Stub, Thunks, cond, exits, region};
 use crate::ir::Val;
 
 const fn place(word: Word) -> Mem {
@@ -36,24 +36,24 @@ pub(super) fn write(e: &mut Emitter, word: Word, value: Val) {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Performed {
     needed: Fix,
-    insn: u32,
+    insn: exits::Performing,
+    next: exits::Resume,
 }
 
 /// [`Op::PerformIf`](crate::ir::Op::PerformIf).
 pub(super) fn perform_if(e: &mut Emitter, wanted: Val) {
     let holds = cond::condition(e, wanted);
     let needed = e.code.jcc(holds);
-    e.stubs.push(Stub::Performed(Performed { needed, insn: e.insn }));
+    let (insn, next) = (exits::performing(e), exits::after_this(e));
+    e.stubs.push(Stub::Performed(Performed { needed, insn, next }));
 }
 
 impl Performed {
     /// Emits the call out, and the way to the next instruction.
     pub(super) fn emit(self, e: &mut Emitter, thunks: &Thunks) {
         e.code.bind(self.needed);
-        e.insn = self.insn;
-        exits::call_perform(e, thunks);
-        let at = e.insns[self.insn as usize].at;
-        exits::leave_for(e, (at.offset() + at.bytes()) as i64, self.insn + 1, thunks);
+        self.insn.call(e, thunks);
+        self.next.emit(e, thunks);
     }
 }
 
@@ -86,6 +86,7 @@ impl Attended {
     pub(super) fn emit(self, e: &mut Emitter, thunks: &Thunks) {
         e.code.bind(self.pending);
         exits::count(e, self.done);
+        region::to_usual_homes(e);
         e.code.mov_imm(RAX, self.next as u64);
         e.code.jmp_far(thunks.attend);
     }

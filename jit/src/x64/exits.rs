@@ -8,7 +8,7 @@ use mimic_cpu::bus::{PAGE_MASK, PAGE_SIZE};
 use super::abi::{COUNTER, JUMPS, JUMPS_LEN, PAGE_VA};
 use super::alloc::Loc;
 use super::asm::{Alu, Cond, Fix, Mem, RAX, RBP, RCX, RDX, Rm, Size, opcode};
-use super::{Emitter, LinkSite, Stub, Thunks, cond, int, mem};
+use super::{Emitter, LinkSite, Stub, Thunks, cond, int, mem, region};
 use crate::ir::Val;
 use mimic_cpu::bus::Width;
 
@@ -33,10 +33,11 @@ pub(super) fn count(e: &mut Emitter, done: u32) {
     e.code.alu_imm(Alu::Sub, Size::Q, Rm::Mem(COUNTER_WORD), done as i32);
 }
 
-/// Leaves for the block itself, because the counter has run out.
-pub(super) fn budget(e: &mut Emitter, out: Fix, thunks: &Thunks) {
+/// Leaves for the part that begins at `start`, because the counter has run out.
+pub(super) fn budget(e: &mut Emitter, out: Fix, start: u64, thunks: &Thunks) {
     e.code.bind(out);
-    e.code.mov_imm(RAX, e.start);
+    region::to_usual_homes(e);
+    e.code.mov_imm(RAX, start);
     e.code.jmp_far(thunks.budget);
 }
 
@@ -67,22 +68,24 @@ fn through_cache(e: &mut Emitter, thunks: &Thunks) {
     code.op(opcode(0, 0, 0xff), Size::L, 4, Rm::Mem(entry(8)));
 }
 
-/// Leaves for an offset relative to the page after `done` instructions: to this block, or by a jump to be patched when
-/// the target is known, or through the jump cache.
-pub(super) fn leave_for(e: &mut Emitter, target: i64, done: u32, thunks: &Thunks) {
+/// Leaves for an offset relative to the page after `done` instructions: to a part of the same code, or by a jump to be
+/// patched when the target is known, or through the jump cache.
+fn leave_for(e: &mut Emitter, target: i64, done: u32, thunks: &Thunks) {
     if !is_inside(target) {
         int::page_plus(e, RAX, target);
         count(e, done);
+        region::to_usual_homes(e);
         return through_cache(e, thunks);
     }
     count(e, done);
-    if target == e.start as i64 {
+    if let Some(part) = region::part_at(e, target) {
         let again = e.code.jcc(Cond::S.not());
-        e.code.bind_to(again, 0);
+        region::lead_to(e, again, part);
         let out = e.code.jmp();
-        e.stubs.push(Stub::Budget(out));
+        e.stubs.push(Stub::Budget { out, start: target as u64 });
         return;
     }
+    region::to_usual_homes(e);
     let out = e.code.jcc(Cond::S);
     let jump = e.code.jmp();
     let id = e.first_link + e.links.len() as u32;
@@ -98,7 +101,7 @@ pub(super) fn branch(e: &mut Emitter, cond: Val, target: i64, thunks: &Thunks) {
         Loc::Const(_) => e.code.jmp(),
         _ => {
             let holds = cond::condition(e, cond);
-            if target == e.start as i64 {
+            if region::part_at(e, target).is_some_and(|part| part <= e.part) {
                 // A loop: what is taken most of the time stays in line.
                 let over = e.code.jcc(holds.not());
                 leave_for(e, target, done, thunks);
@@ -118,14 +121,35 @@ impl SideExit {
     }
 }
 
-/// Leaves for the block that begins at the instruction `next` of this one.
-pub(super) fn go_on_at(e: &mut Emitter, next: u32, thunks: &Thunks) {
-    let at = e.insns[next as usize].at;
-    leave_for(e, at.offset() as i64, next, thunks);
+/// A place to go on at after some of a part's instructions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resume {
+    target: i64,
+    done: u32,
+}
+
+/// What comes after the current instruction, unless that jumps.
+pub(super) fn after_this(e: &Emitter) -> Resume {
+    let at = e.insns[e.insn as usize].at;
+    Resume { target: (at.offset() + at.bytes()) as i64, done: e.insn + 1 }
+}
+
+impl Resume {
+    /// Leaves for it.
+    pub(super) fn emit(self, e: &mut Emitter, thunks: &Thunks) {
+        leave_for(e, self.target, self.done, thunks);
+    }
 }
 
 /// [`Op::Goto`](crate::ir::Op::Goto).
 pub(super) fn goto(e: &mut Emitter, target: i64, thunks: &Thunks) {
+    if region::part_at(e, target) == Some(e.part + 1) {
+        // It follows.
+        count(e, e.count);
+        let out = e.code.jcc(Cond::S);
+        e.stubs.push(Stub::Budget { out, start: target as u64 });
+        return;
+    }
     leave_for(e, target, e.count, thunks);
 }
 
@@ -138,23 +162,39 @@ pub(super) fn jump(e: &mut Emitter, target: Val, thunks: &Thunks) {
         e.code.mov(Size::Q, RAX, Rm::Reg(base));
     }
     count(e, e.count);
+    region::to_usual_homes(e);
     through_cache(e, thunks);
 }
 
 /// [`Op::Perform`](crate::ir::Op::Perform).
 pub(super) fn perform(e: &mut Emitter, i: u32, thunks: &Thunks) {
     e.save_values(i);
-    call_perform(e, thunks);
+    performing(e).call(e, thunks);
 }
 
-/// Calls out for the current instruction. Scratch registers are lost.
-pub(super) fn call_perform(e: &mut Emitter, thunks: &Thunks) {
-    let index = e.first_perform + e.performs.len() as u32;
-    e.performs.push(e.insn);
-    e.code.mov_imm(RAX, u64::from(index));
-    let site = e.site(Width::Byte);
-    e.code.mov_imm(RCX, u64::from(site));
-    e.code.call_far(thunks.perform);
+/// An instruction that is performed by a call out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Performing {
+    insn: u32,
+    site: u32,
+}
+
+/// The current instruction.
+pub(super) fn performing(e: &Emitter) -> Performing {
+    Performing { insn: e.before + e.insn, site: e.site(Width::Byte) }
+}
+
+impl Performing {
+    /// Calls out. Scratch registers are lost.
+    pub(super) fn call(self, e: &mut Emitter, thunks: &Thunks) {
+        let index = e.first_perform + e.performs.len() as u32;
+        e.performs.push(self.insn);
+        region::to_usual_homes(e);
+        e.code.mov_imm(RAX, u64::from(index));
+        e.code.mov_imm(RCX, u64::from(self.site));
+        e.code.call_far(thunks.perform);
+        region::to_own_homes(e);
+    }
 }
 
 /// [`Op::Fence`](crate::ir::Op::Fence): a locked instruction orders everything (Intel SDM volume 3, section 9.2)

@@ -14,7 +14,7 @@ use mimic_cpu::riscv::sem::{Bin, Fmt, Fp1, Fp2};
 use super::abi::FP_DIRTY;
 use super::alloc::{Loc, Src, XMM_SCRATCH};
 use super::asm::{Alu, Cond, Fix, Mem, Opcode, RAX, RBP, RSP, Reg, Rm, Size, opcode};
-use super::homes::{Home, home};
+use super::homes::Home;
 use super::{Emitter, HostFeatures, Stub, fp_bits, fp_compare, fp_convert};
 use crate::ir::{Op, Slot, Val};
 
@@ -247,7 +247,7 @@ pub(super) fn aim(e: &mut Emitter, v: u32, single: bool) -> Aim {
     if let Some(Op::Set(slot, Val(set))) = op(next)
         && set == aim.value
         && single == aim.boxed
-        && let Home::Xmm(reg) = home(slot)
+        && let Home::Xmm(reg) = e.homes.of(slot)
     {
         e.free_slot(slot, aim.value);
         aim = Aim { target: Some((slot, reg)), dirty, next: Some(next + 1), ..aim };

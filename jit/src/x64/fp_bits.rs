@@ -7,7 +7,7 @@ use super::asm::{Alu, Cond, Rm, Size};
 use super::fp::{
     ANDPS, Const, ORPS, PTEST, Slow, XORPS, add_box, aim, constant, is_boxed, load_nan, reg, rm,
 };
-use super::homes::{Home, home};
+use super::homes::Home;
 use super::{Emitter, Stub};
 use crate::ir::{Op, Val};
 
@@ -105,7 +105,7 @@ pub(super) fn logic(e: &mut Emitter, i: u32, op: Bin, a: Val, b: Val) -> bool {
     }
     let in_register = |v: Val| match e.alloc.value(v).loc {
         Loc::Xmm(_) | Loc::Single(_) => true,
-        Loc::Slot(slot) => matches!(home(slot), Home::Xmm(_)),
+        Loc::Slot(slot) => matches!(e.homes.of(slot), Home::Xmm(_)),
         _ => false,
     };
     if !in_register(a) {

@@ -62,6 +62,8 @@ pub(super) struct Grouping {
     pub(super) groups: Vec<Group>,
     places: Vec<Place>,
     open: Vec<u16>,
+    /// There shall be none.
+    pub(super) is_off: bool,
 }
 
 /// Whether an extension is done by the load of `width` itself; if so, whether it repeats the sign.
@@ -98,7 +100,7 @@ impl Grouping {
         self.open.clear();
         self.places.clear();
         let accesses = |op: &&Op| matches!(op, Op::Load { .. } | Op::Store { .. });
-        if block.ops.iter().filter(accesses).count() < 2 {
+        if self.is_off || block.ops.iter().filter(accesses).count() < 2 {
             return;
         }
         let mut registers = [Place::default(); FOLLOWED];

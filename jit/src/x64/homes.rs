@@ -70,10 +70,120 @@ const HOMES: [Home; 256] = {
     homes
 };
 
-/// The home of a guest register.
-#[inline]
-pub(super) const fn home(slot: Slot) -> Home {
-    HOMES[slot as usize]
+/// Most registers that a region gives to others than usual: bounds what its entries and exits cost.
+const MAX_SWAPS: usize = 16;
+/// What it costs to give a host register to another guest register, in uses of a guest register in the frame.
+const MOVES: u64 = 2;
+/// What it costs to call the code that does it.
+const CALL: u64 = 4;
+/// Less than this, or than one in so many instructions, is not worth it.
+const LEAST_GAIN: u64 = 64;
+const LEAST_SHARE: u64 = 8;
+
+/// A host register that holds another guest register than usual while a region runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Swap {
+    /// The host register.
+    pub(super) home: Home,
+    /// The guest register that it holds outside.
+    pub(super) usual: Slot,
+    /// The one that it holds inside.
+    pub(super) own: Slot,
+    /// The region writes the latter.
+    pub(super) writes: bool,
+}
+
+/// How a region uses guest registers, by slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Uses {
+    /// How often.
+    pub(super) weights: [u32; 128],
+    /// Which it writes.
+    pub(super) written: u128,
+    /// How often the homes change.
+    pub(super) crossings: u32,
+    /// Instructions executed meanwhile.
+    pub(super) executed: u64,
+}
+
+/// The homes of guest registers in a unit of code: the usual ones, or a region's own.
+#[derive(Debug)]
+pub(super) struct Homes {
+    table: [Home; 256],
+    swaps: Vec<Swap>,
+}
+
+impl Default for Homes {
+    fn default() -> Self {
+        Homes { table: HOMES, swaps: Vec::new() }
+    }
+}
+
+impl Homes {
+    /// The home of a guest register.
+    #[inline]
+    pub(super) fn of(&self, slot: Slot) -> Home {
+        self.table[slot as usize]
+    }
+
+    /// What is not at its usual place.
+    pub(super) fn swaps(&self) -> &[Swap] {
+        &self.swaps
+    }
+
+    /// Every guest register gets its usual home.
+    pub(super) fn reset(&mut self) {
+        for swap in self.swaps.drain(..) {
+            self.table[swap.usual as usize] = swap.home;
+            self.table[swap.own as usize] = Home::Frame;
+        }
+    }
+
+    /// Gives the homes of registers that are used little to those that are used more, as far as that is worth moving
+    /// them where the region is entered and left.
+    pub(super) fn choose(&mut self, uses: &Uses) {
+        self.reset();
+        let x = GPRS.map(|(slot, reg)| (slot, Home::Gpr(reg)));
+        let f = XMMS.map(|(slot, reg)| (slot, Home::Xmm(reg)));
+        let gain =
+            self.choose_of(uses, &x, 1..32) + self.choose_of(uses, &f, F as Slot..F as Slot + 32);
+        let least = (uses.executed / LEAST_SHARE).max(LEAST_GAIN);
+        if gain < CALL * u64::from(uses.crossings) + least {
+            self.reset();
+        }
+    }
+
+    fn choose_of(
+        &mut self,
+        uses: &Uses,
+        usual: &[(Slot, Home)],
+        slots: std::ops::Range<Slot>,
+    ) -> u64 {
+        let weight = |slot: Slot| u64::from(uses.weights[slot as usize]);
+        let mut given: Vec<_> = usual.to_vec();
+        given.sort_by_key(|&(slot, _)| weight(slot));
+        let mut wanted: Vec<_> =
+            slots.filter(|&slot| HOMES[slot as usize] == Home::Frame).collect();
+        wanted.sort_by_key(|&slot| std::cmp::Reverse(weight(slot)));
+        let mut gain = 0;
+        for ((usual, home), own) in given.into_iter().zip(wanted) {
+            let costs = weight(usual) + MOVES * u64::from(uses.crossings);
+            if weight(own) <= costs + costs / 4 || self.swaps.len() == MAX_SWAPS {
+                break;
+            }
+            gain += weight(own) - costs;
+            let writes = uses.written >> own & 1 != 0;
+            self.swap(Swap { home, usual, own, writes });
+        }
+        gain
+    }
+
+    /// Gives a register's home to another, which has none.
+    pub(super) fn swap(&mut self, swap: Swap) {
+        self.table[swap.usual as usize] = Home::Frame;
+        self.table[swap.own as usize] = swap.home;
+        self.swaps.push(swap);
+    }
 }
 
 /// A guest register's place in the frame.

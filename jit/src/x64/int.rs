@@ -12,7 +12,7 @@ use super::abi::PAGE_VA;
 use super::alloc::{Loc, Src, fits};
 use super::asm::{Alu, Cond, Group3, Mem, Opcode, RAX, RBP, RCX, Reg, Rm, Shift, Size, opcode};
 use super::cond::{pick, set_if};
-use super::homes::{Home, home, in_frame, is_discarded};
+use super::homes::{Home, in_frame, is_discarded};
 use super::muldiv::{carry_less, copy_to_xmm, divide, mul, mul_high};
 use super::plan::is_word_shift;
 use crate::ir::{Op, Val};
@@ -104,7 +104,10 @@ pub(super) fn size_of(e: &Emitter, i: u32) -> Size {
 /// A register in the frame is changed by an operation on itself: done there, if so.
 fn in_place(e: &mut Emitter, i: u32, op: Alu, a: Val, b: Val) -> bool {
     let Some(&Op::Set(slot, set)) = e.ops.get(i as usize + 1) else { return false };
-    if set.0 != i || home(slot) != Home::Frame || is_discarded(slot) || e.alloc.value(set).uses != 1
+    if set.0 != i
+        || e.homes.of(slot) != Home::Frame
+        || is_discarded(slot)
+        || e.alloc.value(set).uses != 1
     {
         return false;
     }

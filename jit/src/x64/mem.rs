@@ -12,8 +12,8 @@ use super::abi::{ADDEND, GroupCheck, READ_TAG, TLB, TLB_MASK, WRITE_TAG};
 use super::alloc::{SCRATCH, Src, is_scratch};
 use super::asm::{Alu, Cond, Fix, Mem, Opcode, RAX, RBP, RCX, RDX, Reg, Rm, Shift, Size, opcode};
 use super::groups::{Group, NO_GROUP, extends_load};
-use super::homes::{Home, home, in_frame, is_discarded};
-use super::{Emitter, Stub, Thunks, exits, fp};
+use super::homes::{Home, in_frame, is_discarded};
+use super::{Emitter, Stub, Thunks, exits, fp, region};
 use crate::ir::{Op, Slot, Val};
 
 const RORX: Opcode = opcode(3, 3, 0xf0);
@@ -46,8 +46,8 @@ pub(super) struct Span {
 struct Lead {
     span: Span,
     writes: bool,
-    /// Index of the next instruction, where to go on alone.
-    next: u32,
+    /// The next instruction, where to go on alone.
+    next: exits::Resume,
     /// The register that the loaded value is for.
     slot: Option<Slot>,
 }
@@ -177,7 +177,7 @@ fn check(
     let miss = look_up(e, place, span, if writes { WRITE_TAG } else { READ_TAG });
     let lead = group.map(|(_, addend)| {
         e.set_gpr(addend.0, RCX);
-        Lead { span, writes, next: e.insn + 1, slot }
+        Lead { span, writes, next: exits::after_this(e), slot }
     });
     (miss, lead)
 }
@@ -309,13 +309,13 @@ fn come_back(e: &mut Emitter, back: u32, lead: Option<Lead>, value: Option<Reg>,
     if let (Some(slot), Some(value)) = (lead.slot, value)
         && !is_discarded(slot)
     {
-        match home(slot) {
+        match e.homes.of(slot) {
             Home::Gpr(_) => {}
             Home::Xmm(reg) => e.code.movq_to_xmm(reg, Rm::Reg(value)),
             Home::Frame => e.code.store(Width::Double, in_frame(slot), value),
         }
     }
-    exits::go_on_at(e, lead.next, thunks);
+    lead.next.emit(e, thunks);
 }
 
 impl SlowLoad {
@@ -324,11 +324,13 @@ impl SlowLoad {
         e.code.bind(self.miss);
         e.address_into(RAX, self.place, 0);
         pass_site(e, self.site, self.lead);
+        region::to_usual_homes(e);
         e.code.call_far(match self.lead {
             None => thunks.load,
             Some(Lead { writes: false, .. }) => thunks.lead_load,
             Some(Lead { writes: true, .. }) => thunks.lead_load_for_write,
         });
+        region::to_own_homes(e);
         // Nothing of this touches the flags.
         let mut value = None;
         match self.dst {
@@ -353,7 +355,9 @@ impl SlowStore {
         e.copy(RDX, self.value);
         e.address_into(RAX, self.place, 0);
         pass_site(e, self.site, self.lead);
+        region::to_usual_homes(e);
         e.code.call_far(if self.lead.is_some() { thunks.lead_store } else { thunks.store });
+        region::to_own_homes(e);
         come_back(e, self.back, self.lead, None, thunks);
     }
 }

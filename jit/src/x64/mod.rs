@@ -15,6 +15,7 @@
 //! | `amo` | atomic operations on memory |
 //! | `csr` | control and status registers |
 //! | `exits` | entry, branches, jumps, links |
+//! | `region` | several blocks as one |
 
 mod abi;
 mod alloc;
@@ -34,6 +35,7 @@ mod mem;
 mod muldiv;
 mod operand;
 mod plan;
+mod region;
 #[cfg(test)]
 mod tests;
 mod thunks;
@@ -44,6 +46,8 @@ use mimic_cpu::riscv::sem::{Bin, Un};
 use self::abi::FP_DIRTY;
 use self::alloc::{Alloc, Loc};
 use self::asm::{Code, Fix, Mem, RBP, Reg};
+use self::homes::Homes;
+use crate::ir::region::{self as ir_region, Region};
 use crate::ir::{Block, Insn, Op, Slot};
 
 pub use self::abi::{AtomicSite, CallSite, Calls, Exit, JUMPS_LEN};
@@ -139,20 +143,34 @@ pub struct LinkSite {
     pub target: i64,
 }
 
-/// The code of a block. Its entry is its first byte.
+/// A place where code is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The offset in its page that it stands for.
+    pub offset: u64,
+    /// Its offset in the code.
+    pub at: u32,
+}
+
+/// The code of a block or of a region.
 #[derive(Clone, Copy, Debug)]
 pub struct Emitted<'a> {
     /// The code, for the address it was made for.
     pub code: &'a [u8],
+    /// Where it is entered. A block's only entry is its first byte.
+    pub entries: &'a [Entry],
     /// Its links; their numbers count from `Place::first_link`.
     pub links: &'a [LinkSite],
-    /// The instructions of the block that are performed by calls out, by index; the numbers that the calls pass
-    /// count from `Place::first_perform`.
+    /// The instructions (of all parts, in order) that are performed by calls out, by index; the numbers that the
+    /// calls pass count from `Place::first_perform`.
     pub performs: &'a [u32],
-    /// For each guest instruction, where its code begins. Code out of line comes after the last one's.
+    /// For each guest instruction (of all parts, in order), where its code begins. Code out of line comes after the
+    /// last one's.
     pub map: &'a [u32],
     /// Where the code out of line begins.
     pub out_of_line: u32,
+    /// Guest registers have other homes than usual.
+    pub has_own_homes: bool,
 }
 
 /// Where a block's code will be, and the numbers it may use.
@@ -171,10 +189,19 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
-/// Code out of line, emitted after the block.
+/// A part of what is emitted as one: a block, or one of a region's.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    /// Its offset in the page.
+    start: u64,
+    /// Where its code begins, if that is known yet.
+    at: Option<u32>,
+}
+
+/// Code out of line, emitted after the last part.
 #[derive(Clone, Copy, Debug)]
 enum Stub {
-    Budget(Fix),
+    Budget { out: Fix, start: u64 },
     Load(mem::SlowLoad),
     Store(mem::SlowStore),
     Atomic(amo::Slow),
@@ -186,25 +213,35 @@ enum Stub {
     Fp(fp::Slow),
 }
 
-/// Emits blocks, one after the other.
+/// Emits blocks and regions, one after the other.
 #[derive(Debug)]
 pub struct Emitter {
     code: Code,
     alloc: Alloc,
+    homes: Homes,
     features: HostFeatures,
+    parts: Vec<Part>,
+    /// The part that is being emitted.
+    part: usize,
+    /// Jumps to parts whose places were not known.
+    to_parts: Vec<(Fix, usize)>,
+    /// Calls of the code that moves guest registers to their usual homes, and of that which moves them back.
+    to_usual: Vec<Fix>,
+    to_own: Vec<Fix>,
+    entries: Vec<Entry>,
     ops: Vec<Op>,
     insns: Vec<Insn>,
     stubs: Vec<Stub>,
     links: Vec<LinkSite>,
     performs: Vec<u32>,
     map: Vec<u32>,
-    /// Offset of the block in its page.
-    start: u64,
+    /// Instructions of the parts before the current one.
+    before: u32,
     first_link: u32,
     first_perform: u32,
     /// Address of the constants of floating-point code.
     constants: usize,
-    /// Guest instructions of the block.
+    /// Guest instructions of the part.
     count: u32,
     /// Index of the current one.
     insn: u32,
@@ -227,14 +264,21 @@ impl Emitter {
         Emitter {
             code: Code::default(),
             alloc: Alloc::default(),
+            homes: Homes::default(),
             features: HostFeatures::detect(),
+            parts: Vec::new(),
+            part: 0,
+            to_parts: Vec::new(),
+            to_usual: Vec::new(),
+            to_own: Vec::new(),
+            entries: Vec::new(),
             ops: Vec::new(),
             insns: Vec::new(),
             stubs: Vec::new(),
             links: Vec::new(),
             performs: Vec::new(),
             map: Vec::new(),
-            start: 0,
+            before: 0,
             first_link: 0,
             first_perform: 0,
             constants: 0,
@@ -243,6 +287,11 @@ impl Emitter {
             next: 0,
             target: None,
         }
+    }
+
+    /// Whether accesses relative to the same address are checked together, which they are unless told otherwise.
+    pub fn group_checks(&mut self, on: bool) {
+        self.alloc.grouping.is_off = !on;
     }
 
     /// Emits a block.
@@ -255,14 +304,44 @@ impl Emitter {
         place: Place,
         thunks: &Thunks,
     ) -> Result<Emitted<'_>, Refused> {
-        self.begin(block, place);
-        self.constants = thunks.constants;
+        self.homes.reset();
+        self.begin(place, thunks);
+        self.parts.push(Part { start: block.start, at: None });
+        self.entries.push(Entry { offset: block.start, at: 0 });
+        self.part(block, thunks)?;
+        Ok(self.finish(thunks))
+    }
+
+    /// Emits a region.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn emit_region(
+        &mut self,
+        region: &Region,
+        place: Place,
+        thunks: &Thunks,
+    ) -> Result<Emitted<'_>, Refused> {
+        self.begin(place, thunks);
+        region::choose_homes(&mut self.homes, region);
+        let start = |part: &ir_region::Part| Part { start: part.block.start, at: None };
+        self.parts.extend(region.parts.iter().map(start));
+        for part in &region.parts {
+            self.part(&part.block, thunks)?;
+        }
+        region::enter(self, region);
+        Ok(self.finish(thunks))
+    }
+
+    /// Emits the next part's code in line.
+    fn part(&mut self, block: &Block, thunks: &Thunks) -> Result<(), Refused> {
+        self.begin_part(block);
         while (self.next as usize) < self.ops.len() {
             let i = self.next;
-            while let Some(insn) = self.insns.get(self.map.len())
+            while let Some(insn) = self.insns.get(self.map.len() - self.before as usize)
                 && insn.first <= i
             {
-                self.insn = self.map.len() as u32;
+                self.insn = self.map.len() as u32 - self.before;
                 self.map.push(self.code.here());
             }
             self.next = i + 1;
@@ -280,33 +359,55 @@ impl Emitter {
             #[cfg(debug_assertions)]
             self.alloc.check(i);
         }
+        self.before += self.count;
+        self.map.resize(self.before as usize, self.code.here());
+        self.part += 1;
+        Ok(())
+    }
+
+    /// Emits the code out of line.
+    fn finish(&mut self, thunks: &Thunks) -> Emitted<'_> {
         let out_of_line = self.code.here();
         let mut k = 0;
         while let Some(&stub) = self.stubs.get(k) {
             self.stub(stub, thunks);
             k += 1;
         }
-        Ok(Emitted {
+        region::finish(self);
+        Emitted {
             code: self.code.bytes(),
+            entries: &self.entries,
             links: &self.links,
             performs: &self.performs,
             map: &self.map,
             out_of_line,
-        })
+            has_own_homes: !self.homes.swaps().is_empty(),
+        }
     }
 
-    fn begin(&mut self, block: &Block, place: Place) {
+    fn begin(&mut self, place: Place, thunks: &Thunks) {
         self.code.start(place.at);
-        self.alloc.start(block);
-        self.ops.clone_from(&block.ops);
-        self.insns.clone_from(&block.insns);
+        self.parts.clear();
+        self.part = 0;
+        self.to_parts.clear();
+        self.to_usual.clear();
+        self.to_own.clear();
+        self.entries.clear();
         self.stubs.clear();
         self.links.clear();
         self.performs.clear();
         self.map.clear();
-        self.start = block.start;
+        self.before = 0;
         self.first_link = place.first_link;
         self.first_perform = place.first_perform;
+        self.constants = thunks.constants;
+    }
+
+    fn begin_part(&mut self, block: &Block) {
+        self.parts[self.part].at = Some(self.code.here());
+        self.alloc.start(block);
+        self.ops.clone_from(&block.ops);
+        self.insns.clone_from(&block.insns);
         self.count = block.insns.len() as u32;
         self.insn = 0;
         self.next = 0;
@@ -345,7 +446,7 @@ impl Emitter {
 
     fn stub(&mut self, stub: Stub, thunks: &Thunks) {
         match stub {
-            Stub::Budget(out) => exits::budget(self, out, thunks),
+            Stub::Budget { out, start } => exits::budget(self, out, start, thunks),
             Stub::Load(slow) => slow.emit(self, thunks),
             Stub::Store(slow) => slow.emit(self, thunks),
             Stub::Atomic(slow) => slow.emit(self, thunks),

@@ -214,6 +214,11 @@ impl CodeCache {
         page.half(offset)
     }
 
+    /// The halfword at `offset` of page `page`.
+    pub(super) fn peek_half(&self, page: u32, offset: u64) -> u16 {
+        self.pages[page as usize].half(offset)
+    }
+
     /// Forgets the page at `gpa`, if it is known.
     pub(super) fn remove(&mut self, gpa: u64) {
         let Some(index) = self.by_gpa.remove(&(gpa & !PAGE_MASK)) else { return };

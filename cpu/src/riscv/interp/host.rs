@@ -187,6 +187,12 @@ impl Interp {
         self.code.half(self.page, offset)
     }
 
+    /// The same, from which nothing is made.
+    #[must_use]
+    pub fn peek_code_half(&self, offset: u64) -> u16 {
+        self.code.peek_half(self.page, offset)
+    }
+
     /// Fetch translations that were dropped since the last call.
     pub fn take_dropped(&mut self) -> Dropped {
         std::mem::take(&mut self.fetch_dropped)

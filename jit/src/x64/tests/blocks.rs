@@ -45,6 +45,8 @@ const POINTERS: [Slot; 3] = [9, 13, 21];
 
 struct Maker<'a> {
     random: &'a mut Random,
+    /// Where branches lead.
+    targets: &'a [i64],
     ops: Vec<Op>,
     values: Vec<Val>,
 }
@@ -207,7 +209,7 @@ impl Maker<'_> {
                 // Not often, so that blocks are usually long.
                 let always = self.push(Op::Get(3));
                 let cond = self.push(Op::Bin(Bin::And, cond, always));
-                let target = self.random.pick(&[0x200, 0x400, -4, 0x1000, 0x12_3456]);
+                let target = self.random.pick(self.targets);
                 self.push(Op::Branch(cond, target));
             }
         }
@@ -215,12 +217,24 @@ impl Maker<'_> {
 }
 
 fn block(random: &mut Random) -> Block {
-    let mut maker = Maker { random, ops: Vec::new(), values: Vec::new() };
+    let most = random.pick(&[3, 24]);
+    let (targets, ends) = (&[0x200, 0x400, -4, 0x1000, 0x12_3456], &[0, 0xffe, 0x1000, -0x2000]);
+    block_at(random, 0x400, most, targets, ends)
+}
+
+/// A block of at most `most` instructions, whose branches lead to `targets` and which ends in one of `ends`.
+pub(super) fn block_at(
+    random: &mut Random,
+    start: u64,
+    most: usize,
+    targets: &[i64],
+    ends: &[i64],
+) -> Block {
+    let mut maker = Maker { random, targets, ops: Vec::new(), values: Vec::new() };
     let mut insns = Vec::new();
-    let most = maker.random.pick(&[3, 24]);
     let count = 1 + maker.random.below(most);
     for k in 0..count {
-        let at = At::new(0x400 + 4 * k as u64, 4);
+        let at = At::new(start + 4 * k as u64, 4);
         let word = maker.random.next() as u32;
         insns.push(Insn { at, word, first: maker.ops.len() as u32 });
         if maker.random.below(30) == 0 {
@@ -237,13 +251,13 @@ fn block(random: &mut Random) -> Block {
         let target = maker.push(Op::Bin(Bin::And, target, mask));
         maker.push(Op::Jump(target));
     } else {
-        let target = maker.random.pick(&[0, 0xffe, 0x1000, -0x2000]);
+        let target = maker.random.pick(ends);
         maker.push(Op::Goto(target));
     }
-    Block { start: 0x400, insns, ops: maker.ops }
+    Block { start, insns, ops: maker.ops }
 }
 
-fn regs(random: &mut Random) -> [u64; 256] {
+pub(super) fn regs(random: &mut Random) -> [u64; 256] {
     let mut regs = [0; 256];
     for (slot, reg) in regs.iter_mut().enumerate() {
         if matches!(slot, 1..32 | 64..96) {

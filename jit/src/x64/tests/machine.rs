@@ -9,6 +9,7 @@ use mimic_cpu::riscv::sem::Atomic;
 use mimic_cpu::softfloat::Flags;
 
 use crate::ir::eval::{Evaluation, Left, Memory, State};
+use crate::ir::region::{Part, Region};
 use crate::ir::{Block, Op};
 use crate::memory::{CodeMemory, CodePtr};
 use crate::x64::{
@@ -403,6 +404,133 @@ impl Machine {
             self.engine.words.push(block.insns[insn as usize].word);
         }
         self.again()
+    }
+
+    /// Runs a region from one of its entries on, with the frame's registers and counter.
+    fn run_region(&mut self, region: &Region, entry: usize) -> Exit {
+        self.memory.reserve(MAX_BLOCK_BYTES);
+        let place = Place { at: self.memory.next().0, first_link: 100, first_perform: 7 };
+        let emitted = self
+            .emitter
+            .emit_region(region, place, &self.thunks)
+            .unwrap_or_else(|_| panic!("refused {region:?}"));
+        let entries: Vec<_> = emitted.entries.iter().map(|entry| entry.offset).collect();
+        let expected = region.parts.iter().filter(|part| part.entry).map(|part| part.block.start);
+        assert!(expected.eq(entries));
+        let entry = emitted.entries[entry].at as usize;
+        let code = self.memory.push(emitted.code);
+        self.code = CodePtr(code.0 + entry);
+        self.links = emitted.links.to_vec();
+        self.engine.words = vec![0; 7];
+        let insns: Vec<_> = region.parts.iter().flat_map(|part| &part.block.insns).collect();
+        assert_eq!(emitted.map.len(), insns.len());
+        assert!(emitted.map.is_sorted() && emitted.map.last() <= Some(&emitted.out_of_line));
+        for &insn in emitted.performs {
+            self.engine.words.push(insns[insn as usize].word);
+        }
+        self.again()
+    }
+
+    /// Runs a region both ways from its entry of this number on, and compares everything that can be seen. How many
+    /// instructions it has done.
+    pub(super) fn compare_region(
+        &mut self,
+        region: &Region,
+        entry: usize,
+        regs: &[u64; 256],
+        counter: i64,
+    ) -> i64 {
+        let mut engine = (*self.engine).clone();
+        let mut expected = *regs;
+        self.frame.regs = *regs;
+        self.frame.counter = counter;
+        let exit = self.run_region(region, entry);
+        let show = |what: &str| format!("{what}\n{region:#x?}");
+        let part_at =
+            |offset: i64| region.parts.iter().find(|part| part.block.start as i64 == offset);
+        let mut part: &Part = region.parts.iter().filter(|part| part.entry).nth(entry).unwrap();
+        let mut flags = Flags::empty();
+        let mut dirty = false;
+        let mut done = 0;
+        loop {
+            // Where the group of a leader does not fit, a part is left for one of its own instructions.
+            let mut block = part.block.clone();
+            let left = counter - self.frame.counter - done;
+            if let Exit::Link(id) = exit
+                && let target = self.links[id as usize - 100].target
+                && let Some(insn) = block.insns.get(left as usize)
+                && left > 0
+                && insn.at.offset() as i64 == target
+            {
+                block.ops.truncate(insn.first as usize);
+                block.insns.truncate(left as usize);
+                block.ops.push(Op::Goto(target));
+            }
+            let mut evaluation = Evaluation::default();
+            let left = loop {
+                match evaluation.run(&block, &mut expected, PAGE_VA, &mut engine) {
+                    Left::Perform => {
+                        if !perform_word(block.insns[evaluation.insn].word, &mut expected) {
+                            break Left::Fault(());
+                        }
+                    }
+                    Left::Instead => {
+                        if !perform_word(block.insns[evaluation.insn].word, &mut expected) {
+                            break Left::Fault(());
+                        }
+                        let at = block.insns[evaluation.insn].at;
+                        break Left::To(PAGE_VA + at.offset() + at.bytes());
+                    }
+                    left => break left,
+                }
+            };
+            flags |= evaluation.flags;
+            dirty |= evaluation.fp_dirty;
+            let Left::To(va) = left else {
+                assert_eq!(exit, Exit::Left, "{}", show("exit"));
+                let site = self.engine.sites.last().expect("a call");
+                assert_eq!(site.done as usize, evaluation.insn);
+                assert_eq!(site.at, block.insns[evaluation.insn].at);
+                break;
+            };
+            done += evaluation.insn as i64 + 1;
+            let offset = va.wrapping_sub(PAGE_VA) as i64;
+            if exit == Exit::Attend(offset as u32) && self.frame.counter == counter - done {
+                assert!(engine.may_be_interrupted());
+                break;
+            }
+            // Jumps to an address are not followed inside.
+            let jumps =
+                matches!(block.ops.last(), Some(Op::Jump(_))) && evaluation.has_ended(&block);
+            match part_at(offset).filter(|_| !jumps) {
+                Some(next) if done <= counter => part = next,
+                Some(_) => {
+                    assert_eq!(exit, Exit::Budget(offset as u32), "{}", show("budget"));
+                    break;
+                }
+                None => {
+                    match exit {
+                        Exit::Link(id) => {
+                            let target = self.links[id as usize - 100].target;
+                            assert_eq!(target, offset, "{}", show("link"));
+                        }
+                        Exit::Lookup => {
+                            assert_eq!(self.frame.next_pc, va, "{}", show("target"));
+                        }
+                        exit => panic!("{}", show(&format!("{offset:#x} by {exit:?}"))),
+                    }
+                    break;
+                }
+            }
+        }
+        for (slot, (is, should)) in self.frame.regs.iter().zip(&expected).enumerate() {
+            assert_eq!(is, should, "{}", show(&format!("slot {slot}: {is:#x}, not {should:#x}")));
+        }
+        assert!(self.engine.memory == engine.memory, "{}", show("memory"));
+        assert_eq!(self.frame.fp_dirty != 0, dirty, "{}", show("dirty"));
+        assert!(self.raised(flags), "{}", show("flags"));
+        assert_eq!(self.frame.counter, counter - done, "{}", show("counter"));
+        done
     }
 
     /// Runs the same block again.

@@ -7,6 +7,7 @@ mod ops;
 mod pinned;
 
 mod reference;
+mod regions;
 mod testfloat;
 
 /// Xorshift numbers.

@@ -9,10 +9,11 @@ use mimic_cpu::riscv::hart::Mode;
 
 use crate::ir::Block;
 use crate::ir::opt::Passes;
+use crate::ir::region::Region;
 use crate::riscv::lift::{Lifter, ModeKey};
 use crate::x64::asm::{Code, Mem, RSP, Size};
 use crate::x64::fp::CONSTANTS;
-use crate::x64::{Calls, Emitter, HostFeatures, Place, Thunks};
+use crate::x64::{Calls, Emitted, Emitter, HostFeatures, Place, Thunks};
 
 /// A host that has everything, so that the code is the same everywhere.
 const FEATURES: HostFeatures = HostFeatures {
@@ -56,6 +57,20 @@ fn listing(block: &Block, whole: bool) -> String {
     let place = Place { at: 0, first_link: 1, first_perform: 2 };
     let mut emitter = Emitter { features: FEATURES, ..Emitter::new() };
     let emitted = emitter.emit(block, place, &thunks).unwrap();
+    show(&emitted, &thunks, whole)
+}
+
+/// The same for a region, all of it.
+pub(super) fn region_listing(region: &Region) -> Vec<String> {
+    let calls = Calls { load: 0, store: 0, atomic: 0, perform: 0 };
+    let (thunks, _) = Thunks::emit(THUNKS, &calls, true);
+    let place = Place { at: 0, first_link: 1, first_perform: 2 };
+    let mut emitter = Emitter { features: FEATURES, ..Emitter::new() };
+    let emitted = emitter.emit_region(region, place, &thunks).unwrap();
+    show(&emitted, &thunks, true).lines().map(str::to_owned).collect()
+}
+
+fn show(emitted: &Emitted<'_>, thunks: &Thunks, whole: bool) -> String {
     let end = if whole { u64::MAX } else { emitted.out_of_line.into() };
     let mut formatter = IntelFormatter::new();
     formatter.options_mut().set_hex_prefix("0x");
@@ -67,7 +82,7 @@ fn listing(block: &Block, whole: bool) -> String {
             continue;
         }
         text += &format!("{:3x} ", insn.ip());
-        match target(&insn, &thunks) {
+        match target(&insn, thunks) {
             Some(to) => text += &format!("{:?} {to}", insn.mnemonic()).to_lowercase(),
             None => formatter.format(&insn, &mut text),
         }
