@@ -60,7 +60,7 @@ impl Default for JitOptions {
             links: true,
             jumps: true,
             regions: true,
-            samples: 24,
+            samples: 100,
             background: true,
             groups: true,
             perf_map: false,

@@ -31,6 +31,7 @@ use crate::memory::CodePtr;
 use crate::options::Tamper;
 use crate::perf::PerfMap;
 use crate::riscv::lift::{Lifter, ModeKey};
+use crate::riscv::sampler::SLICE;
 use crate::x64::{self, AtomicSite, CallSite, Calls, Emitted, Emitter, Exit as CodeExit, Thunks};
 
 pub use crate::options::JitOptions;
@@ -293,7 +294,7 @@ impl Jit {
                 return Exit::Budget;
             }
             self.follow();
-            let slice = self.hot.sampler.slice(retired);
+            let slice = if self.options.regions { self.hot.sampler.slice(retired) } else { SLICE };
             self.go_on(limit, (limit - retired).min(slice));
         }
     }

@@ -4,7 +4,7 @@
 use mimic_cpu::riscv::decode::MAX_BLOCK;
 
 /// Instructions after which translated code looks whether somebody calls for attention.
-const SLICE: u64 = 16_384;
+pub(super) const SLICE: u64 = 16_384;
 /// The least that makes an entry worth it.
 const LEAST: u64 = 2 * MAX_BLOCK as u64;
 /// Instructions between samples: at least, and how much they differ so that no loop is always met at the same place.
