@@ -368,6 +368,6 @@ fn register_number(register: Register) -> u8 {
         Register::CH => insn::HIGH_BYTE | 1,
         Register::DH => insn::HIGH_BYTE | 2,
         Register::BH => insn::HIGH_BYTE | 3,
-        _ => register.number() as u8,
+        _ => register.full_register().number() as u8,
     }
 }

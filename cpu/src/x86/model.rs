@@ -156,12 +156,7 @@ impl Model {
             | C::X64
             | C::MULTIBYTENOP
             | C::PAUSE
-            | C::CPUID
-            | C::RDPMC
-            | C::SMM
-            | C::FPU
-            | C::FPU287
-            | C::FPU387 => return true,
+            | C::CPUID => return true,
             C::CMOV => feature::CMOV,
             C::CX8 => feature::CX8,
             C::CMPXCHG16B => feature::CMPXCHG16B,

@@ -250,19 +250,17 @@ fn double_shift<const LEFT: bool, T: Int>(value: T, fill: T, count: u32) -> (T, 
     let bits = T::BITS;
     let (value, fill) = (u128::from(value.widen()), u128::from(fill.widen()));
     // More than 16 for 16 bits is undefined; processors go on with the first operand behind the second.
+    let again = if bits == 64 { 0 } else { value };
     if LEFT {
-        let wide = value << (2 * bits) | fill << bits | value;
-        let wide = if bits == 64 { value << 64 | fill } else { wide };
-        let width = if bits == 64 { 128 } else { 3 * bits };
-        let result = wide << count >> (width - bits);
-        let cf = wide >> (width - count) & 1 != 0;
-        (T::narrow(result as u64), cf)
-    } else {
-        let wide = if bits == 64 {
-            fill << 64 | value
+        let (wide, width) = if bits == 64 {
+            (value << 64 | fill, 128)
         } else {
-            value << (2 * bits) | fill << bits | value
+            (value << (2 * bits) | fill << bits | again, 3 * bits)
         };
+        let result = wide << count >> (width - bits);
+        (T::narrow(result as u64), wide >> (width - count) & 1 != 0)
+    } else {
+        let wide = if bits == 64 { 0 } else { again << (2 * bits) } | fill << bits | value;
         (T::narrow((wide >> count) as u64), wide >> (count - 1) & 1 != 0)
     }
 }

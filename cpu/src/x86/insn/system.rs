@@ -42,6 +42,7 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
     let raw = ins.raw();
     Some(match ins.mnemonic() {
         M::Hlt => hlt,
+        M::Wait => wait,
         M::Pause => pause,
         M::Mfence | M::Lfence | M::Sfence => fence,
         M::Wbinvd | M::Invd => wbinvd,
@@ -140,6 +141,17 @@ fn hlt(core: &mut Core, ops: &[Op]) -> usize {
         core.need_cpl0()?;
         core.cpu.activity = Activity::Halted;
         core.poll = true;
+        Ok(())
+    })
+}
+
+/// WAIT: #NM while the x87 belongs to another task.
+fn wait(core: &mut Core, ops: &[Op]) -> usize {
+    step(core, ops, false, |core, _| {
+        const OTHERS: u64 = cr0::MP | cr0::TS;
+        if core.cpu.cr0 & OTHERS == OTHERS {
+            return Err(core.raise(Fault::new(vector::NM)));
+        }
         Ok(())
     })
 }

@@ -102,6 +102,11 @@ impl Interp {
         &self.core
     }
 
+    /// The processor while it runs, to be changed between runs: registers, flags, memory through the TLB.
+    pub fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
     /// Instructions retired since the processor was made.
     #[must_use]
     pub fn retired(&self) -> u64 {
