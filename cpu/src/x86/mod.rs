@@ -12,6 +12,10 @@
 //!   -> fault or interrupt -> gate -> handler of the guest
 //! ```
 //!
+//! Code that is written takes effect at the next instruction (SDM vol. 3, 9.1.3 and 13.6): a store into a page that
+//! was decoded goes the slow way and ends the block. Stores of other processors and of devices reach the bus's code log;
+//! the bus of an x86 machine calls every processor's attention when the log grows.
+//!
 //! In reading order:
 //!
 //! * [`state`]: the canonical state, plain data. [`flags`]: the arithmetic flags, evaluated late. [`fault`]: what an

@@ -245,7 +245,7 @@ fn far<const CALL: bool>(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 fn far_lookup<const CALL: bool>(ins: &Ins) -> Option<Handler> {
-    sized_word!(ins.bytes(0) - 2, T, Some(far_indirect::<T, CALL>))
+    sized_word!(ins.bytes(0).wrapping_sub(2), T, Some(far_indirect::<T, CALL>))
 }
 
 fn far_indirect<T: Int, const CALL: bool>(core: &mut Core, ops: &[Op]) -> usize {

@@ -2,7 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
-use super::{ends, step};
+use super::{Int, ends, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::flags::bit;
@@ -22,6 +22,7 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         M::Sahf => sahf,
         M::Cli => cli,
         M::Sti => sti,
+        M::Salc => salc,
         _ => return None,
     })
 }
@@ -60,6 +61,16 @@ fn sahf(core: &mut Core, ops: &[Op]) -> usize {
     step(core, ops, false, |core, _| {
         let flags = core.gpr(gpr::RAX) >> AH;
         core.flags.replace(bit::ARITH & 0xff, flags);
+        Ok(())
+    })
+}
+
+/// SALC, which the SDM leaves out: AL becomes all carries (APM vol. 3, appendix A, has its opcode D6 as invalid in
+/// 64-bit mode).
+fn salc(core: &mut Core, ops: &[Op]) -> usize {
+    step(core, ops, false, |core, _| {
+        let al = if core.flags.cf() { 0xff } else { 0 };
+        u8::put(core, gpr::RAX, al);
         Ok(())
     })
 }

@@ -20,7 +20,8 @@ impl Interp {
         if self.core.signals.needs_attention() {
             self.core.signals.take_attention();
             self.core.apply_requests();
-            self.core.stale_code |= self.core.coherent;
+            // Code that others have written counts once they have called for attention.
+            self.core.stale_code = true;
             if self.core.signals.take_kick() {
                 self.core.poll = true;
                 return Some(Exit::Budget);
@@ -102,14 +103,18 @@ impl Interp {
 
     /// Performs one instruction where each must be looked at.
     pub(super) fn step_slowly(&mut self, limit: u64) {
-        self.core.cpu.shadow = Shadow::None;
+        let shadow = std::mem::take(&mut self.core.cpu.shadow);
+        let traps = self.traps;
         let stepped = self.core.has_flag(bit::TF);
         let resumed = self.core.has_flag(bit::RF);
         let before = self.core.cpu.retired;
         self.run_block(limit.min(before + 1));
         self.core.poll = true;
         if self.core.cpu.retired == before {
-            // Nothing but a look-up, a part of a string, or an exception.
+            if self.traps == traps {
+                // Nothing but a look-up, or a part of a string.
+                self.core.cpu.shadow = shadow;
+            }
             return;
         }
         if resumed {
