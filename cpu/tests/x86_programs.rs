@@ -641,3 +641,31 @@ fn give_operand(raw: &mut iced_x86::Instruction, operand: u32, kind: iced_x86::O
         },
     );
 }
+
+#[test]
+fn a_debugger_stops_at_breakpoints_watchpoints_and_steps() {
+    use mimic_cpu::debug::{DebugEvent, DebugPoints, WatchKind, Watchpoint};
+    let pc = Pc::new(Start::Long);
+    pc.put(64, &|a| {
+        a.inc(rbx)?; // 3 bytes
+        a.inc(rbx)?;
+        a.mov(qword_ptr(DATA), rbx)?; // 8 bytes
+        a.inc(rbx)?;
+        a.hlt()
+    });
+    let (mut interp, _) = interp(pc.cpu.clone(), &pc.bus);
+    let point = Watchpoint { addr: DATA + 7, len: 1, kind: WatchKind::Write };
+    let breakpoints = vec![CODE + 3];
+    interp.set_debug(DebugPoints { breakpoints, watchpoints: vec![point], step: false });
+    assert_eq!(run(&mut interp, 100), Exit::Debug(DebugEvent::Breakpoint));
+    assert_eq!(interp.cpu().rip, CODE + 3);
+    interp.set_debug(DebugPoints { step: true, ..DebugPoints::default() });
+    assert_eq!(run(&mut interp, 100), Exit::Debug(DebugEvent::Step));
+    assert_eq!(interp.cpu().rip, CODE + 6);
+    interp.set_debug(DebugPoints { watchpoints: vec![point], ..DebugPoints::default() });
+    assert_eq!(run(&mut interp, 100), Exit::Debug(DebugEvent::Watch { addr: DATA, point }));
+    assert_eq!(interp.cpu().rip, CODE + 14);
+    interp.set_debug(DebugPoints::default());
+    assert_eq!(run(&mut interp, 100), Exit::Halted);
+    assert_eq!(interp.retired(), 5);
+}

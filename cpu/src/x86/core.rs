@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::bus::{CpuBus, Request};
+use crate::debug::{DebugEvent, DebugPoints};
 use crate::frame::NO_PAGE;
 use crate::signals::Signals;
 use crate::tlb::{TableKey, Tlb};
@@ -84,6 +85,10 @@ pub struct Core {
     pub(crate) device_accesses: u64,
     /// Why the processor is in shutdown.
     pub(crate) epitaph: String,
+    /// Where the debugger wants the processor to stop.
+    pub(crate) points: DebugPoints,
+    /// The watchpoint that the current instruction has met.
+    pub(crate) watched: Option<DebugEvent>,
 }
 
 impl Core {
@@ -116,6 +121,8 @@ impl Core {
             tlb_misses: 0,
             device_accesses: 0,
             epitaph: String::new(),
+            points: DebugPoints::default(),
+            watched: None,
         };
         core.load_registers();
         core

@@ -6,8 +6,9 @@ use super::fault::{Fault, Stop, vector};
 use super::flags::bit;
 use super::insn::Int;
 use super::paging::Rights;
-use super::seg::{Descriptor, Stack, is_null, system};
+use super::seg::{Descriptor, is_null, system};
 use super::state::{Segment, gpr, rights, sreg};
+use super::transfer::Stack;
 
 /// Where an event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

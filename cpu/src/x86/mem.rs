@@ -151,7 +151,7 @@ impl Core {
         expected: u128,
         new: u128,
     ) -> Result<u128, Stop> {
-        let place = self.locate(lin, Access::Write, self.own_rights())?;
+        let place = self.locate(lin, 16, Access::Write, self.own_rights())?;
         let Place::Ram(page, gpa) = place else {
             let places = |place| Places { first: place, split: 8, second: None };
             let (low, high) = (places(place), places(place.plus(8)));
@@ -255,17 +255,23 @@ impl Core {
     /// Translates both ends of an access of `len` bytes; at most a page.
     fn places(&mut self, lin: u64, len: u64, access: Access, who: Rights) -> Result<Places, Stop> {
         let split = PAGE_SIZE - (lin & PAGE_MASK);
-        let first = self.locate(lin, access, who)?;
+        let first = self.locate(lin, len.min(split), access, who)?;
         if split >= len {
             return Ok(Places { first, split: len, second: None });
         }
         let mask = if who == self.own_rights() { self.lin_mask } else { self.system_mask() };
-        let second = self.locate(lin.wrapping_add(split) & mask, access, who)?;
+        let second = self.locate(lin.wrapping_add(split) & mask, len - split, access, who)?;
         Ok(Places { first, split, second: Some(second) })
     }
 
-    /// Translates `lin`; enters RAM into the TLB.
-    pub(crate) fn locate(&mut self, lin: u64, access: Access, who: Rights) -> Result<Place, Stop> {
+    /// Translates an access of `len` bytes at `lin`, inside a page; enters RAM into the TLB.
+    pub(crate) fn locate(
+        &mut self,
+        lin: u64,
+        len: u64,
+        access: Access,
+        who: Rights,
+    ) -> Result<Place, Stop> {
         if !self.is_canonical(lin) {
             return Err(self.out_of_segment());
         }
@@ -273,12 +279,13 @@ impl Core {
             Ok(to) => to,
             Err(fault) => return Err(self.raise(fault)),
         };
+        let free = self.points.watchpoints.is_empty() || self.observe(lin, len, access);
         let Some(page) = self.bus.ram_page(to.gpa) else { return Ok(Place::Device(to.gpa)) };
         if access == Access::Write && page.access == PageAccess::ReadOnly {
             return Ok(Place::Rom(to.gpa));
         }
         // The current table is that of the running program's rights.
-        if who == self.own_rights() {
+        if free && who == self.own_rights() {
             self.tlb_misses += 1;
             self.tlb.fill(Fill {
                 va: lin,

@@ -23,8 +23,9 @@
 //! * [`decode`]: bytes -> [`decode::Op`], by mnemonic and kinds of operands. [`insn`]: one type per instruction and
 //!   operand form, each a function from operands to effects, by the SDM's groups.
 //! * [`core`]: the processor while it runs. [`mem`]: accesses to linear addresses; [`paging`]: linear -> physical.
-//! * [`seg`]: segment registers, descriptors and far transfers; [`gate`]: delivery of exceptions and interrupts;
+//! * [`seg`]: segment registers and descriptors; `transfer`: far transfers; [`gate`]: delivery of exceptions and interrupts;
 //!   [`control`]: control registers; [`msr`]: model-specific registers.
+//! * [`x87`]: the floating-point unit, which knows nothing of all this.
 //! * [`interp`]: the engine: finds blocks, performs them, looks at interrupts in between.
 
 pub mod control;
@@ -42,4 +43,5 @@ pub mod paging;
 pub mod seg;
 pub mod simd;
 pub mod state;
+mod transfer;
 pub mod x87;

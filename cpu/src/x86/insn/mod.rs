@@ -9,13 +9,16 @@ mod atomic;
 mod bcd;
 mod bits;
 mod branch;
+mod calls;
 mod flags;
+mod io;
 mod mov;
 mod muldiv;
 mod shift;
 mod stack;
 mod string;
 mod system;
+mod tables;
 
 use crate::ram::Cell;
 
@@ -36,7 +39,10 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         .or_else(|| flags::lookup(ins))
         .or_else(|| atomic::lookup(ins))
         .or_else(|| bcd::lookup(ins))
+        .or_else(|| io::lookup(ins))
         .or_else(|| system::lookup(ins))
+        .or_else(|| tables::lookup(ins))
+        .or_else(|| calls::lookup(ins))
 }
 
 pub(super) use system::ends_block;

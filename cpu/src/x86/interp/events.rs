@@ -40,8 +40,13 @@ impl Interp {
             }
             Activity::Running | Activity::Halted => {}
         }
-        if self.core.cpu.shadow == Shadow::None {
+        // Who steps through a program wants to see that program: interrupts wait, and a HLT is over at once.
+        let stepping = self.core.points.step;
+        if self.core.cpu.shadow == Shadow::None && !stepping {
             self.take_interrupts();
+        }
+        if stepping {
+            self.core.cpu.activity = Activity::Running;
         }
         if self.core.cpu.activity == Activity::Halted {
             self.core.poll = true;

@@ -6,6 +6,7 @@
 //! done.
 
 mod code;
+mod debug;
 mod events;
 
 use std::sync::Arc;
@@ -125,25 +126,44 @@ impl Interp {
         }
     }
 
-    /// Runs until the budget is used up, the processor waits, or somebody kicks it.
+    /// Runs until the budget is used up, the processor waits, somebody kicks it, or a point of
+    /// [`set_debug`](Self::set_debug) is reached.
     pub fn run(&mut self, budget: Budget) -> Exit {
         let retired = self.core.cpu.retired;
         let limit = budget.insns.map_or(u64::MAX, |insns| retired.saturating_add(insns));
         self.core.poll = true;
+        if !self.core.points.is_empty() {
+            return self.run_debug(limit);
+        }
         loop {
-            while self.core.poll | self.core.signals.needs_attention() {
-                if let Some(exit) = self.attend() {
-                    return exit;
-                }
+            if let Some(exit) = self.attend_if_called() {
+                return exit;
             }
             if self.core.cpu.retired >= limit {
                 return Exit::Budget;
             }
-            if self.slow {
-                self.step_slowly(limit);
-            } else {
-                self.run_block(limit);
+            self.run_some(limit);
+        }
+    }
+
+    /// Looks at everything until there is nothing more to look at.
+    #[inline(always)]
+    fn attend_if_called(&mut self) -> Option<Exit> {
+        while self.core.poll | self.core.signals.needs_attention() {
+            if let Some(exit) = self.attend() {
+                return Some(exit);
             }
+        }
+        None
+    }
+
+    /// Goes on, at most up to `limit` retired instructions.
+    #[inline(always)]
+    fn run_some(&mut self, limit: u64) {
+        if self.slow {
+            self.step_slowly(limit);
+        } else {
+            self.run_block(limit);
         }
     }
 
