@@ -26,7 +26,7 @@ use native::{DATA_LEN, Memory, State, Trampoline};
 
 /// Operand sets per form.
 fn cases() -> usize {
-    let default = if cfg!(debug_assertions) { 200 } else { 2000 };
+    let default = if cfg!(debug_assertions) { 100 } else { 2000 };
     std::env::var("MIMIC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 

@@ -11,6 +11,8 @@ use super::super::model::Model;
 
 /// Decoded instructions kept before everything is dropped (40 bytes each).
 const MAX_OPS: usize = 2 << 20;
+/// Pages kept before everything is dropped (20 KiB each).
+const MAX_PAGES: usize = 16 << 10;
 /// Most instructions in a block.
 const MAX_BLOCK: usize = 64;
 /// Numbers that [`Mode::key`] gives.
@@ -205,7 +207,7 @@ impl CodeCache {
 
     /// Whether so much is kept that the cache should be cleared before more is decoded.
     pub(super) fn is_full(&self) -> bool {
-        self.ops.len() > MAX_OPS
+        self.ops.len() > MAX_OPS || self.pages.len() > MAX_PAGES
     }
 
     /// What begins at `offset` in page `page`, as far as it has been decoded.
