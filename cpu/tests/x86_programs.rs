@@ -538,6 +538,8 @@ fn alignment_is_checked_at_level_3_when_asked_for() {
     assert_eq!(fault, Some(17));
     assert_eq!(pc.stack(&cpu, 0, Width::Double), 0, "the error code");
     assert_eq!(pc.stack(&cpu, 1, Width::Double), CODE + 8 + 8);
+    assert_ne!(pc.stack(&cpu, 3, Width::Double) & bit::RF, 0, "a fault (SDM vol. 3, 18.3.1.1)");
+    assert_eq!(cpu.rflags & bit::RF, 0, "but not in its handler");
 }
 
 #[test]

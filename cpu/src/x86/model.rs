@@ -196,6 +196,8 @@ impl Model {
         const LAST_EXTENDED: u32 = 0x8000_0008;
         let leaf = match leaf {
             0..=LAST | 0x8000_0000..=LAST_EXTENDED => leaf,
+            // Reserved for hypervisors: nothing is offered there.
+            0x4000_0000..=0x4fff_ffff => return [0; 4],
             _ => LAST,
         };
         match leaf {
@@ -244,4 +246,21 @@ pub struct Live {
     pub apic: bool,
     /// The initial APIC ID.
     pub apic_id: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hidden_feature_is_neither_reported_nor_decoded() {
+        // SDM vol. 2, "CPUID": BMI1 is leaf 7, EBX bit 3; MOVBE is leaf 1, ECX bit 22.
+        let live = Live::default();
+        for (model, there) in [(Model::v2(), 0), (Model::v3(), 1)] {
+            assert_eq!(model.cpuid(7, 0, live)[1] >> 3 & 1, there);
+            assert_eq!(model.cpuid(1, 0, live)[2] >> 22 & 1, there);
+            assert_eq!(model.offers(CpuidFeature::BMI1), there == 1);
+            assert_eq!(model.offers(CpuidFeature::MOVBE), there == 1);
+        }
+    }
 }

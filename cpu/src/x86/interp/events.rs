@@ -146,6 +146,10 @@ impl Interp {
         if fault.vector == vector::PF {
             self.core.cpu.cr2 = fault.cr2;
         }
+        if fault.vector != vector::DB {
+            // What faults leave on the stack keeps its restart from meeting a breakpoint again (SDM vol. 3, 18.3.1.1).
+            self.core.cpu.rflags |= bit::RF;
+        }
         self.inject(fault.vector, Source::Exception, fault.error);
     }
 
