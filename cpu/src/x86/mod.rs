@@ -25,7 +25,7 @@
 //! * [`core`]: the processor while it runs. [`mem`]: accesses to linear addresses; [`paging`]: linear -> physical.
 //! * [`seg`]: segment registers and descriptors; `transfer`: far transfers; [`gate`]: delivery of exceptions and interrupts;
 //!   [`control`]: control registers; [`msr`]: model-specific registers.
-//! * [`x87`]: the floating-point unit, which knows nothing of all this.
+//! * [`x87`]: the floating-point unit; [`simd`]: vector operations. Neither knows anything of all this.
 //! * [`interp`]: the engine: finds blocks, performs them, looks at interrupts in between.
 
 pub mod control;
