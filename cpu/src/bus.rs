@@ -156,4 +156,70 @@ pub trait CpuBus: Send + Sync {
     /// Asks for `hart`'s attention once guest time reaches `ns`; replaces the earlier request. `u64::MAX` asks
     /// for nothing.
     fn set_deadline(&self, hart: usize, ns: u64);
+
+    /// Reads from an I/O port (x86; SDM vol. 1, chapter 19). All ones where nothing answers.
+    fn port_in(&self, hart: usize, port: u16, width: Width) -> u64 {
+        let _ = (hart, port);
+        width.zero_extend(u64::MAX)
+    }
+
+    /// Writes to an I/O port (x86).
+    fn port_out(&self, hart: usize, port: u16, width: Width, value: u64) {
+        let _ = (hart, port, width, value);
+    }
+
+    /// Acknowledges the interrupt that [`line::INTR`] announces: the vector of the one with the highest
+    /// priority, which is in service from now on. `None` if the announcement was withdrawn meanwhile.
+    fn acknowledge_interrupt(&self, hart: usize) -> Option<u8> {
+        let _ = hart;
+        None
+    }
+
+    /// The task priority (CR8) of the local interrupt controller of `hart`: 0 to 15.
+    fn task_priority(&self, hart: usize) -> u8 {
+        let _ = hart;
+        0
+    }
+
+    /// Sets the task priority (CR8) of the local interrupt controller of `hart`.
+    fn set_task_priority(&self, hart: usize, priority: u8) {
+        let _ = (hart, priority);
+    }
+
+    /// Reads a model-specific register of the local interrupt controller of `hart` (`IA32_APIC_BASE`,
+    /// `IA32_TSC_DEADLINE`, x2APIC registers 0x800 to 0x8ff).
+    ///
+    /// # Errors
+    /// [`BusFault`] if there is no such register: #GP.
+    fn interrupt_msr(&self, hart: usize, msr: u32) -> Result<u64, BusFault> {
+        let _ = (hart, msr);
+        Err(BusFault)
+    }
+
+    /// Writes a model-specific register of the local interrupt controller of `hart`.
+    ///
+    /// # Errors
+    /// [`BusFault`] if there is no such register, or not that value: #GP.
+    fn set_interrupt_msr(&self, hart: usize, msr: u32, value: u64) -> Result<(), BusFault> {
+        let _ = (hart, msr, value);
+        Err(BusFault)
+    }
+
+    /// The vector of the start-up message that [`line::STARTUP`] announces: `hart` starts at this page.
+    fn startup_vector(&self, hart: usize) -> u8 {
+        let _ = hart;
+        0
+    }
+}
+
+/// What the lines of [`Signals`](crate::signals::Signals) mean to an x86 processor.
+pub mod line {
+    /// A maskable interrupt is pending: a level.
+    pub const INTR: u64 = 1;
+    /// A non-maskable interrupt: an edge, the processor clears the line when it notices.
+    pub const NMI: u64 = 1 << 1;
+    /// INIT: an edge.
+    pub const INIT: u64 = 1 << 2;
+    /// Start-up (SIPI): an edge.
+    pub const STARTUP: u64 = 1 << 3;
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! * [`riscv`]: the RV64 hart. Every instruction is written once, generic over [`riscv::sem::Sem`].
-//! * [`x86`]: the x86-64 processor.
+//! * [`x86`]: the x86-64 processor, by interpretation.
 //! * [`softfloat`]: IEEE 754 arithmetic in integers, shared by all guest CPUs.
 //! * [`tlb`]: the soft TLB, shared by all guest CPUs.
 //! * [`frame`]: what translated code sees of a hart.

@@ -95,13 +95,13 @@ impl HostPage {
         }
     }
 
-    /// Compare-and-exchange of an aligned word or double word: `Ok` if `expected` was there.
+    /// Compare-and-exchange at an aligned offset: `Ok` if `expected` was there.
     ///
     /// # Errors
     /// The value found instead, zero-extended.
     ///
     /// # Panics
-    /// If `offset` is unaligned or `width` is below [`Width::Word`]: callers check first.
+    /// If `offset` is unaligned: callers check first.
     pub fn compare_exchange(
         self,
         offset: u64,
@@ -118,14 +118,70 @@ impl HostPage {
                 .compare_exchange(expected as u32, new as u32, Ordering::SeqCst, Ordering::SeqCst)
                 .map(drop)
                 .map_err(u64::from),
-            Width::Byte | Width::Half => panic!("no sub-word compare-and-exchange"),
+            Width::Half => atomic!(AtomicU16, ptr)
+                .compare_exchange(expected as u16, new as u16, Ordering::SeqCst, Ordering::SeqCst)
+                .map(drop)
+                .map_err(u64::from),
+            Width::Byte => atomic!(AtomicU8, ptr)
+                .compare_exchange(expected as u8, new as u8, Ordering::SeqCst, Ordering::SeqCst)
+                .map(drop)
+                .map_err(u64::from),
+        }
+    }
+
+    /// Copies `len` bytes at `offset` to `to_offset` of another page or the same one, upwards, in steps of at least
+    /// `step`: a string that begins inside its own source repeats what lies between. Both lie inside their pages.
+    pub fn copy_to(self, offset: u64, to: HostPage, to_offset: u64, len: u64, step: Width) {
+        let (offset, to_offset) = (offset & PAGE_MASK, to_offset & PAGE_MASK);
+        assert!(offset + len <= PAGE_SIZE && to_offset + len <= PAGE_SIZE);
+        let from = self.addr() + offset as usize;
+        let to = to.addr() + to_offset as usize;
+        let distance = to.wrapping_sub(from) as u64;
+        // Larger steps would read what smaller ones have not written yet.
+        let largest = if distance < 8 { step.bytes() } else { 8 };
+        let mut at = 0;
+        while at < len {
+            let at_host = at as usize;
+            match largest.min(len - at) {
+                // SAFETY: the bytes at `at` lie inside both live pages (the assertion above); the callers write to
+                // writable pages only.
+                8 => unsafe { u64::load_any(from + at_host).store_any(to + at_host) },
+                // SAFETY: as above.
+                4..8 => unsafe { u32::load_any(from + at_host).store_any(to + at_host) },
+                // SAFETY: as above.
+                2..4 => unsafe { u16::load_any(from + at_host).store_any(to + at_host) },
+                // SAFETY: as above.
+                _ => unsafe { Cell::store(u8::load(from + at_host), to + at_host) },
+            }
+            at += match largest.min(len - at) {
+                8 => 8,
+                4..8 => 4,
+                2..4 => 2,
+                _ => 1,
+            };
+        }
+    }
+
+    /// Fills `len` bytes at `offset`, inside the page, with the bytes of `pattern` over and over.
+    pub fn fill(self, offset: u64, len: u64, pattern: u64) {
+        let offset = offset & PAGE_MASK;
+        assert!(offset + len <= PAGE_SIZE);
+        let to = self.addr() + offset as usize;
+        let mut at = 0;
+        while at + 8 <= len {
+            // SAFETY: the bytes lie inside the live page (the assertion above), which the callers may write.
+            unsafe { pattern.store_any(to + at as usize) };
+            at += 8;
+        }
+        for (i, byte) in (at..len).zip(pattern.to_le_bytes()) {
+            self.store(offset + i, Width::Byte, u64::from(byte));
         }
     }
 
     /// Atomically replaces an aligned word or double word; returns the old value, zero-extended.
     ///
     /// # Panics
-    /// As [`compare_exchange`](Self::compare_exchange).
+    /// If `offset` is unaligned or `width` is below [`Width::Word`]: callers check first.
     pub fn swap(self, offset: u64, width: Width, new: u64) -> u64 {
         let ptr = self.at(offset, width);
         match width {
@@ -133,6 +189,104 @@ impl HostPage {
             Width::Word => u64::from(atomic!(AtomicU32, ptr).swap(new as u32, Ordering::SeqCst)),
             Width::Byte | Width::Half => panic!("no sub-word swap"),
         }
+    }
+
+    /// Compare-and-exchange at any offset inside the page, for x86's LOCK. Off its alignment it is atomic on x86-64
+    /// hosts alone.
+    ///
+    /// # Errors
+    /// The value found instead, zero-extended.
+    pub fn compare_exchange_any(
+        self,
+        offset: u64,
+        width: Width,
+        expected: u64,
+        new: u64,
+    ) -> Result<(), u64> {
+        if offset & (width.bytes() - 1) == 0 {
+            return self.compare_exchange(offset, width, expected, new);
+        }
+        let expected = width.zero_extend(expected);
+        let found = self.exchange_misaligned(offset & PAGE_MASK, width, expected, new);
+        if found == expected { Ok(()) } else { Err(found) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn exchange_misaligned(self, offset: u64, width: Width, expected: u64, new: u64) -> u64 {
+        assert!(offset + width.bytes() <= PAGE_SIZE);
+        let ptr = self.0.as_ptr().wrapping_add(offset as usize);
+        let found: u64;
+        macro_rules! exchange {
+            ($insn:literal) => {
+                // SAFETY: the bytes lie in a live page (the assertion above); one locked instruction accesses them.
+                unsafe {
+                    std::arch::asm!($insn, ptr = in(reg) ptr, new = in(reg) new,
+                        inout("rax") expected => found, options(nostack));
+                }
+            };
+        }
+        match width {
+            // A byte is always aligned.
+            Width::Byte | Width::Half => exchange!("lock cmpxchg [{ptr}], {new:x}"),
+            Width::Word => exchange!("lock cmpxchg [{ptr}], {new:e}"),
+            Width::Double => exchange!("lock cmpxchg [{ptr}], {new:r}"),
+        }
+        width.zero_extend(found)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn exchange_misaligned(self, offset: u64, width: Width, expected: u64, new: u64) -> u64 {
+        let found = self.load(offset, width);
+        if found == expected {
+            self.store(offset, width, new);
+        }
+        found
+    }
+
+    /// Compare-and-exchange of 16 aligned bytes, for CMPXCHG16B; on hosts other than x86-64 in two halves.
+    ///
+    /// # Errors
+    /// The value found instead.
+    ///
+    /// # Panics
+    /// If `offset` is unaligned: callers check first.
+    pub fn compare_exchange_16(self, offset: u64, expected: u128, new: u128) -> Result<(), u128> {
+        assert!(offset & 15 == 0, "unaligned access to a host page");
+        let found = self.exchange_16(offset & PAGE_MASK, expected, new);
+        if found == expected { Ok(()) } else { Err(found) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn exchange_16(self, offset: u64, expected: u128, new: u128) -> u128 {
+        let ptr = self.0.as_ptr().wrapping_add(offset as usize);
+        let (low, high): (u64, u64);
+        // SAFETY: the bytes are aligned and lie in a live page; one locked instruction accesses them. RBX, which
+        // the compiler keeps for itself, is put back.
+        unsafe {
+            std::arch::asm!(
+                "xchg rbx, {new_low}",
+                "lock cmpxchg16b [{ptr}]",
+                "mov rbx, {new_low}",
+                ptr = in(reg) ptr,
+                new_low = inout(reg) new as u64 => _,
+                in("rcx") (new >> 64) as u64,
+                inout("rax") expected as u64 => low,
+                inout("rdx") (expected >> 64) as u64 => high,
+                options(nostack),
+            );
+        }
+        u128::from(low) | u128::from(high) << 64
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn exchange_16(self, offset: u64, expected: u128, new: u128) -> u128 {
+        let half = |at| u128::from(self.load(at, Width::Double));
+        let found = half(offset) | half(offset + 8) << 64;
+        if found == expected {
+            self.store(offset, Width::Double, new as u64);
+            self.store(offset + 8, Width::Double, (new >> 64) as u64);
+        }
+        found
     }
 
     /// Atomically replaces an aligned word or double word by `f(old)`; returns the old value,
@@ -163,6 +317,16 @@ pub trait Cell: Copy {
     /// # Safety
     /// As [`load`](Self::load), and the page must be writable.
     unsafe fn store(self, host: usize);
+    /// Loads from a host address of any alignment.
+    ///
+    /// # Safety
+    /// All bytes must lie in a live [`HostPage`].
+    unsafe fn load_any(host: usize) -> Self;
+    /// Stores to a host address of any alignment.
+    ///
+    /// # Safety
+    /// As [`load_any`](Self::load_any), and the page must be writable.
+    unsafe fn store_any(self, host: usize);
     /// Zero-extends to 64 bits.
     fn widen(self) -> u64;
     /// The low bits of `value`.
@@ -170,7 +334,7 @@ pub trait Cell: Copy {
 }
 
 macro_rules! cell {
-    ($ty:ty, $atomic:ty, $width:expr) => {
+    ($ty:ty, $atomic:ty, $width:expr, $class:ident, $load:literal, $store:literal) => {
         impl Cell for $ty {
             const WIDTH: Width = $width;
             #[inline(always)]
@@ -183,6 +347,41 @@ macro_rules! cell {
                 atomic!($atomic, std::ptr::with_exposed_provenance_mut(host))
                     .store(self, Ordering::Relaxed);
             }
+            #[cfg(target_arch = "x86_64")]
+            #[inline(always)]
+            unsafe fn load_any(host: usize) -> Self {
+                let value: $ty;
+                // SAFETY: the caller's promise; an assembler's load, because the memory is shared.
+                unsafe {
+                    std::arch::asm!($load, host = in(reg) host, value = out($class) value,
+                        options(nostack, preserves_flags, readonly));
+                }
+                value
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[inline(always)]
+            unsafe fn store_any(self, host: usize) {
+                // SAFETY: the caller's promise; an assembler's store, because the memory is shared.
+                unsafe {
+                    std::arch::asm!($store, host = in(reg) host, value = in($class) self,
+                        options(nostack, preserves_flags));
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            unsafe fn load_any(host: usize) -> Self {
+                (0..size_of::<Self>()).fold(0, |value, i| {
+                    // SAFETY: the caller's promise, for each byte.
+                    let byte = unsafe { <u8 as Cell>::load(host.wrapping_add(i)) };
+                    value | <$ty>::from(byte) << (8 * i)
+                })
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            unsafe fn store_any(self, host: usize) {
+                for (i, byte) in self.to_le_bytes().into_iter().enumerate() {
+                    // SAFETY: the caller's promise, for each byte.
+                    unsafe { Cell::store(byte, host.wrapping_add(i)) };
+                }
+            }
             #[inline(always)]
             fn widen(self) -> u64 {
                 u64::from(self)
@@ -194,7 +393,7 @@ macro_rules! cell {
         }
     };
 }
-cell!(u8, AtomicU8, Width::Byte);
-cell!(u16, AtomicU16, Width::Half);
-cell!(u32, AtomicU32, Width::Word);
-cell!(u64, AtomicU64, Width::Double);
+cell!(u8, AtomicU8, Width::Byte, reg_byte, "mov {value}, [{host}]", "mov [{host}], {value}");
+cell!(u16, AtomicU16, Width::Half, reg, "mov {value:x}, [{host}]", "mov [{host}], {value:x}");
+cell!(u32, AtomicU32, Width::Word, reg, "mov {value:e}, [{host}]", "mov [{host}], {value:e}");
+cell!(u64, AtomicU64, Width::Double, reg, "mov {value:r}, [{host}]", "mov [{host}], {value:r}");

@@ -285,6 +285,49 @@ impl Tlb {
         true
     }
 
+    /// Loads from `va`, of any alignment inside a page, if the current table allows it.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_any<T: Cell>(&self, va: u64) -> Option<T> {
+        let entry = &self.current.entries[self.current.index(va)];
+        // The page of the last byte: a neighbour's tag never stands at this index.
+        if entry.read != va.wrapping_add(T::WIDTH.bytes() - 1) & !PAGE_MASK {
+            return None;
+        }
+        // SAFETY: as in `load`, for all bytes.
+        Some(unsafe { T::load_any(entry.addend.wrapping_add(va as usize)) })
+    }
+
+    /// Stores to `va`, of any alignment inside a page, if the current table allows it. Whether it hit.
+    #[inline(always)]
+    #[must_use]
+    pub fn store_any<T: Cell>(&self, va: u64, value: T) -> bool {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.write != va.wrapping_add(T::WIDTH.bytes() - 1) & !PAGE_MASK {
+            return false;
+        }
+        // SAFETY: as in `store`, for all bytes.
+        unsafe { value.store_any(entry.addend.wrapping_add(va as usize)) };
+        true
+    }
+
+    /// Replaces the value at `va` by `f(old)`, not atomically, if the current table allows stores there. What was
+    /// there before.
+    #[inline(always)]
+    #[must_use]
+    pub fn update_any<T: Cell>(&self, va: u64, f: impl FnOnce(T) -> T) -> Option<T> {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.write != va.wrapping_add(T::WIDTH.bytes() - 1) & !PAGE_MASK {
+            return None;
+        }
+        let host = entry.addend.wrapping_add(va as usize);
+        // SAFETY: as in `load_any`; what can be stored to can be loaded from (`fill`).
+        let old = unsafe { T::load_any(host) };
+        // SAFETY: as in `store_any`.
+        unsafe { f(old).store_any(host) };
+        Some(old)
+    }
+
     /// The host page and guest physical page of `va`, if the current table allows loads there.
     #[inline]
     #[must_use]

@@ -1,0 +1,441 @@
+//! Accesses to linear addresses: through the soft TLB, or slowly through paging to RAM or a device.
+
+use crate::bus::{PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Width};
+use crate::ram::Cell;
+use crate::tlb::Fill;
+
+use super::core::Core;
+use super::fault::{Fault, Stop, vector};
+use super::paging::{Access, Rights};
+
+/// Where an address leads.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    Ram(RamPage, u64),
+    Device(u64),
+    /// A store into memory that is only read: a device may take it, as flash does.
+    Rom(u64),
+}
+
+/// The bytes of one access, in one page or two.
+#[derive(Clone, Copy)]
+struct Places {
+    first: Place,
+    /// Bytes in the first page.
+    split: u64,
+    second: Option<Place>,
+}
+
+impl Core {
+    /// Loads from `lin`.
+    ///
+    /// # Errors
+    /// [`Stop`] for a page fault or an address that is not canonical.
+    #[inline(always)]
+    pub fn load<T: Cell>(&mut self, lin: u64) -> Result<T, Stop> {
+        match self.tlb.load_any(lin) {
+            Some(value) => Ok(value),
+            None => self.load_slow(lin, T::WIDTH).map(T::narrow),
+        }
+    }
+
+    /// Stores to `lin`. The instruction may be the last one before the run loop looks at what it caused:
+    /// [`Core::leave`].
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn store<T: Cell>(&mut self, lin: u64, value: T) -> Result<(), Stop> {
+        if self.tlb.store_any(lin, value) {
+            return Ok(());
+        }
+        self.store_slow(lin, T::WIDTH, value.widen())
+    }
+
+    /// Replaces the value at `lin` by `f(old)`. Returns the old one.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for a store.
+    #[inline(always)]
+    pub fn update<T: Cell>(&mut self, lin: u64, f: impl Fn(T) -> T) -> Result<T, Stop> {
+        if let Some(old) = self.tlb.update_any(lin, &f) {
+            return Ok(old);
+        }
+        self.update_slow(lin, T::WIDTH, &|old| f(T::narrow(old)).widen()).map(T::narrow)
+    }
+
+    /// Replaces the value at `lin` by `f(old)` in one atomic step: LOCK. `f` may be called several times.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for a store.
+    pub fn update_locked<T: Cell>(&mut self, lin: u64, f: impl Fn(T) -> T) -> Result<T, Stop> {
+        self.update_locked_slow(lin, T::WIDTH, &|old| f(T::narrow(old)).widen()).map(T::narrow)
+    }
+
+    /// Checks that `lin` can be stored to.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for a store.
+    pub fn probe_write(&mut self, lin: u64, len: u64) -> Result<(), Stop> {
+        self.places(lin, len, Access::Write, self.own_rights()).map(drop)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_slow(&mut self, lin: u64, width: Width) -> Result<u64, Stop> {
+        let places = self.places(lin, width.bytes(), Access::Read, self.own_rights())?;
+        Ok(self.read_places(places, width.bytes()))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_slow(&mut self, lin: u64, width: Width, value: u64) -> Result<(), Stop> {
+        let places = self.places(lin, width.bytes(), Access::Write, self.own_rights())?;
+        self.write_places(places, width.bytes(), value);
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn update_slow(&mut self, lin: u64, width: Width, f: &dyn Fn(u64) -> u64) -> Result<u64, Stop> {
+        let places = self.places(lin, width.bytes(), Access::Write, self.own_rights())?;
+        let old = self.read_places(places, width.bytes());
+        self.write_places(places, width.bytes(), f(old));
+        Ok(old)
+    }
+
+    #[inline(never)]
+    fn update_locked_slow(
+        &mut self,
+        lin: u64,
+        width: Width,
+        f: &dyn Fn(u64) -> u64,
+    ) -> Result<u64, Stop> {
+        let len = width.bytes();
+        let (host, gpa, watched) = match self.tlb.writable(lin) {
+            Some((host, page)) if (lin & PAGE_MASK) + len <= PAGE_SIZE => {
+                (host, page | lin & PAGE_MASK, false)
+            }
+            _ => {
+                let places = self.places(lin, len, Access::Write, self.own_rights())?;
+                match places {
+                    Places { first: Place::Ram(page, gpa), second: None, .. } => {
+                        (page.host, gpa, page.access == PageAccess::Watched)
+                    }
+                    // Across pages, and to devices: in two steps.
+                    _ => {
+                        let old = self.read_places(places, len);
+                        self.write_places(places, len, f(old));
+                        return Ok(old);
+                    }
+                }
+            }
+        };
+        let mut old = host.load(gpa, width);
+        while let Err(found) = host.compare_exchange_any(gpa, width, old, f(old)) {
+            old = found;
+        }
+        if watched {
+            self.stored(gpa, len);
+        }
+        Ok(old)
+    }
+
+    /// Compare-and-exchange of 16 bytes at `lin`, aligned: the value found.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for a store.
+    pub fn compare_exchange_16(
+        &mut self,
+        lin: u64,
+        expected: u128,
+        new: u128,
+    ) -> Result<u128, Stop> {
+        let place = self.locate(lin, 16, Access::Write, self.own_rights())?;
+        let Place::Ram(page, gpa) = place else {
+            let places = |place| Places { first: place, split: 8, second: None };
+            let (low, high) = (places(place), places(place.plus(8)));
+            let found =
+                u128::from(self.read_places(low, 8)) | u128::from(self.read_places(high, 8)) << 64;
+            let value = if found == expected { new } else { found };
+            self.write_places(low, 8, value as u64);
+            self.write_places(high, 8, (value >> 64) as u64);
+            return Ok(found);
+        };
+        let found = page.host.compare_exchange_16(gpa, expected, new).err().unwrap_or(expected);
+        if page.access == PageAccess::Watched {
+            self.stored(gpa, 16);
+        }
+        Ok(found)
+    }
+
+    /// Loads with other rights than the running program's: descriptor tables, TSS, stacks of other levels.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_as<T: Cell>(&mut self, lin: u64, who: Rights) -> Result<T, Stop> {
+        let lin = lin & self.system_mask();
+        let places = self.places(lin, T::WIDTH.bytes(), Access::Read, who)?;
+        Ok(T::narrow(self.read_places(places, T::WIDTH.bytes())))
+    }
+
+    /// Stores with other rights than the running program's.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn store_as<T: Cell>(&mut self, lin: u64, value: T, who: Rights) -> Result<(), Stop> {
+        let lin = lin & self.system_mask();
+        let places = self.places(lin, T::WIDTH.bytes(), Access::Write, who)?;
+        self.write_places(places, T::WIDTH.bytes(), value.widen());
+        Ok(())
+    }
+
+    /// Loads as the processor does for itself: descriptor tables, TSS.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_system<T: Cell>(&mut self, lin: u64) -> Result<T, Stop> {
+        self.load_as(lin, Rights::Implicit)
+    }
+
+    /// Stores as the processor does for itself: descriptor tables, TSS.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn store_system<T: Cell>(&mut self, lin: u64, value: T) -> Result<(), Stop> {
+        self.store_as(lin, value, Rights::Implicit)
+    }
+
+    fn system_mask(&self) -> u64 {
+        if self.long_mode() { u64::MAX } else { 0xffff_ffff }
+    }
+
+    /// Loads bytes, which may cross pages.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); nothing was loaded.
+    pub fn load_bytes(&mut self, lin: u64, bytes: &mut [u8]) -> Result<(), Stop> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let lin = lin.wrapping_add(at as u64);
+            if bytes.len() - at >= 8 {
+                bytes[at..at + 8].copy_from_slice(&self.load::<u64>(lin)?.to_le_bytes());
+                at += 8;
+            } else {
+                bytes[at] = self.load(lin)?;
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores bytes, which may cross pages: all of them or none.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn store_bytes(&mut self, lin: u64, bytes: &[u8]) -> Result<(), Stop> {
+        let len = bytes.len() as u64;
+        if (lin & PAGE_MASK) + len > PAGE_SIZE || self.tlb.writable(lin).is_none() {
+            self.probe_write(lin, len)?;
+        }
+        let mut at = lin;
+        let mut chunks = bytes.chunks_exact(8);
+        for chunk in &mut chunks {
+            let value = chunk.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+            self.store::<u64>(at, value)?;
+            at = at.wrapping_add(8);
+        }
+        for byte in chunks.remainder() {
+            self.store(at, *byte)?;
+            at = at.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    /// Translates both ends of an access of `len` bytes; at most a page.
+    fn places(&mut self, lin: u64, len: u64, access: Access, who: Rights) -> Result<Places, Stop> {
+        let split = PAGE_SIZE - (lin & PAGE_MASK);
+        let first = self.locate(lin, len.min(split), access, who)?;
+        if split >= len {
+            return Ok(Places { first, split: len, second: None });
+        }
+        let mask = if who == self.own_rights() { self.lin_mask } else { self.system_mask() };
+        let second = self.locate(lin.wrapping_add(split) & mask, len - split, access, who)?;
+        Ok(Places { first, split, second: Some(second) })
+    }
+
+    /// Translates an access of `len` bytes at `lin`, inside a page; enters RAM into the TLB.
+    pub(crate) fn locate(
+        &mut self,
+        lin: u64,
+        len: u64,
+        access: Access,
+        who: Rights,
+    ) -> Result<Place, Stop> {
+        if !self.is_canonical(lin) {
+            return Err(self.out_of_segment());
+        }
+        let to = match self.translate(lin, access, who) {
+            Ok(to) => to,
+            Err(fault) => return Err(self.raise(fault)),
+        };
+        let free = self.points.watchpoints.is_empty() || self.observe(lin, len, access);
+        let Some(page) = self.bus.ram_page(to.gpa) else { return Ok(Place::Device(to.gpa)) };
+        if access == Access::Write && page.access == PageAccess::ReadOnly {
+            return Ok(Place::Rom(to.gpa));
+        }
+        // The current table is that of the running program's rights.
+        if free && who == self.own_rights() {
+            self.tlb_misses += 1;
+            self.tlb.fill(Fill {
+                va: lin,
+                gpa: to.gpa & !PAGE_MASK,
+                host: page.host,
+                read: true,
+                write: to.writable && page.access == PageAccess::ReadWrite,
+                span: to.span,
+            });
+        }
+        Ok(Place::Ram(page, to.gpa))
+    }
+
+    fn read_places(&mut self, places: Places, len: u64) -> u64 {
+        let low = self.read_place(places.first, places.split);
+        match places.second {
+            None => low,
+            Some(second) => low | self.read_place(second, len - places.split) << (8 * places.split),
+        }
+    }
+
+    fn write_places(&mut self, places: Places, len: u64, value: u64) {
+        self.write_place(places.first, places.split, value);
+        if let Some(second) = places.second {
+            self.write_place(second, len - places.split, value >> (8 * places.split));
+        }
+    }
+
+    fn read_place(&mut self, place: Place, len: u64) -> u64 {
+        let width = whole_width(len);
+        match (place, width) {
+            (Place::Ram(page, gpa), Some(width)) => page.host.load(gpa, width),
+            (Place::Ram(page, gpa), None) => {
+                (0..len).fold(0, |value, i| value | page.host.load(gpa + i, Width::Byte) << (8 * i))
+            }
+            (Place::Device(gpa) | Place::Rom(gpa), _) => self.read_device(gpa, len),
+        }
+    }
+
+    /// The byte at an offset from a place, inside its page.
+    pub(crate) fn read_byte(&mut self, place: Place, offset: u64) -> u8 {
+        self.read_place(place.plus(offset), 1) as u8
+    }
+
+    fn write_place(&mut self, place: Place, len: u64, value: u64) {
+        match place {
+            Place::Ram(page, gpa) => {
+                match whole_width(len) {
+                    Some(width) => page.host.store(gpa, width, value),
+                    None => {
+                        for i in 0..len {
+                            page.host.store(gpa + i, Width::Byte, value >> (8 * i));
+                        }
+                    }
+                }
+                if page.access == PageAccess::Watched {
+                    self.stored(gpa, len);
+                }
+            }
+            Place::Device(gpa) => self.write_device(gpa, len, value),
+            Place::Rom(gpa) => {
+                // The next load must see what the device made of its memory.
+                self.flush_tlb();
+                self.write_device(gpa, len, value);
+            }
+        }
+    }
+
+    /// After a store into a watched page: code may have changed, and does so at the next instruction.
+    fn stored(&mut self, gpa: u64, len: u64) {
+        self.bus.watched_write(gpa, len);
+        self.leave = true;
+        self.poll = true;
+        self.stale_code = true;
+    }
+
+    /// What a device access caused is looked at before the next instruction, wherever the block ends.
+    fn after_device(&mut self) {
+        self.device_accesses += 1;
+        if self.signals.needs_attention() {
+            self.leave = true;
+        }
+    }
+
+    /// Devices take naturally aligned accesses. Where nothing answers, all ones are read.
+    fn read_device(&mut self, gpa: u64, len: u64) -> u64 {
+        let mut value = 0;
+        let mut at = 0;
+        while at < len {
+            let width = aligned_width(gpa + at, len - at);
+            let part = self.bus.read(gpa + at, width).unwrap_or(u64::MAX);
+            value |= width.zero_extend(part) << (8 * at);
+            at += width.bytes();
+        }
+        self.after_device();
+        value
+    }
+
+    fn write_device(&mut self, gpa: u64, len: u64, value: u64) {
+        let mut at = 0;
+        while at < len {
+            let width = aligned_width(gpa + at, len - at);
+            let part = width.zero_extend(value >> (8 * at));
+            // Where nothing answers, a store goes nowhere.
+            let _nobody = self.bus.write(gpa + at, width, part);
+            at += width.bytes();
+        }
+        self.after_device();
+    }
+
+    /// Checks the alignment of an access of `len` bytes, where alignment is checked.
+    ///
+    /// # Errors
+    /// #AC.
+    pub fn check_alignment(&mut self, lin: u64, len: u64) -> Result<(), Stop> {
+        if lin & (len - 1) != 0 && self.checks_alignment() {
+            return Err(self.raise(Fault::with(vector::AC, 0)));
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn plus(self, offset: u64) -> Place {
+        match self {
+            Place::Ram(page, gpa) => Place::Ram(page, gpa + offset),
+            Place::Device(gpa) => Place::Device(gpa + offset),
+            Place::Rom(gpa) => Place::Rom(gpa + offset),
+        }
+    }
+}
+
+fn whole_width(len: u64) -> Option<Width> {
+    match len {
+        1 => Some(Width::Byte),
+        2 => Some(Width::Half),
+        4 => Some(Width::Word),
+        8 => Some(Width::Double),
+        _ => None,
+    }
+}
+
+fn aligned_width(gpa: u64, len: u64) -> Width {
+    if gpa & 7 == 0 && len >= 8 {
+        Width::Double
+    } else if gpa & 3 == 0 && len >= 4 {
+        Width::Word
+    } else if gpa & 1 == 0 && len >= 2 {
+        Width::Half
+    } else {
+        Width::Byte
+    }
+}

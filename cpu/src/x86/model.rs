@@ -1,0 +1,266 @@
+//! What a processor offers, fixed when the machine is made, and what CPUID says of it (SDM vol. 2, "CPUID").
+
+use iced_x86::CpuidFeature;
+use serde::{Deserialize, Serialize};
+
+/// Words of features that CPUID reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    /// Leaf 1, ECX.
+    L1Ecx,
+    /// Leaf 1, EDX.
+    L1Edx,
+    /// Leaf 7, subleaf 0, EBX.
+    L7Ebx,
+    /// Leaf 7, subleaf 0, ECX.
+    L7Ecx,
+    /// Leaf 7, subleaf 0, EDX.
+    L7Edx,
+    /// Leaf 0x8000_0001, ECX.
+    X1Ecx,
+    /// Leaf 0x8000_0001, EDX.
+    X1Edx,
+}
+
+/// A feature as CPUID reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature(Word, u8);
+
+macro_rules! features {
+    ($($name:ident = $word:ident $bit:literal, $doc:literal;)*) => {
+        /// The features that this processor may offer: what has no name here is never promised.
+        pub mod feature {
+            use super::{Feature, Word};
+            $(
+                #[doc = $doc]
+                pub const $name: Feature = Feature(Word::$word, $bit);
+            )*
+            /// All of them.
+            pub const ALL: &[Feature] = &[$($name),*];
+        }
+    };
+}
+features! {
+    MONITOR = L1Ecx 3, "MONITOR and MWAIT.";
+    CMPXCHG16B = L1Ecx 13, "CMPXCHG16B.";
+    PCID = L1Ecx 17, "Process-context identifiers.";
+    X2APIC = L1Ecx 21, "x2APIC.";
+    MOVBE = L1Ecx 22, "MOVBE.";
+    POPCNT = L1Ecx 23, "POPCNT.";
+    TSC_DEADLINE = L1Ecx 24, "The local APIC's timer by TSC deadline.";
+    RDRAND = L1Ecx 30, "RDRAND.";
+    HYPERVISOR = L1Ecx 31, "The processor is not a real one.";
+    PSE = L1Edx 3, "4 MiB pages.";
+    TSC = L1Edx 4, "RDTSC.";
+    MSR = L1Edx 5, "RDMSR and WRMSR.";
+    PAE = L1Edx 6, "Physical address extension.";
+    CX8 = L1Edx 8, "CMPXCHG8B.";
+    APIC = L1Edx 9, "A local APIC.";
+    SEP = L1Edx 11, "SYSENTER and SYSEXIT.";
+    MTRR = L1Edx 12, "Memory-type range registers.";
+    PGE = L1Edx 13, "Global pages.";
+    CMOV = L1Edx 15, "CMOVcc.";
+    PAT = L1Edx 16, "Page attribute table.";
+    PSE36 = L1Edx 17, "4 MiB pages above 4 GiB.";
+    CLFSH = L1Edx 19, "CLFLUSH.";
+    FSGSBASE = L7Ebx 0, "RDFSBASE and its like.";
+    BMI1 = L7Ebx 3, "BMI1.";
+    SMEP = L7Ebx 7, "Supervisor-mode execution prevention.";
+    BMI2 = L7Ebx 8, "BMI2.";
+    ERMS = L7Ebx 9, "Fast REP MOVSB and STOSB.";
+    INVPCID = L7Ebx 10, "INVPCID.";
+    RDSEED = L7Ebx 18, "RDSEED.";
+    ADX = L7Ebx 19, "ADCX and ADOX.";
+    SMAP = L7Ebx 20, "Supervisor-mode access prevention.";
+    CLFLUSHOPT = L7Ebx 23, "CLFLUSHOPT.";
+    UMIP = L7Ecx 2, "User-mode instruction prevention.";
+    LA57 = L7Ecx 16, "5-level paging.";
+    RDPID = L7Ecx 22, "RDPID.";
+    LAHF_LM = X1Ecx 0, "LAHF and SAHF in 64-bit mode.";
+    LZCNT = X1Ecx 5, "LZCNT.";
+    PREFETCHW = X1Ecx 8, "PREFETCHW.";
+    SYSCALL = X1Edx 11, "SYSCALL in 64-bit mode.";
+    NX = X1Edx 20, "Execute disable.";
+    PDPE1GB = X1Edx 26, "1 GiB pages.";
+    RDTSCP = X1Edx 27, "RDTSCP.";
+    LM = X1Edx 29, "Long mode.";
+}
+
+/// A model of processor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// The feature words, in the order of [`Word`].
+    words: [u32; 7],
+    /// Frequency of the time-stamp counter.
+    pub tsc_hz: u64,
+    /// Logical processors in the machine.
+    pub cpus: u32,
+}
+
+/// Physical address bits.
+pub const PHYS_BITS: u32 = 40;
+
+/// Features that `x86-64-v3` adds to `x86-64-v2`.
+const V3: [Feature; 4] = [feature::BMI1, feature::BMI2, feature::LZCNT, feature::MOVBE];
+
+impl Model {
+    /// `x86-64-v2`.
+    #[must_use]
+    pub fn v2() -> Self {
+        let mut model = Model::v3();
+        for feature in V3 {
+            model.set(feature, false);
+        }
+        model
+    }
+
+    /// `x86-64-v3`.
+    #[must_use]
+    pub fn v3() -> Self {
+        let mut model = Model { words: [0; 7], tsc_hz: 1_000_000_000, cpus: 1 };
+        for feature in feature::ALL {
+            model.set(*feature, true);
+        }
+        model
+    }
+
+    /// Adds or hides a feature.
+    pub fn set(&mut self, feature: Feature, on: bool) {
+        let word = &mut self.words[feature.0 as usize];
+        *word = *word & !(1 << feature.1) | u32::from(on) << feature.1;
+    }
+
+    /// Whether the processor has a feature.
+    #[must_use]
+    pub fn has(&self, feature: Feature) -> bool {
+        self.words[feature.0 as usize] >> feature.1 & 1 != 0
+    }
+
+    /// Family 6, model 60 (0x3c), stepping 3.
+    #[must_use]
+    pub fn signature(&self) -> u32 {
+        0x0003_06c3
+    }
+
+    /// Whether an instruction that belongs to `feature` exists.
+    #[must_use]
+    pub fn offers(&self, feature: CpuidFeature) -> bool {
+        use CpuidFeature as C;
+        let one = match feature {
+            C::INTEL8086
+            | C::INTEL8086_ONLY
+            | C::INTEL186
+            | C::INTEL286
+            | C::INTEL386
+            | C::INTEL486
+            | C::X64
+            | C::MULTIBYTENOP
+            | C::PAUSE
+            | C::CPUID => return true,
+            C::CMOV => feature::CMOV,
+            C::CX8 => feature::CX8,
+            C::CMPXCHG16B => feature::CMPXCHG16B,
+            C::MSR => feature::MSR,
+            C::TSC => feature::TSC,
+            C::SEP => feature::SEP,
+            C::SYSCALL => feature::SYSCALL,
+            C::RDTSCP => feature::RDTSCP,
+            C::RDPID => feature::RDPID,
+            C::MONITOR => feature::MONITOR,
+            C::MOVBE => feature::MOVBE,
+            C::POPCNT => feature::POPCNT,
+            C::LZCNT => feature::LZCNT,
+            C::BMI1 => feature::BMI1,
+            C::BMI2 => feature::BMI2,
+            C::ADX => feature::ADX,
+            C::RDRAND => feature::RDRAND,
+            C::RDSEED => feature::RDSEED,
+            C::FSGSBASE => feature::FSGSBASE,
+            C::INVPCID => feature::INVPCID,
+            C::SMAP => feature::SMAP,
+            C::CLFSH => feature::CLFSH,
+            C::CLFLUSHOPT => feature::CLFLUSHOPT,
+            C::PREFETCHW => feature::PREFETCHW,
+            _ => return false,
+        };
+        self.has(one)
+    }
+
+    /// EAX, EBX, ECX and EDX of a leaf. `live` says what depends on the processor's state.
+    #[must_use]
+    pub fn cpuid(&self, leaf: u32, subleaf: u32, live: Live) -> [u32; 4] {
+        let word = |word: Word| self.words[word as usize];
+        let text = |text: &[u8; 4]| u32::from_le_bytes(*text);
+        // A leaf beyond the last basic one answers as that one (SDM).
+        const LAST: u32 = 0x16;
+        const LAST_EXTENDED: u32 = 0x8000_0008;
+        let leaf = match leaf {
+            0..=LAST | 0x8000_0000..=LAST_EXTENDED => leaf,
+            // Reserved for hypervisors: nothing is offered there.
+            0x4000_0000..=0x4fff_ffff => return [0; 4],
+            _ => LAST,
+        };
+        match leaf {
+            0 => [LAST, text(b"Genu"), text(b"ntel"), text(b"ineI")],
+            1 => {
+                let osxsave = if live.osxsave { 1 << 27 } else { 0 };
+                let apic = if live.apic { u32::MAX } else { !(1 << 9) };
+                let ebx = live.apic_id << 24 | self.cpus.min(255) << 16 | 8 << 8;
+                let htt = if self.cpus > 1 { 1 << 28 } else { 0 };
+                [self.signature(), ebx, word(Word::L1Ecx) | osxsave, word(Word::L1Edx) & apic | htt]
+            }
+            // No cache descriptors: leaf 4 says.
+            2 => [0x00ff_ff01, 0, 0, 0],
+            7 if subleaf == 0 => [0, word(Word::L7Ebx), word(Word::L7Ecx), word(Word::L7Edx)],
+            0xb => {
+                let bits = self.cpus.next_power_of_two().trailing_zeros();
+                match subleaf {
+                    0 => [0, 1, 1 << 8, live.apic_id],
+                    1 => [bits, self.cpus, 2 << 8 | 1, live.apic_id],
+                    _ => [0, 0, subleaf & 0xff, live.apic_id],
+                }
+            }
+            // The core crystal clock runs as the time-stamp counter.
+            0x15 => [1, 1, u32::try_from(self.tsc_hz).unwrap_or(0), 0],
+            0x16 => [(self.tsc_hz / 1_000_000) as u32 & 0xffff, 0, 0, 0],
+            0x8000_0000 => [LAST_EXTENDED, 0, 0, 0],
+            0x8000_0001 => [0, 0, word(Word::X1Ecx), word(Word::X1Edx)],
+            0x8000_0002 => [text(b"Mimi"), text(b"c x8"), text(b"6-64"), 0],
+            // The time-stamp counter is invariant.
+            0x8000_0007 => [0, 0, 0, 1 << 8],
+            0x8000_0008 => {
+                let linear = if self.has(feature::LA57) { 57 } else { 48 };
+                [linear << 8 | PHYS_BITS, 0, 0, 0]
+            }
+            _ => [0; 4],
+        }
+    }
+}
+
+/// What CPUID reports of the processor's state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Live {
+    /// CR4.OSXSAVE.
+    pub osxsave: bool,
+    /// The local APIC is enabled.
+    pub apic: bool,
+    /// The initial APIC ID.
+    pub apic_id: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hidden_feature_is_neither_reported_nor_decoded() {
+        // SDM vol. 2, "CPUID": BMI1 is leaf 7, EBX bit 3; MOVBE is leaf 1, ECX bit 22.
+        let live = Live::default();
+        for (model, there) in [(Model::v2(), 0), (Model::v3(), 1)] {
+            assert_eq!(model.cpuid(7, 0, live)[1] >> 3 & 1, there);
+            assert_eq!(model.cpuid(1, 0, live)[2] >> 22 & 1, there);
+            assert_eq!(model.offers(CpuidFeature::BMI1), there == 1);
+            assert_eq!(model.offers(CpuidFeature::MOVBE), there == 1);
+        }
+    }
+}
