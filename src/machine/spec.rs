@@ -23,9 +23,9 @@ pub enum BoardKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// The interpreter.
-    #[default]
     Interp,
     /// The translator.
+    #[default]
     Jit,
 }
 

@@ -146,7 +146,7 @@ fn keys_reach_the_guest_and_the_escape_key_quits() {
 
 #[test]
 fn the_engine_is_changed_by_a_key() {
-    let (mut terminal, child) = session(&["--cpus", "2", "--stats"]);
+    let (mut terminal, child) = session(&["--cpus", "2", "--stats", "--engine", "interp"]);
     terminal.ask(b"\x01h", "change the engine");
     terminal.ask(b"\x01e", "the translator (jit) runs now");
     terminal.ask(b"<translated>", "<translated>");

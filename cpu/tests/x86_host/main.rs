@@ -1,7 +1,7 @@
 //! The interpreter beside the host's processor: every harmless integer instruction form on the same operands, and
 //! registers, defined flags and memory compared.
 //!
-//! `MIMIC_CASES` sets the number of operand sets per form (the full comparison has 10000).
+//! `MIMIC_X86_CASES` sets the number of operand sets per form (the full comparison has 10000).
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)] // Executable memory.
 
@@ -27,7 +27,7 @@ use native::{DATA_LEN, Memory, State, Trampoline};
 /// Operand sets per form.
 fn cases() -> usize {
     let default = if cfg!(debug_assertions) { 100 } else { 2000 };
-    std::env::var("MIMIC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+    std::env::var("MIMIC_X86_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
 /// Xorshift (Marsaglia 2003), and values at the edges.
