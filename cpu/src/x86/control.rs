@@ -143,6 +143,7 @@ impl Core {
             (cr4::PCIDE, feature::PCID),
             (cr4::SMEP, feature::SMEP),
             (cr4::SMAP, feature::SMAP),
+            (cr4::OSXSAVE, feature::XSAVE),
         ] {
             if model.has(feature) {
                 known |= bit;

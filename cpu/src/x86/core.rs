@@ -11,6 +11,7 @@ use crate::tlb::{TableKey, Tlb};
 use super::decode::{CodeSize, Op};
 use super::fault::{Fault, Stop, vector};
 use super::flags::{Lazy, bit};
+use super::simd::{self, SimdOp};
 use super::state::{Cpu, Segment, cr0, cr4, efer, gpr, rights, sreg};
 
 /// A register that is always zero: the base or index of an address that has none.
@@ -70,6 +71,8 @@ pub struct Core {
     pub leave: bool,
     /// Something happened that the run loop must look at before the next block.
     pub poll: bool,
+    /// Which of x87, MMX, SSE and AVX may be used: bits that `insn::units` names.
+    pub(super) units: u8,
     /// The fault is that of an address that is not canonical or beyond the segment: #SS if it was in SS.
     pub by_segment: bool,
     /// Code must be compared with memory again.
@@ -79,6 +82,8 @@ pub struct Core {
     pub bus: Arc<dyn CpuBus>,
     /// [`CpuBus::coherent`].
     pub coherent: bool,
+    /// [`super::simd::table`].
+    pub(crate) vector_ops: &'static [SimdOp],
     /// What others can do to this processor.
     pub signals: Arc<Signals>,
     pub(crate) tlb_misses: u64,
@@ -112,11 +117,13 @@ impl Core {
             unfinished: false,
             leave: false,
             poll: true,
+            units: 0,
             by_segment: false,
             stale_code: false,
             fetch_flush: FetchFlush::default(),
             bus,
             coherent,
+            vector_ops: simd::table(),
             signals,
             tlb_misses: 0,
             device_accesses: 0,
@@ -265,6 +272,7 @@ impl Core {
     pub fn privilege_changed(&mut self) {
         self.tlb.select(self.table_key());
         self.aligned = self.checks_alignment();
+        self.units_changed();
         self.page_lin = NO_PAGE;
     }
 
