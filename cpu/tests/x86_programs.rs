@@ -614,3 +614,44 @@ fn a_debugger_stops_at_breakpoints_watchpoints_and_steps() {
     assert_eq!(run(&mut interp, 100), Exit::Halted);
     assert_eq!(interp.retired(), 5);
 }
+
+#[test]
+fn debug_registers_stop_the_guest_itself() {
+    // SDM vol. 3, 18.2.4 (DR7), 18.3.1.1 (instruction breakpoints are faults), 18.3.1.2 (data breakpoints are traps).
+    let program: &Program<'_> = &|a| {
+        a.inc(rbx)?; // 3 bytes
+        a.mov(rcx, qword_ptr(DATA))?; // 8 bytes
+        a.mov(qword_ptr(DATA), rbx)?; // 8 bytes
+        a.inc(rbx)?;
+        a.hlt()
+    };
+    // DR7, DR0, where #DB is raised, if at all.
+    let cases = [
+        (0x401, CODE + 3, Some(CODE + 3)), // An instruction, local.
+        (0x402, CODE + 4, None),           // Inside one, global.
+        (0x401 | 1 << 16, DATA + 7, Some(CODE + 19)), // A write of one byte.
+        (0x401 | 3 << 16, DATA + 7, Some(CODE + 11)), // A read or write.
+        (0x401 | 0xd << 16, DATA + 8, None), // A write of four bytes further on.
+        (0x401 | 0x9 << 16, DATA, Some(CODE + 19)), // A write of eight bytes.
+        (0x400 | 1 << 16, DATA, None),     // Not enabled.
+    ];
+    for (control, at, expected) in cases {
+        let mut pc = Pc::new(Start::Long);
+        pc.cpu.dr[0] = at;
+        pc.cpu.dr[7] = control;
+        pc.put(64, program);
+        let (fault, cpu) = pc.run();
+        assert_eq!(fault, expected.map(|_| 1), "{control:#x} {at:#x}");
+        if let Some(rip) = expected {
+            assert_eq!(pc.stack(&cpu, 0, Width::Double), rip, "{control:#x} {at:#x}");
+            assert_eq!(cpu.dr[6] & 0xf, 1);
+        }
+    }
+    // RF in the image that IRET loads lets the instruction pass.
+    let mut pc = Pc::new(Start::Long);
+    pc.cpu.dr[0] = CODE;
+    pc.cpu.dr[7] = 0x401;
+    pc.cpu.rflags |= bit::RF;
+    pc.put(64, program);
+    assert_eq!(pc.run().0, None);
+}

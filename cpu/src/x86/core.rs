@@ -8,6 +8,7 @@ use crate::frame::NO_PAGE;
 use crate::signals::Signals;
 use crate::tlb::{TableKey, Tlb};
 
+use super::breakpoints::Breakpoints;
 use super::decode::{CodeSize, Op};
 use super::fault::{Fault, Stop, vector};
 use super::flags::{Lazy, bit};
@@ -63,6 +64,8 @@ pub struct Core {
     pub(crate) tlb: Tlb,
     /// Why the last [`Stop`] happened.
     pub fault: Fault,
+    /// Where that was, if not at the instruction itself: at the first one of a task that was switched to.
+    pub(super) fault_rip: Option<u64>,
     /// An instruction ended by [`Stop`].
     pub stopped: bool,
     /// The instruction that ended by [`Stop`] has done a part and goes on when it is performed again.
@@ -90,6 +93,9 @@ pub struct Core {
     pub(crate) device_accesses: u64,
     /// Why the processor is in shutdown.
     pub(crate) epitaph: String,
+    /// The guest's breakpoints, and those that the current instruction has met.
+    pub(super) breakpoints: Breakpoints,
+    pub(super) met: u8,
     /// Where the debugger wants the processor to stop.
     pub(crate) points: DebugPoints,
     /// The watchpoint that the current instruction has met.
@@ -113,6 +119,7 @@ impl Core {
             cpu,
             tlb: Tlb::new(key),
             fault: Fault::new(vector::UD),
+            fault_rip: None,
             stopped: false,
             unfinished: false,
             leave: false,
@@ -128,6 +135,8 @@ impl Core {
             tlb_misses: 0,
             device_accesses: 0,
             epitaph: String::new(),
+            breakpoints: Breakpoints::default(),
+            met: 0,
             points: DebugPoints::default(),
             watched: None,
         };
@@ -148,6 +157,7 @@ impl Core {
         self.next_rip = self.cpu.rip;
         self.flags = Lazy::from_bits(self.cpu.rflags);
         self.mode_changed();
+        self.breakpoints_changed();
     }
 
     /// The canonical state, complete.

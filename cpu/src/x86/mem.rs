@@ -80,6 +80,14 @@ impl Core {
         self.places(lin, len, Access::Write, self.own_rights()).map(drop)
     }
 
+    /// Checks that the processor itself can store to `lin`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for a store.
+    pub fn probe_system(&mut self, lin: u64, len: u64) -> Result<(), Stop> {
+        self.places(lin & self.system_mask(), len, Access::Write, Rights::Implicit).map(drop)
+    }
+
     #[cold]
     #[inline(never)]
     fn load_slow(&mut self, lin: u64, width: Width) -> Result<u64, Stop> {
@@ -308,7 +316,10 @@ impl Core {
             Ok(to) => to,
             Err(fault) => return Err(self.raise(fault)),
         };
-        let free = self.points.watchpoints.is_empty() || self.observe(lin, len, access);
+        let mut free = self.points.watchpoints.is_empty() || self.observe(lin, len, access);
+        if self.breakpoints.any() && who == self.own_rights() {
+            free &= self.meets_data(lin, len, access);
+        }
         let Some(page) = self.bus.ram_page(to.gpa) else { return Ok(Place::Device(to.gpa)) };
         if access == Access::Write && page.access == PageAccess::ReadOnly {
             return Ok(Place::Rom(to.gpa));

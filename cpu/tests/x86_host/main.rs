@@ -28,7 +28,7 @@ use native::{Area, DATA_LEN, Memory, State, Trampoline};
 
 /// Operand sets per form.
 fn cases() -> usize {
-    let default = if cfg!(debug_assertions) { 100 } else { 2000 };
+    let default = if cfg!(debug_assertions) { 100 } else { 500 };
     std::env::var("MIMIC_X86_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 

@@ -238,6 +238,7 @@ fn mov_to_dr(core: &mut Core, ops: &[Op]) -> usize {
             7 => value & !0xd000 | 0x400,
             _ => value,
         };
+        core.breakpoints_changed();
         core.poll = true;
         Ok(())
     })
