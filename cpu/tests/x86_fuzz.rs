@@ -12,6 +12,8 @@ use mimic_cpu::bus::Width;
 use mimic_cpu::signals::Signals;
 use mimic_cpu::x86::flags::bit;
 use mimic_cpu::x86::model::Model;
+use mimic_cpu::x86::state::cr4;
+use mimic_cpu::x86::x87;
 
 /// Xorshift (Marsaglia 2003).
 fn next(state: &mut u64) -> u64 {
@@ -62,6 +64,11 @@ fn random_code_does_not_panic() {
             next(&mut random) & (bit::ARITH | bit::DF | bit::TF | bit::IOPL | bit::AC | bit::IF);
         cpu.cpl =
             if start == Start::Real { 0 } else { [0, 0, 3][(next(&mut random) % 3) as usize] };
+        cpu.cr4 |= cr4::OSFXSR | cr4::OSXSAVE | next(&mut random) & cr4::OSXMMEXCPT;
+        cpu.xcr0 = 7;
+        if next(&mut random) & 1 == 0 {
+            cpu.x87 = x87::State::default();
+        }
         // Tables in random memory: gates and descriptors are found now and then.
         cpu.idtr.base = next(&mut random) & 0x1_fff8;
         cpu.gdtr.base = next(&mut random) & 0x1_fff8;

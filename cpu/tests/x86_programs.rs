@@ -5,6 +5,9 @@ mod common;
 
 use std::sync::Arc;
 
+use common::pc::{
+    CODE, CODE0, CODE3, DATA, DATA0, DATA3, HANDLERS, IDT, Pc, Program, STACK, assemble, register,
+};
 use common::{PcBus, Start, cpu, interp, run};
 use iced_x86::code_asm::*;
 use mimic_cpu::bus::{Width, line};
@@ -13,92 +16,7 @@ use mimic_cpu::x86::decode::{CodeSize, performs};
 use mimic_cpu::x86::flags::bit;
 use mimic_cpu::x86::interp::Interp;
 use mimic_cpu::x86::model::Model;
-use mimic_cpu::x86::state::{Cpu, Segment, cr4, gpr, rights, sreg};
-
-const CODE: u64 = 0x1_0000;
-const DATA: u64 = 0x2_0000;
-const STACK: u64 = 0x3_0000;
-const GDT: u64 = 0x4000;
-const IDT: u64 = 0x5000;
-const TSS: u64 = 0x6000;
-/// Handlers of exceptions, 16 bytes each, which halt.
-const HANDLERS: u64 = 0x7000;
-
-type Program<'a> = dyn Fn(&mut CodeAssembler) -> Result<(), IcedError> + 'a;
-
-fn assemble(bits: u32, at: u64, program: &Program<'_>) -> Vec<u8> {
-    let mut a = CodeAssembler::new(bits).unwrap();
-    program(&mut a).unwrap();
-    a.assemble(at).unwrap()
-}
-
-fn register(cpu: &Cpu, number: u8) -> u64 {
-    cpu.gpr[usize::from(number)]
-}
-
-/// A machine with tables for protected or long mode: code and data of levels 0 and 3, a TSS, and handlers that halt.
-struct Pc {
-    bus: Arc<PcBus>,
-    cpu: Cpu,
-}
-
-const CODE0: u16 = 8;
-const DATA0: u16 = 16;
-const DATA3: u16 = 24 + 3;
-const CODE3: u16 = 32 + 3;
-
-impl Pc {
-    fn new(start: Start) -> Pc {
-        let bus = PcBus::new(64);
-        let mut cpu = cpu(&bus, start, CODE, Model::v3());
-        cpu.gpr[usize::from(gpr::RSP)] = STACK;
-        let long = start == Start::Long;
-        let code: u64 = if long { 0x00af_9b00_0000_ffff } else { 0x00cf_9b00_0000_ffff };
-        let data = 0x00cf_9300_0000_ffff;
-        let user = 3 << 45;
-        for (slot, descriptor) in [(1, code), (2, data), (3, data | user), (4, code | user)] {
-            bus.store(GDT + 8 * slot, Width::Double, descriptor);
-        }
-        for vector in 0..64 {
-            let handler = HANDLERS + 16 * vector;
-            let gate = 0x8e00 << 32 | u64::from(CODE0) << 16 | handler;
-            if long {
-                bus.store(IDT + 16 * vector, Width::Double, gate);
-            } else {
-                bus.store(IDT + 8 * vector, Width::Double, gate);
-            }
-            bus.put(handler, &[0xf4]);
-        }
-        cpu.gdtr.base = GDT;
-        cpu.idtr.base = IDT;
-        cpu.tr = Segment { selector: 40, base: TSS, limit: 103, rights: 0x8b };
-        if long {
-            bus.store(TSS + 4, Width::Double, STACK + 0x1000);
-        } else {
-            bus.store(TSS + 4, Width::Word, STACK + 0x1000);
-            bus.store(TSS + 8, Width::Word, u64::from(DATA0));
-        }
-        Pc { bus, cpu }
-    }
-
-    fn put(&self, bits: u32, program: &Program<'_>) {
-        self.bus.put(CODE, &assemble(bits, CODE, program));
-    }
-
-    /// Runs until HLT. The vector of the exception whose handler halted, if any, and the processor.
-    fn run(&self) -> (Option<u64>, Cpu) {
-        let (mut interp, _) = interp(self.cpu.clone(), &self.bus);
-        assert_eq!(run(&mut interp, 100_000), Exit::Halted);
-        let cpu = interp.cpu();
-        let handler = cpu.rip.wrapping_sub(HANDLERS);
-        ((handler < 64 * 16).then_some(handler / 16), cpu)
-    }
-
-    /// The value at `index` words of `width` above the stack pointer.
-    fn stack(&self, cpu: &Cpu, index: u64, width: Width) -> u64 {
-        self.bus.load(register(cpu, gpr::RSP) + index * width.bytes(), width)
-    }
-}
+use mimic_cpu::x86::state::{Cpu, cr4, gpr, rights, sreg};
 
 #[test]
 fn real_mode_calls_strings_and_interrupts() {
@@ -549,24 +467,27 @@ fn what_is_not_performed_is_listed() {
     let mut missing = Vec::new();
     for code in iced_x86::Code::values() {
         let info = code.op_code();
-        if !info.is_instruction() {
+        // Those with a WAIT of their own exist for assemblers: it is an instruction.
+        if !info.is_instruction() || info.fwait() {
             continue;
         }
-        let mut raw = iced_x86::Instruction::default();
-        raw.set_code(code);
-        if !raw.cpuid_features().iter().all(|feature| model.offers(*feature)) {
-            continue;
-        }
-        for (operand, kind) in (0..).zip(info.op_kinds()) {
-            give_operand(&mut raw, operand, *kind);
-        }
-        for (size, there) in [
-            (CodeSize::Bits16, info.mode16()),
-            (CodeSize::Bits32, info.mode32()),
-            (CodeSize::Bits64, info.mode64()),
-        ] {
-            if there && !performs(&raw, size, &model) {
-                missing.push((code, size));
+        for memory in [false, true] {
+            let mut raw = iced_x86::Instruction::default();
+            raw.set_code(code);
+            if !raw.cpuid_features().iter().all(|feature| model.offers(*feature)) {
+                continue;
+            }
+            for (operand, kind) in (0..).zip(info.op_kinds()) {
+                give_operand(&mut raw, operand, *kind, memory);
+            }
+            for (size, there) in [
+                (CodeSize::Bits16, info.mode16()),
+                (CodeSize::Bits32, info.mode32()),
+                (CodeSize::Bits64, info.mode64()),
+            ] {
+                if there && !performs(&raw, size, &model) {
+                    missing.push((code, size));
+                }
             }
         }
     }
@@ -574,15 +495,36 @@ fn what_is_not_performed_is_listed() {
     let codes: std::collections::BTreeSet<_> =
         missing.iter().map(|(code, _)| format!("{code:?}")).collect();
     // No processor of this model performs these: they belong to others, or are undefined on purpose.
-    let known = ["Popw_CS"];
+    let known = ["Popw_CS", "Frstpm"];
     let unexpected: Vec<_> = codes.iter().filter(|code| !known.contains(&code.as_str())).collect();
     assert!(unexpected.is_empty(), "{unexpected:?}");
 }
 
 /// An operand of the given kind.
-fn give_operand(raw: &mut iced_x86::Instruction, operand: u32, kind: iced_x86::OpCodeOperandKind) {
+fn give_operand(
+    raw: &mut iced_x86::Instruction,
+    operand: u32,
+    kind: iced_x86::OpCodeOperandKind,
+    memory: bool,
+) {
     use iced_x86::{OpCodeOperandKind as K, OpKind, Register as R};
     let register = match kind {
+        K::mm_or_mem
+        | K::xmm_or_mem
+        | K::ymm_or_mem
+        | K::r8_or_mem
+        | K::r16_or_mem
+        | K::r32_or_mem
+        | K::r64_or_mem
+            if memory =>
+        {
+            R::None
+        }
+        K::mm_or_mem | K::mm_reg | K::mm_rm => R::MM1,
+        K::xmm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 => R::XMM1,
+        K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 => R::YMM1,
+        K::st0 => R::ST0,
+        K::sti_opcode => R::ST1,
         K::r8_or_mem | K::r8_reg | K::r8_opcode | K::al => R::AL,
         K::cl => R::CL,
         K::r16_or_mem | K::r16_reg | K::r16_reg_mem | K::r16_rm | K::r16_opcode | K::ax => R::AX,
@@ -638,6 +580,7 @@ fn give_operand(raw: &mut iced_x86::Instruction, operand: u32, kind: iced_x86::O
             K::farbr2_2 => OpKind::FarBranch16,
             K::farbr4_2 => OpKind::FarBranch32,
             K::seg_rSI => OpKind::MemorySegRSI,
+            K::seg_rDI => OpKind::MemorySegRDI,
             K::es_rDI => OpKind::MemoryESRDI,
             _ => OpKind::Memory,
         },
@@ -670,4 +613,45 @@ fn a_debugger_stops_at_breakpoints_watchpoints_and_steps() {
     interp.set_debug(DebugPoints::default());
     assert_eq!(run(&mut interp, 100), Exit::Halted);
     assert_eq!(interp.retired(), 5);
+}
+
+#[test]
+fn debug_registers_stop_the_guest_itself() {
+    // SDM vol. 3, 18.2.4 (DR7), 18.3.1.1 (instruction breakpoints are faults), 18.3.1.2 (data breakpoints are traps).
+    let program: &Program<'_> = &|a| {
+        a.inc(rbx)?; // 3 bytes
+        a.mov(rcx, qword_ptr(DATA))?; // 8 bytes
+        a.mov(qword_ptr(DATA), rbx)?; // 8 bytes
+        a.inc(rbx)?;
+        a.hlt()
+    };
+    // DR7, DR0, where #DB is raised, if at all.
+    let cases = [
+        (0x401, CODE + 3, Some(CODE + 3)), // An instruction, local.
+        (0x402, CODE + 4, None),           // Inside one, global.
+        (0x401 | 1 << 16, DATA + 7, Some(CODE + 19)), // A write of one byte.
+        (0x401 | 3 << 16, DATA + 7, Some(CODE + 11)), // A read or write.
+        (0x401 | 0xd << 16, DATA + 8, None), // A write of four bytes further on.
+        (0x401 | 0x9 << 16, DATA, Some(CODE + 19)), // A write of eight bytes.
+        (0x400 | 1 << 16, DATA, None),     // Not enabled.
+    ];
+    for (control, at, expected) in cases {
+        let mut pc = Pc::new(Start::Long);
+        pc.cpu.dr[0] = at;
+        pc.cpu.dr[7] = control;
+        pc.put(64, program);
+        let (fault, cpu) = pc.run();
+        assert_eq!(fault, expected.map(|_| 1), "{control:#x} {at:#x}");
+        if let Some(rip) = expected {
+            assert_eq!(pc.stack(&cpu, 0, Width::Double), rip, "{control:#x} {at:#x}");
+            assert_eq!(cpu.dr[6] & 0xf, 1);
+        }
+    }
+    // RF in the image that IRET loads lets the instruction pass.
+    let mut pc = Pc::new(Start::Long);
+    pc.cpu.dr[0] = CODE;
+    pc.cpu.dr[7] = 0x401;
+    pc.cpu.rflags |= bit::RF;
+    pc.put(64, program);
+    assert_eq!(pc.run().0, None);
 }

@@ -100,7 +100,7 @@ impl Core {
         Ok(())
     }
 
-    fn write_cr3(&mut self, value: u64) -> Result<(), Stop> {
+    pub(super) fn write_cr3(&mut self, value: u64) -> Result<(), Stop> {
         let pcide = self.cpu.cr4 & cr4::PCIDE != 0;
         let keep = pcide && value >> 63 != 0;
         let value = if pcide { value & !(1 << 63) } else { value };
@@ -143,6 +143,7 @@ impl Core {
             (cr4::PCIDE, feature::PCID),
             (cr4::SMEP, feature::SMEP),
             (cr4::SMAP, feature::SMAP),
+            (cr4::OSXSAVE, feature::XSAVE),
         ] {
             if model.has(feature) {
                 known |= bit;
@@ -170,6 +171,9 @@ impl Core {
             self.load_pdptes(self.cpu.cr3)?;
         }
         self.cpu.cr4 = value;
+        if changed & cr4::DE != 0 {
+            self.breakpoints_changed();
+        }
         if changed & PAGING != 0 {
             self.flush_tlb();
         }

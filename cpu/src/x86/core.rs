@@ -8,9 +8,11 @@ use crate::frame::NO_PAGE;
 use crate::signals::Signals;
 use crate::tlb::{TableKey, Tlb};
 
+use super::breakpoints::Breakpoints;
 use super::decode::{CodeSize, Op};
 use super::fault::{Fault, Stop, vector};
 use super::flags::{Lazy, bit};
+use super::simd::{self, SimdOp};
 use super::state::{Cpu, Segment, cr0, cr4, efer, gpr, rights, sreg};
 
 /// A register that is always zero: the base or index of an address that has none.
@@ -62,6 +64,8 @@ pub struct Core {
     pub(crate) tlb: Tlb,
     /// Why the last [`Stop`] happened.
     pub fault: Fault,
+    /// Where that was, if not at the instruction itself: at the first one of a task that was switched to.
+    pub(super) fault_rip: Option<u64>,
     /// An instruction ended by [`Stop`].
     pub stopped: bool,
     /// The instruction that ended by [`Stop`] has done a part and goes on when it is performed again.
@@ -70,6 +74,8 @@ pub struct Core {
     pub leave: bool,
     /// Something happened that the run loop must look at before the next block.
     pub poll: bool,
+    /// Which of x87, MMX, SSE and AVX may be used: bits that `insn::units` names.
+    pub(super) units: u8,
     /// The fault is that of an address that is not canonical or beyond the segment: #SS if it was in SS.
     pub by_segment: bool,
     /// Code must be compared with memory again.
@@ -79,12 +85,17 @@ pub struct Core {
     pub bus: Arc<dyn CpuBus>,
     /// [`CpuBus::coherent`].
     pub coherent: bool,
+    /// [`super::simd::table`].
+    pub(crate) vector_ops: &'static [SimdOp],
     /// What others can do to this processor.
     pub signals: Arc<Signals>,
     pub(crate) tlb_misses: u64,
     pub(crate) device_accesses: u64,
     /// Why the processor is in shutdown.
     pub(crate) epitaph: String,
+    /// The guest's breakpoints, and those that the current instruction has met.
+    pub(super) breakpoints: Breakpoints,
+    pub(super) met: u8,
     /// Where the debugger wants the processor to stop.
     pub(crate) points: DebugPoints,
     /// The watchpoint that the current instruction has met.
@@ -108,19 +119,24 @@ impl Core {
             cpu,
             tlb: Tlb::new(key),
             fault: Fault::new(vector::UD),
+            fault_rip: None,
             stopped: false,
             unfinished: false,
             leave: false,
             poll: true,
+            units: 0,
             by_segment: false,
             stale_code: false,
             fetch_flush: FetchFlush::default(),
             bus,
             coherent,
+            vector_ops: simd::table(),
             signals,
             tlb_misses: 0,
             device_accesses: 0,
             epitaph: String::new(),
+            breakpoints: Breakpoints::default(),
+            met: 0,
             points: DebugPoints::default(),
             watched: None,
         };
@@ -141,6 +157,7 @@ impl Core {
         self.next_rip = self.cpu.rip;
         self.flags = Lazy::from_bits(self.cpu.rflags);
         self.mode_changed();
+        self.breakpoints_changed();
     }
 
     /// The canonical state, complete.
@@ -265,6 +282,7 @@ impl Core {
     pub fn privilege_changed(&mut self) {
         self.tlb.select(self.table_key());
         self.aligned = self.checks_alignment();
+        self.units_changed();
         self.page_lin = NO_PAGE;
     }
 

@@ -2,13 +2,15 @@
 //! are.
 
 use iced_x86::{
-    Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind,
-    Register,
+    Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic,
+    OpCodeTableKind, OpKind, Register,
 };
 
 use super::core::{Core, IP_PAGE, ZERO};
 use super::insn;
 use super::model::{Model, feature};
+use super::simd;
+use super::state::gpr;
 
 /// Longest instruction, in bytes (SDM vol. 2, 2.3.11).
 pub const MAX_LEN: usize = 15;
@@ -21,7 +23,8 @@ pub type Handler = fn(&mut Core, &[Op]) -> usize;
 pub struct Op {
     /// What performs it.
     pub handler: Handler,
-    /// The immediate, sign-extended; of a near branch, its target relative to the page's first RIP.
+    /// The immediate, sign-extended; of a near branch, its target relative to the page's first RIP; of an x87
+    /// instruction, its opcode as FNSAVE stores it.
     pub imm: u64,
     /// The memory operand's displacement.
     pub disp: u64,
@@ -31,6 +34,8 @@ pub struct Op {
     pub r2: u8,
     /// The third operand.
     pub r3: u8,
+    /// The fourth operand.
+    pub r4: u8,
     /// Base register of the memory operand.
     pub base: u8,
     /// Index register of the memory operand.
@@ -49,6 +54,8 @@ pub struct Op {
     pub size: u8,
     /// [`REP`] and [`REPNE`].
     pub prefix: u8,
+    /// Place in [`super::simd::table`] of a vector operation.
+    pub simd: u16,
 }
 
 /// The prefix F3.
@@ -140,8 +147,33 @@ impl Ins {
         }
     }
 
+    /// Whether an operand is memory: that of MASKMOVDQU, which is not encoded, too.
+    pub(super) fn has_memory(&self) -> bool {
+        (0..self.raw.op_count())
+            .any(|operand| self.is_mem(operand) || is_destination_index(self.raw.op_kind(operand)))
+    }
+
+    /// Whether the opcode is one of the coprocessor's: D8 to DF.
+    pub(super) fn is_x87(&self) -> bool {
+        let info = self.raw.code().op_code();
+        let first = match info.op_code_len() {
+            1 => info.op_code(),
+            _ => info.op_code() >> 8,
+        };
+        info.table() == OpCodeTableKind::Normal && first & 0xf8 == 0xd8
+    }
+
     pub(super) fn bits64(&self) -> bool {
         self.size == CodeSize::Bits64
+    }
+}
+
+/// The opcode of an x87 instruction: the low three bits of its first byte behind the prefixes, and the second (SDM
+/// vol. 1, 8.1.9).
+fn x87_opcode(bytes: &[u8]) -> u64 {
+    match bytes.iter().position(|byte| byte & 0xf8 == 0xd8).map(|at| &bytes[at..]) {
+        Some([first, second, ..]) => u64::from(first & 7) << 8 | u64::from(*second),
+        _ => 0,
     }
 }
 
@@ -197,7 +229,11 @@ pub fn decode(bytes: &[u8], off: u16, mode: Mode, model: &Model) -> Decoded {
         return Decoded::Op(op, true);
     }
     let ins = Ins { raw, flat: is_flat(&raw, mode), size: mode.size };
-    let op = operands(&ins, off);
+    let mut op = operands(&ins, off);
+    if ins.is_x87() {
+        op.imm = x87_opcode(bytes);
+    }
+    op.simd = simd::place(ins.code(), ins.has_memory()).unwrap_or(0);
     match supported(&ins, model) {
         Some(handler) => {
             let ends =
@@ -233,6 +269,7 @@ fn blank(handler: Handler) -> Op {
         r1: ZERO,
         r2: ZERO,
         r3: ZERO,
+        r4: ZERO,
         base: ZERO,
         index: ZERO,
         scale: 0,
@@ -242,12 +279,15 @@ fn blank(handler: Handler) -> Op {
         len: 1,
         size: 0,
         prefix: 0,
+        simd: 0,
     }
 }
 
 /// Address bits that `raw` does not use.
 fn address_shift(raw: &Instruction, size: CodeSize) -> u8 {
     let named = match (raw.memory_base(), raw.memory_index()) {
+        // The indices of a gather have their own size.
+        (Register::None, index) if index.is_vector_register() => Register::None,
         (Register::None, index) => index,
         (base, _) => base,
     };
@@ -274,6 +314,11 @@ fn implied_shift(kind: OpKind) -> Option<u8> {
     })
 }
 
+/// Whether an operand is the memory at DS:rDI, where MASKMOVDQU and MASKMOVQ store to.
+fn is_destination_index(kind: OpKind) -> bool {
+    matches!(kind, OpKind::MemorySegDI | OpKind::MemorySegEDI | OpKind::MemorySegRDI)
+}
+
 fn is_flat(raw: &Instruction, mode: Mode) -> bool {
     mode.size == CodeSize::Bits64
         && !mode.aligned
@@ -294,7 +339,8 @@ fn operands(ins: &Ins, off: u16) -> Op {
                 match operand {
                     0 => op.r1 = number,
                     1 => op.r2 = number,
-                    _ => op.r3 = number,
+                    2 => op.r3 = number,
+                    _ => op.r4 = number,
                 }
             }
             OpKind::Memory => memory(&mut op, ins),
@@ -324,6 +370,9 @@ fn operands(ins: &Ins, off: u16) -> Op {
                     op.ashift = shift;
                     op.size = raw.memory_size().size() as u8;
                     op.seg = segment_number(raw.memory_segment());
+                    if is_destination_index(kind) {
+                        op.base = gpr::RDI;
+                    }
                 }
             }
         }

@@ -8,6 +8,7 @@ use super::insn::Int;
 use super::paging::Rights;
 use super::seg::{Descriptor, is_null, system};
 use super::state::{Segment, gpr, rights, sreg};
+use super::task::Switch;
 use super::transfer::Stack;
 
 /// Where an event comes from.
@@ -209,13 +210,19 @@ impl Core {
         }
         let gate = Descriptor(self.load_system(self.cpu.idtr.base.wrapping_add(at))?);
         let kind = gate.system();
-        let known =
-            matches!(kind, Some(system::INT16 | system::TRAP16 | system::INT | system::TRAP));
+        let known = matches!(
+            kind,
+            Some(system::INT16 | system::TRAP16 | system::INT | system::TRAP | system::TASK)
+        );
         if !known || source.is_software() && gate.dpl() < self.cpu.cpl {
             return Err(self.idt_fault(vector::GP, vector, source));
         }
         if !gate.has(rights::P) {
             return Err(self.idt_fault(vector::NP, vector, source));
+        }
+        if kind == Some(system::TASK) {
+            self.next_rip = back;
+            return self.switch_task(gate.gate_selector(), Switch::Event(error, source.external()));
         }
         let code = self.gate_code(gate, source)?;
         let size = if matches!(kind, Some(system::INT | system::TRAP)) { 4 } else { 2 };
@@ -273,8 +280,7 @@ impl Core {
             return Err(self.gp(0));
         }
         if self.protected() && !self.v86() && self.has_flag(bit::NT) {
-            // The return to the task before; there are none in IA-32e mode.
-            return Err(self.gp(0));
+            return if self.long_mode() { Err(self.gp(0)) } else { self.return_to_task() };
         }
         let offset = self.peek::<T>(0)?.widen();
         let selector = self.peek::<T>(T::BYTES)?.widen() as u16;
@@ -344,6 +350,7 @@ impl Core {
     /// # Errors
     /// #GP(0).
     pub fn check_port(&mut self, port: u16, width: crate::bus::Width) -> Result<(), Stop> {
+        self.meets_port(port, width.bytes());
         if self.ports_are_free() {
             return Ok(());
         }

@@ -80,6 +80,14 @@ impl Core {
         self.places(lin, len, Access::Write, self.own_rights()).map(drop)
     }
 
+    /// Checks that the processor itself can store to `lin`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for a store.
+    pub fn probe_system(&mut self, lin: u64, len: u64) -> Result<(), Stop> {
+        self.places(lin & self.system_mask(), len, Access::Write, Rights::Implicit).map(drop)
+    }
+
     #[cold]
     #[inline(never)]
     fn load_slow(&mut self, lin: u64, width: Width) -> Result<u64, Stop> {
@@ -217,7 +225,7 @@ impl Core {
     pub fn load_bytes(&mut self, lin: u64, bytes: &mut [u8]) -> Result<(), Stop> {
         let mut at = 0;
         while at < bytes.len() {
-            let lin = lin.wrapping_add(at as u64);
+            let lin = lin.wrapping_add(at as u64) & self.lin_mask;
             if bytes.len() - at >= 8 {
                 bytes[at..at + 8].copy_from_slice(&self.load::<u64>(lin)?.to_le_bytes());
                 at += 8;
@@ -225,6 +233,35 @@ impl Core {
                 bytes[at] = self.load(lin)?;
                 at += 1;
             }
+        }
+        Ok(())
+    }
+
+    /// Loads words of eight bytes, which may cross pages.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn load_words<const N: usize>(&mut self, lin: u64) -> Result<[u64; N], Stop> {
+        let mut words = [0; N];
+        for (i, word) in words.iter_mut().enumerate() {
+            *word = self.load(lin.wrapping_add(8 * i as u64) & self.lin_mask)?;
+        }
+        Ok(words)
+    }
+
+    /// Stores words of eight bytes, which may cross pages: all of them or none.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn store_words(&mut self, lin: u64, words: &[u64]) -> Result<(), Stop> {
+        let len = 8 * words.len() as u64;
+        if (lin & PAGE_MASK) + len > PAGE_SIZE || self.tlb.writable(lin).is_none() {
+            self.probe_write(lin, len)?;
+        }
+        for (i, word) in words.iter().enumerate() {
+            self.store(lin.wrapping_add(8 * i as u64) & self.lin_mask, *word)?;
         }
         Ok(())
     }
@@ -243,11 +280,11 @@ impl Core {
         for chunk in &mut chunks {
             let value = chunk.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
             self.store::<u64>(at, value)?;
-            at = at.wrapping_add(8);
+            at = at.wrapping_add(8) & self.lin_mask;
         }
         for byte in chunks.remainder() {
             self.store(at, *byte)?;
-            at = at.wrapping_add(1);
+            at = at.wrapping_add(1) & self.lin_mask;
         }
         Ok(())
     }
@@ -279,7 +316,10 @@ impl Core {
             Ok(to) => to,
             Err(fault) => return Err(self.raise(fault)),
         };
-        let free = self.points.watchpoints.is_empty() || self.observe(lin, len, access);
+        let mut free = self.points.watchpoints.is_empty() || self.observe(lin, len, access);
+        if self.breakpoints.any() && who == self.own_rights() {
+            free &= self.meets_data(lin, len, access);
+        }
         let Some(page) = self.bus.ram_page(to.gpa) else { return Ok(Place::Device(to.gpa)) };
         if access == Access::Write && page.access == PageAccess::ReadOnly {
             return Ok(Place::Rom(to.gpa));

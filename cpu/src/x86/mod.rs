@@ -23,11 +23,13 @@
 //! * [`decode`]: bytes -> [`decode::Op`], by mnemonic and kinds of operands. [`insn`]: one type per instruction and
 //!   operand form, each a function from operands to effects, by the SDM's groups.
 //! * [`core`]: the processor while it runs. [`mem`]: accesses to linear addresses; [`paging`]: linear -> physical.
-//! * [`seg`]: segment registers and descriptors; `transfer`: far transfers; [`gate`]: delivery of exceptions and interrupts;
+//! * [`seg`]: segment registers and descriptors; `transfer`: far transfers; `task`: task switches; [`gate`]: delivery of exceptions and interrupts;
 //!   [`control`]: control registers; [`msr`]: model-specific registers.
+//! * `breakpoints`: the guest's own breakpoints.
 //! * [`x87`]: the floating-point unit; [`simd`]: vector operations. Neither knows anything of all this.
 //! * [`interp`]: the engine: finds blocks, performs them, looks at interrupts in between.
 
+mod breakpoints;
 pub mod control;
 pub mod core;
 pub mod decode;
@@ -43,5 +45,6 @@ pub mod paging;
 pub mod seg;
 pub mod simd;
 pub mod state;
+mod task;
 mod transfer;
 pub mod x87;

@@ -3,6 +3,8 @@
 use iced_x86::CpuidFeature;
 use serde::{Deserialize, Serialize};
 
+use super::state::xcr0;
+
 /// Words of features that CPUID reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
@@ -16,6 +18,8 @@ enum Word {
     L7Ecx,
     /// Leaf 7, subleaf 0, EDX.
     L7Edx,
+    /// Leaf 0xd, subleaf 1, EAX.
+    LdEax,
     /// Leaf 0x8000_0001, ECX.
     X1Ecx,
     /// Leaf 0x8000_0001, EDX.
@@ -41,15 +45,26 @@ macro_rules! features {
     };
 }
 features! {
+    SSE3 = L1Ecx 0, "SSE3.";
+    PCLMULQDQ = L1Ecx 1, "PCLMULQDQ.";
     MONITOR = L1Ecx 3, "MONITOR and MWAIT.";
+    SSSE3 = L1Ecx 9, "SSSE3.";
+    FMA = L1Ecx 12, "FMA.";
     CMPXCHG16B = L1Ecx 13, "CMPXCHG16B.";
     PCID = L1Ecx 17, "Process-context identifiers.";
+    SSE4_1 = L1Ecx 19, "SSE4.1.";
+    SSE4_2 = L1Ecx 20, "SSE4.2.";
     X2APIC = L1Ecx 21, "x2APIC.";
     MOVBE = L1Ecx 22, "MOVBE.";
     POPCNT = L1Ecx 23, "POPCNT.";
     TSC_DEADLINE = L1Ecx 24, "The local APIC's timer by TSC deadline.";
+    AES = L1Ecx 25, "AES.";
+    XSAVE = L1Ecx 26, "XSAVE.";
+    AVX = L1Ecx 28, "AVX.";
+    F16C = L1Ecx 29, "F16C.";
     RDRAND = L1Ecx 30, "RDRAND.";
     HYPERVISOR = L1Ecx 31, "The processor is not a real one.";
+    FPU = L1Edx 0, "x87.";
     PSE = L1Edx 3, "4 MiB pages.";
     TSC = L1Edx 4, "RDTSC.";
     MSR = L1Edx 5, "RDMSR and WRMSR.";
@@ -63,8 +78,13 @@ features! {
     PAT = L1Edx 16, "Page attribute table.";
     PSE36 = L1Edx 17, "4 MiB pages above 4 GiB.";
     CLFSH = L1Edx 19, "CLFLUSH.";
+    MMX = L1Edx 23, "MMX.";
+    FXSR = L1Edx 24, "FXSAVE.";
+    SSE = L1Edx 25, "SSE.";
+    SSE2 = L1Edx 26, "SSE2.";
     FSGSBASE = L7Ebx 0, "RDFSBASE and its like.";
     BMI1 = L7Ebx 3, "BMI1.";
+    AVX2 = L7Ebx 5, "AVX2.";
     SMEP = L7Ebx 7, "Supervisor-mode execution prevention.";
     BMI2 = L7Ebx 8, "BMI2.";
     ERMS = L7Ebx 9, "Fast REP MOVSB and STOSB.";
@@ -73,9 +93,13 @@ features! {
     ADX = L7Ebx 19, "ADCX and ADOX.";
     SMAP = L7Ebx 20, "Supervisor-mode access prevention.";
     CLFLUSHOPT = L7Ebx 23, "CLFLUSHOPT.";
+    SHA = L7Ebx 29, "SHA.";
     UMIP = L7Ecx 2, "User-mode instruction prevention.";
     LA57 = L7Ecx 16, "5-level paging.";
     RDPID = L7Ecx 22, "RDPID.";
+    XSAVEOPT = LdEax 0, "XSAVEOPT.";
+    XSAVEC = LdEax 1, "XSAVEC.";
+    XGETBV1 = LdEax 2, "XGETBV of what is in use.";
     LAHF_LM = X1Ecx 0, "LAHF and SAHF in 64-bit mode.";
     LZCNT = X1Ecx 5, "LZCNT.";
     PREFETCHW = X1Ecx 8, "PREFETCHW.";
@@ -90,7 +114,7 @@ features! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// The feature words, in the order of [`Word`].
-    words: [u32; 7],
+    words: [u32; 8],
     /// Frequency of the time-stamp counter.
     pub tsc_hz: u64,
     /// Logical processors in the machine.
@@ -101,7 +125,20 @@ pub struct Model {
 pub const PHYS_BITS: u32 = 40;
 
 /// Features that `x86-64-v3` adds to `x86-64-v2`.
-const V3: [Feature; 4] = [feature::BMI1, feature::BMI2, feature::LZCNT, feature::MOVBE];
+const V3: [Feature; 12] = [
+    feature::AVX,
+    feature::AVX2,
+    feature::BMI1,
+    feature::BMI2,
+    feature::F16C,
+    feature::FMA,
+    feature::LZCNT,
+    feature::MOVBE,
+    feature::XSAVE,
+    feature::XSAVEOPT,
+    feature::XSAVEC,
+    feature::XGETBV1,
+];
 
 impl Model {
     /// `x86-64-v2`.
@@ -117,7 +154,7 @@ impl Model {
     /// `x86-64-v3`.
     #[must_use]
     pub fn v3() -> Self {
-        let mut model = Model { words: [0; 7], tsc_hz: 1_000_000_000, cpus: 1 };
+        let mut model = Model { words: [0; 8], tsc_hz: 1_000_000_000, cpus: 1 };
         for feature in feature::ALL {
             model.set(*feature, true);
         }
@@ -157,6 +194,26 @@ impl Model {
             | C::MULTIBYTENOP
             | C::PAUSE
             | C::CPUID => return true,
+            // What the 287 and 387 added, and what was new to them alone and does nothing since.
+            C::FPU | C::FPU287 | C::FPU387 | C::FPU287XL_ONLY => feature::FPU,
+            C::MMX => feature::MMX,
+            C::FXSR => feature::FXSR,
+            C::SSE => feature::SSE,
+            C::SSE2 => feature::SSE2,
+            C::SSE3 => feature::SSE3,
+            C::SSSE3 => feature::SSSE3,
+            C::SSE4_1 => feature::SSE4_1,
+            C::SSE4_2 => feature::SSE4_2,
+            C::AES => feature::AES,
+            C::PCLMULQDQ => feature::PCLMULQDQ,
+            C::SHA => feature::SHA,
+            C::AVX => feature::AVX,
+            C::AVX2 => feature::AVX2,
+            C::F16C => feature::F16C,
+            C::FMA => feature::FMA,
+            C::XSAVE => feature::XSAVE,
+            C::XSAVEOPT => feature::XSAVEOPT,
+            C::XSAVEC => feature::XSAVEC,
             C::CMOV => feature::CMOV,
             C::CX8 => feature::CX8,
             C::CMPXCHG16B => feature::CMPXCHG16B,
@@ -184,6 +241,13 @@ impl Model {
             _ => return false,
         };
         self.has(one)
+    }
+
+    /// The state components that XCR0 may have.
+    #[must_use]
+    pub fn components(&self) -> u64 {
+        let avx = if self.has(feature::AVX) { xcr0::AVX } else { 0 };
+        xcr0::X87 | xcr0::SSE | avx
     }
 
     /// EAX, EBX, ECX and EDX of a leaf. `live` says what depends on the processor's state.
@@ -220,6 +284,17 @@ impl Model {
                     _ => [0, 0, subleaf & 0xff, live.apic_id],
                 }
             }
+            0xd if self.has(feature::XSAVE) => {
+                let len = |components: u64| if components & xcr0::AVX != 0 { 832 } else { 576 };
+                let all = self.components();
+                match subleaf {
+                    0 => [all as u32, len(live.xcr0), len(all), (all >> 32) as u32],
+                    1 => [word(Word::LdEax), len(live.xcr0), 0, 0],
+                    // The upper halves of the YMM registers: their size and place.
+                    2 if all & xcr0::AVX != 0 => [256, 576, 0, 0],
+                    _ => [0; 4],
+                }
+            }
             // The core crystal clock runs as the time-stamp counter.
             0x15 => [1, 1, u32::try_from(self.tsc_hz).unwrap_or(0), 0],
             0x16 => [(self.tsc_hz / 1_000_000) as u32 & 0xffff, 0, 0, 0],
@@ -246,6 +321,8 @@ pub struct Live {
     pub apic: bool,
     /// The initial APIC ID.
     pub apic_id: u32,
+    /// XCR0.
+    pub xcr0: u64,
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::flags::bit;
 use super::model::Model;
+use super::simd::{Mxcsr, V256};
+use super::x87;
 
 /// Numbers of the general-purpose registers.
 pub mod gpr {
@@ -67,6 +69,16 @@ pub mod cr0 {
     pub const CD: u64 = 1 << 30;
     /// Paging.
     pub const PG: u64 = 1 << 31;
+}
+
+/// XCR0 (SDM vol. 1, 13.3).
+pub mod xcr0 {
+    /// x87 state, always.
+    pub const X87: u64 = 1;
+    /// The XMM registers, and MXCSR.
+    pub const SSE: u64 = 1 << 1;
+    /// The upper halves of the YMM registers.
+    pub const AVX: u64 = 1 << 2;
 }
 
 /// CR4 (SDM vol. 3, 2.5).
@@ -312,10 +324,12 @@ pub struct Cpu {
     pub dr: [u64; 8],
     /// Model-specific registers.
     pub msr: Msrs,
-    /// YMM0 to YMM15, the lowest 64 bits first.
-    pub ymm: [[u64; 4]; 16],
+    /// The x87 unit, whose registers are MMX's, too.
+    pub x87: x87::State,
+    /// YMM0 to YMM15.
+    pub ymm: [V256; 16],
     /// MXCSR.
-    pub mxcsr: u32,
+    pub mxcsr: Mxcsr,
     /// What it does.
     pub activity: Activity,
     /// What is blocked for one instruction.
@@ -378,8 +392,9 @@ impl Cpu {
                 mtrr_var: [0; 16],
                 mtrr_fixed: [0; 11],
             },
-            ymm: [[0; 4]; 16],
-            mxcsr: 0x1f80,
+            x87: x87::State::reset(),
+            ymm: [V256::default(); 16],
+            mxcsr: Mxcsr::default(),
             activity: Activity::Running,
             shadow: Shadow::None,
             nmi_blocked: false,
@@ -398,6 +413,7 @@ impl Cpu {
         self.cr0 = old.cr0 & (cr0::CD | cr0::NW) | cr0::ET;
         self.msr = old.msr;
         self.xcr0 = old.xcr0;
+        self.x87 = old.x87;
         self.ymm = old.ymm;
         self.mxcsr = old.mxcsr;
         self.retired = old.retired;

@@ -6,6 +6,7 @@ use super::insn::Int;
 use super::paging::Rights;
 use super::seg::{Descriptor, is_null, system};
 use super::state::{Segment, gpr, rights, sreg};
+use super::task::Switch;
 
 /// A stack that is about to be used.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +134,10 @@ impl Core {
         kind: u32,
         call: bool,
     ) -> Result<(), Stop> {
+        if matches!(kind, system::TSS16 | system::TSS | system::TASK) && !self.long_mode() {
+            let switch = if call { Switch::Call } else { Switch::Jump };
+            return self.jump_to_task(selector, gate, switch);
+        }
         let is_call_gate = match kind {
             system::CALL16 => !self.long_mode(),
             system::CALL => true,

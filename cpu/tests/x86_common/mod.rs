@@ -2,6 +2,8 @@
 #![allow(unsafe_code)] // Memory becomes `HostPage`s here.
 #![allow(dead_code)] // Each test uses its part.
 
+pub(crate) mod pc;
+
 use std::cell::UnsafeCell;
 use std::collections::BTreeSet;
 use std::ptr::NonNull;

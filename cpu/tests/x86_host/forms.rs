@@ -1,4 +1,4 @@
-//! Every integer instruction form of 64-bit mode that can be run natively without harm.
+//! Every instruction form of 64-bit mode that can be run natively without harm.
 
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderOptions, Encoder, FlowControl, Instruction, MemoryOperand,
@@ -12,6 +12,8 @@ pub(crate) struct Form {
     pub(crate) bytes: Vec<u8>,
     /// It is repeated RCX times.
     pub(crate) repeated: bool,
+    /// It is one of x87's or MMX's.
+    pub(crate) x87: bool,
 }
 
 /// Why a code has no form.
@@ -21,7 +23,7 @@ pub(crate) enum Reason {
     Flow,
     /// It is privileged, or reveals or changes what the host's system owns.
     Sensitive,
-    /// An operand of a kind that is not an integer register, integer memory or immediate.
+    /// An operand that is a segment, control or debug register.
     Operand,
     /// The host lacks it.
     Host,
@@ -97,9 +99,15 @@ fn encode(insn: &Instruction, ip: u64) -> Option<Form> {
     let repeated = insn.has_rep_prefix() || insn.has_repne_prefix();
     (decoded.code() == insn.code() && decoded.len() == bytes.len()).then_some(Form {
         insn: decoded,
+        x87: insn.cpuid_features().iter().any(|feature| is_x87(*feature)),
         bytes,
         repeated,
     })
+}
+
+fn is_x87(feature: CpuidFeature) -> bool {
+    use CpuidFeature as C;
+    matches!(feature, C::FPU | C::FPU287 | C::FPU387 | C::MMX)
 }
 
 /// Unprivileged instructions that show or change what is not the program's own.
@@ -149,6 +157,24 @@ fn is_sensitive(mnemonic: Mnemonic) -> bool {
             | M::Monitor
             | M::Mwait
             | M::Xgetbv
+            // They store where the last x87 instruction was, which some processors keep only for exceptions.
+            | M::Fnstenv
+            | M::Fnsave
+            | M::Fxsave
+            | M::Fxsave64
+            | M::Xsave
+            | M::Xsave64
+            | M::Xsavec
+            | M::Xsavec64
+            | M::Xsaveopt
+            | M::Xsaveopt64
+            // Few values are valid.
+            | M::Ldmxcsr
+            | M::Vldmxcsr
+            | M::Fxrstor
+            | M::Fxrstor64
+            | M::Xrstor
+            | M::Xrstor64
             | M::Enqcmd
             | M::Serialize
     )
@@ -169,8 +195,23 @@ fn host_has(feature: CpuidFeature) -> bool {
         | C::CMOV
         | C::CX8
         | C::CLFSH
+        | C::FPU
+        | C::FPU287
+        | C::FPU387
+        | C::MMX
         | C::SSE
         | C::SSE2 => true,
+        C::SSE3 => is_x86_feature_detected!("sse3"),
+        C::SSSE3 => is_x86_feature_detected!("ssse3"),
+        C::SSE4_1 => is_x86_feature_detected!("sse4.1"),
+        C::SSE4_2 => is_x86_feature_detected!("sse4.2"),
+        C::AES => is_x86_feature_detected!("aes"),
+        C::PCLMULQDQ => is_x86_feature_detected!("pclmulqdq"),
+        C::SHA => is_x86_feature_detected!("sha"),
+        C::AVX => is_x86_feature_detected!("avx"),
+        C::AVX2 => is_x86_feature_detected!("avx2"),
+        C::F16C => is_x86_feature_detected!("f16c"),
+        C::FMA => is_x86_feature_detected!("fma"),
         C::CMPXCHG16B => is_x86_feature_detected!("cmpxchg16b"),
         C::MOVBE => is_x86_feature_detected!("movbe"),
         C::POPCNT => is_x86_feature_detected!("popcnt"),
@@ -224,7 +265,7 @@ fn register(class: usize, variant: usize, operand: usize) -> Register {
 fn memory(variant: usize, data: u64) -> MemoryOperand {
     match variant {
         1 => MemoryOperand::new(Register::R13, Register::R12, 4, -64, 4, false, Register::None),
-        2 => MemoryOperand::with_base_displ(Register::RIP, data as i64 + 0x810),
+        2 => MemoryOperand::with_base_displ(Register::RIP, data as i64 + 0x820),
         5 => MemoryOperand::with_base_displ(Register::RBP, -16),
         _ => MemoryOperand::with_base_displ(Register::RBX, 8),
     }
@@ -267,15 +308,37 @@ fn build(code: Code, kinds: &[K], variant: usize, data: u64) -> Option<Instructi
             _ => 8,
         };
         match kind {
-            K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem => {
+            K::r8_or_mem
+            | K::r16_or_mem
+            | K::r32_or_mem
+            | K::r64_or_mem
+            | K::mm_or_mem
+            | K::xmm_or_mem
+            | K::ymm_or_mem => {
                 // Registers in three variants, memory in three.
                 if variant % 2 == 1 || variant == 2 {
                     put_memory(&mut insn);
                 } else {
                     insn.set_op_kind(n, OpKind::Register);
-                    insn.set_op_register(n, register(class, variant, operand));
+                    let register = vector(kind, variant, operand)
+                        .unwrap_or_else(|| register(class, variant, operand));
+                    insn.set_op_register(n, register);
                 }
             }
+            K::mem_vsib32x | K::mem_vsib32y | K::mem_vsib64x | K::mem_vsib64y => {
+                put_memory(&mut insn);
+                let ymm = matches!(kind, K::mem_vsib32y | K::mem_vsib64y);
+                let base = if ymm { Register::YMM0 } else { Register::XMM0 };
+                insn.set_memory_base(Register::RBX);
+                insn.set_memory_index(base + PICK[variant][3] as u32);
+                insn.set_memory_index_scale(1 << (variant % 4));
+            }
+            K::st0 => insn.set_op_register(n, Register::ST0),
+            K::sti_opcode => {
+                let number = PICK[variant][operand] as u32 & 7;
+                insn.set_op_register(n, Register::ST0 + number);
+            }
+            K::seg_rDI => insn.set_op_kind(n, OpKind::MemorySegRDI),
             K::mem => put_memory(&mut insn),
             K::al | K::ax | K::eax | K::rax => {
                 insn.set_op_kind(n, OpKind::Register);
@@ -363,8 +426,23 @@ fn build(code: Code, kinds: &[K], variant: usize, data: u64) -> Option<Instructi
                 insn.set_memory_displacement64(data + 0x810);
                 insn.set_memory_displ_size(8);
             }
-            _ => return None,
+            _ => insn.set_op_register(n, vector(kind, variant, operand)?),
         }
     }
     Some(insn)
+}
+
+/// An MMX, XMM or YMM register.
+fn vector(kind: &K, variant: usize, operand: usize) -> Option<Register> {
+    let number = PICK[variant][operand] as u32;
+    Some(match kind {
+        K::mm_or_mem | K::mm_reg | K::mm_rm => Register::MM0 + (number & 7),
+        K::xmm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 => {
+            Register::XMM0 + number
+        }
+        K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 => {
+            Register::YMM0 + number
+        }
+        _ => return None,
+    })
 }

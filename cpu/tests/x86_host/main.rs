@@ -1,5 +1,5 @@
-//! The interpreter beside the host's processor: every harmless integer instruction form on the same operands, and
-//! registers, defined flags and memory compared.
+//! The interpreter beside the host's processor: every harmless instruction form on the same operands, and
+//! registers of every kind, defined flags and memory compared.
 //!
 //! `MIMIC_X86_CASES` sets the number of operand sets per form (the full comparison has 10000).
 #![cfg(target_arch = "x86_64")]
@@ -15,18 +15,20 @@ use std::sync::Arc;
 
 use common::{PcBus, Start, interp};
 use forms::{Form, Reason, forms};
-use iced_x86::{Code, Mnemonic, RflagsBits};
+use iced_x86::{Code, EncodingKind, Mnemonic, RflagsBits};
 use mimic_cpu::bus::{PAGE_SIZE, Width};
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::x86::decode::{CodeSize, performs};
 use mimic_cpu::x86::flags::bit;
 use mimic_cpu::x86::interp::Interp;
 use mimic_cpu::x86::model::Model;
-use native::{DATA_LEN, Memory, State, Trampoline};
+use mimic_cpu::x86::simd::{self, Mxcsr, Run, V256};
+use mimic_cpu::x86::state::{cr4, xcr0};
+use native::{Area, DATA_LEN, Memory, State, Trampoline};
 
 /// Operand sets per form.
 fn cases() -> usize {
-    let default = if cfg!(debug_assertions) { 100 } else { 2000 };
+    let default = if cfg!(debug_assertions) { 100 } else { 500 };
     std::env::var("MIMIC_X86_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
@@ -43,6 +45,43 @@ impl Random {
 
     fn below(&mut self, n: u64) -> u64 {
         self.next() % n
+    }
+
+    /// A number of 80 bits: significand; sign and exponent. Most are of moderate size.
+    fn extended(&mut self) -> (u64, u16) {
+        let sign = (self.next() as u16) << 15;
+        match self.below(8) {
+            0 => (self.value(), self.next() as u16),
+            1 => (0, sign),
+            2 => (1 << 63, sign | 0x7fff),
+            3 => (self.next() >> 1, sign),
+            4 => (1 << 63 | self.next(), sign | (self.next() as u16 & 0x7fff)),
+            _ => (1 << 63 | self.value(), sign | 0x3fff - 40 + self.below(80) as u16),
+        }
+    }
+
+    /// Integers, or numbers of single or double precision.
+    fn lane(&mut self) -> u64 {
+        let single = |random: &mut Self| {
+            let exponent = match random.below(6) {
+                0 => 0,
+                1 => 0xff,
+                _ => 100 + random.below(60),
+            };
+            (random.next() & 0x807f_ffff) | exponent << 23
+        };
+        match self.below(3) {
+            0 => self.value(),
+            1 => single(self) | single(self) << 32,
+            _ => {
+                let exponent = match self.below(6) {
+                    0 => 0,
+                    1 => 0x7ff,
+                    _ => 990 + self.below(80),
+                };
+                self.next() & 0x800f_ffff_ffff_ffff | exponent << 52
+            }
+        }
     }
 
     fn value(&mut self) -> u64 {
@@ -105,7 +144,7 @@ fn map(bus: &PcBus, free: &mut u64, lin: u64, gpa: u64) {
 #[derive(Debug)]
 enum End {
     /// It was performed.
-    Done(State, u64),
+    Done(Box<State>, u64),
     /// It raised this exception.
     Fault(u64),
 }
@@ -121,6 +160,8 @@ impl Guest {
         let bus = PcBus::new(64);
         let mut cpu = common::cpu(&bus, Start::Long, at, Model::v3());
         cpu.cr3 = TABLES;
+        cpu.cr4 |= cr4::OSXSAVE | cr4::OSXMMEXCPT;
+        cpu.xcr0 = xcr0::X87 | xcr0::SSE | xcr0::AVX;
         let mut free = TABLES + PAGE_SIZE;
         map(&bus, &mut free, at, CODE);
         for page in 0..DATA_LEN as u64 / PAGE_SIZE {
@@ -161,6 +202,13 @@ impl Guest {
         core.regs[..16].copy_from_slice(&state.gpr);
         core.set_rflags(state.flags);
         core.next_rip = at;
+        let mut image = [0; 160];
+        image.copy_from_slice(&state.area.0[..160]);
+        core.cpu.x87.fxrstor(true, &image);
+        for (n, register) in core.cpu.ymm.iter_mut().enumerate() {
+            *register = V256(state.area.ymm(n));
+        }
+        core.cpu.mxcsr = Mxcsr::from_bits(state.area.mxcsr()).unwrap();
         let before = self.interp.retired();
         let exit = self.interp.run(Budget { insns: Some(1) });
         assert_eq!(exit, Exit::Budget);
@@ -171,7 +219,14 @@ impl Guest {
         }
         let mut after = State { flags: core.rflags(), ..*state };
         after.gpr.copy_from_slice(&core.regs[..16]);
-        End::Done(after, core.next_rip)
+        let mut image = [0; 160];
+        core.cpu.x87.fxsave(true, &mut image);
+        after.area.0[..160].copy_from_slice(&image);
+        for (n, register) in core.cpu.ymm.iter().enumerate() {
+            after.area.set_ymm(n, register.0);
+        }
+        after.area.set_mxcsr(core.cpu.mxcsr.bits());
+        End::Done(Box::new(after), core.next_rip)
     }
 
     /// The offset of the first eight bytes that differ.
@@ -200,22 +255,47 @@ fn undefined(insn: &iced_x86::Instruction) -> u64 {
 
 const RCX: usize = 1;
 
+/// Registers of x87, MMX, SSE and AVX, with every exception masked.
+fn fill(area: &mut Area, random: &mut Random) {
+    for n in 0..16 {
+        area.set_ymm(n, std::array::from_fn(|_| random.lane()));
+    }
+    // Rounding, DAZ, FTZ and what was raised before.
+    area.set_mxcsr(0x1f80 | random.next() as u32 & 0xe07f);
+    let control = 0x37f & !0x300 | (random.next() as u16 & 0xf00);
+    area.0[..2].copy_from_slice(&control.to_le_bytes());
+    let status = random.next() as u16 & 0x7f7f;
+    area.0[2..4].copy_from_slice(&status.to_le_bytes());
+    area.0[4] = random.next() as u8 | random.next() as u8;
+    for register in area.0[32..160].chunks_exact_mut(16) {
+        let (significand, exponent) = random.extended();
+        register[..8].copy_from_slice(&significand.to_le_bytes());
+        register[8..10].copy_from_slice(&exponent.to_le_bytes());
+    }
+}
+
 /// Registers for `form`: those that its memory operands use point into the data.
 fn operands(form: &Form, random: &mut Random, data: u64) -> State {
     let mut state = State { flags: bit::FIXED | bit::IF, ..State::default() };
     for register in &mut state.gpr {
         *register = random.value();
     }
-    let aligned = form.insn.code() == Code::Cmpxchg16b_m128;
+    let vector = simd::lookup(form.insn.code(), true);
+    let aligned =
+        form.insn.code() == Code::Cmpxchg16b_m128 || vector.is_some_and(|op| op.align > 1);
     for pointer in [3, 4, 5, 6, 7, 13] {
         let at = data + 0x1000 + random.below(0x1000);
         // Near the end of a page, too; the operand is 8 bytes further on.
         let at = if random.below(8) == 0 { (at & !0xfff) + 0xff0 + random.below(16) } else { at };
         // RBX is used with a displacement of 8.
-        let offset = if pointer == 3 { 8 } else { 0 };
-        state.gpr[pointer] = if aligned { at & !15 | offset } else { at };
+        let offset = match pointer {
+            3 => 24,
+            5 => 16,
+            _ => 0,
+        };
+        state.gpr[pointer] = if aligned { at & !31 | offset } else { at };
     }
-    state.gpr[12] = if aligned { 4 * random.below(4) } else { random.below(16) };
+    state.gpr[12] = if aligned { 8 * random.below(2) } else { random.below(16) };
     let bit_test = matches!(
         form.insn.mnemonic(),
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
@@ -232,6 +312,22 @@ fn operands(form: &Form, random: &mut Random, data: u64) -> State {
     }
     if form.repeated {
         state.gpr[RCX] = random.below(70);
+    }
+    if form.insn.encoding() != EncodingKind::Legacy
+        || vector.is_some()
+        || simd::lookup(form.insn.code(), false).is_some()
+        || form.x87
+    {
+        fill(&mut state.area, random);
+    }
+    if let Some(Run::Gather { index, .. }) = vector.map(|op| op.run) {
+        // Near the base.
+        let near = |random: &mut Random| random.below(128).wrapping_sub(64);
+        let words = std::array::from_fn(|_| match index {
+            4 => near(random) & 0xffff_ffff | near(random) << 32,
+            _ => near(random),
+        });
+        state.area.set_ymm(form.insn.memory_index().number(), words);
     }
     state.flags |= random.next() & bit::ARITH;
     if form.insn.is_string_instruction() {
@@ -269,7 +365,7 @@ fn shifts_too_far(form: &Form, state: &State) -> bool {
 }
 
 #[test]
-fn integer_instructions_do_what_the_hosts_processor_does() {
+fn instructions_do_what_the_hosts_processor_does() {
     let mut memory = Memory::new();
     let data = memory.address();
     let mut trampoline = Trampoline::new(&memory);
@@ -306,7 +402,7 @@ fn integer_instructions_do_what_the_hosts_processor_does() {
             compared += 1;
             trampoline.set(&form.bytes);
             memory.data_mut().chunks_exact_mut(8).for_each(|word| {
-                word.copy_from_slice(&random.next().to_le_bytes());
+                word.copy_from_slice(&random.lane().to_le_bytes());
             });
             guest.set(at, &form.bytes, memory.data());
             let defined = bit::ARITH & !undefined(&form.insn) | bit::DF;
@@ -337,6 +433,11 @@ fn integer_instructions_do_what_the_hosts_processor_does() {
                                 "flags are {:#x}, not {:#x} (defined {defined:#x})",
                                 after.flags, native.flags
                             );
+                        } else if after.area.compared() != native.area.compared() {
+                            let (ours, theirs) = (after.area.compared(), native.area.compared());
+                            let at = (0..832).find(|i| ours.0[*i] != theirs.0[*i]).unwrap();
+                            wrong =
+                                format!("byte {at} of the area differs: {ours:?} not {theirs:?}");
                         } else if *rip != at + form.bytes.len() as u64 {
                             wrong = format!("goes on at {rip:#x}");
                         }
@@ -374,5 +475,5 @@ fn integer_instructions_do_what_the_hosts_processor_does() {
     missing.dedup();
     assert!(missing.is_empty(), "not performed: {missing:?}");
     assert!(failures.is_empty(), "{} forms differ", failures.len());
-    assert!(compared > 1000, "the forms are there");
+    assert!(compared > 5000, "the forms are there");
 }

@@ -10,6 +10,89 @@ pub(crate) struct State {
     pub(crate) flags: u64,
     /// The host's stack pointer meanwhile.
     pub(crate) host_rsp: u64,
+    /// The host's MXCSR afterwards.
+    pub(crate) host_mxcsr: u64,
+    /// x87, XMM and YMM registers.
+    pub(crate) area: Area,
+}
+
+/// An area of XSAVE in the standard format (SDM vol. 1, 13.4): x87, SSE and AVX.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(crate) struct Area(pub(crate) [u8; 832]);
+
+/// MXCSR after reset.
+const MXCSR: u32 = 0x1f80;
+
+impl Default for Area {
+    fn default() -> Self {
+        let mut bytes = [0; 832];
+        bytes[..2].copy_from_slice(&0x37fu16.to_le_bytes());
+        bytes[24..28].copy_from_slice(&MXCSR.to_le_bytes());
+        // XSTATE_BV: all three components are there.
+        bytes[512] = 7;
+        Area(bytes)
+    }
+}
+
+impl std::fmt::Debug for Area {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "x87 {:02x?}", &self.0[..5])?;
+        for (i, register) in self.0[32..160].chunks_exact(16).enumerate() {
+            write!(f, " st{i} {:02x?}", &register[..10])?;
+        }
+        write!(f, " mxcsr {:02x?}", &self.0[24..28])?;
+        for i in 0..16 {
+            let half = |at: usize| {
+                let mut bytes = [0; 16];
+                bytes.copy_from_slice(&self.0[at + 16 * i..][..16]);
+                u128::from_le_bytes(bytes)
+            };
+            write!(f, " ymm{i} {:x}:{:x}", half(576), half(160))?;
+        }
+        Ok(())
+    }
+}
+
+impl Area {
+    /// Puts YMM`n`.
+    pub(crate) fn set_ymm(&mut self, n: usize, value: [u64; 4]) {
+        for (i, word) in value.iter().enumerate() {
+            let at = if i < 2 { 160 + 16 * n + 8 * i } else { 576 + 16 * n + 8 * (i - 2) };
+            self.0[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    /// YMM`n`.
+    pub(crate) fn ymm(&self, n: usize) -> [u64; 4] {
+        std::array::from_fn(|i| {
+            let at = if i < 2 { 160 + 16 * n + 8 * i } else { 576 + 16 * n + 8 * (i - 2) };
+            u64::from_le_bytes(self.0[at..at + 8].try_into().unwrap())
+        })
+    }
+
+    /// MXCSR.
+    pub(crate) fn mxcsr(&self) -> u32 {
+        u32::from_le_bytes(self.0[24..28].try_into().unwrap())
+    }
+
+    /// Puts MXCSR.
+    pub(crate) fn set_mxcsr(&mut self, mxcsr: u32) {
+        self.0[24..28].copy_from_slice(&mxcsr.to_le_bytes());
+    }
+
+    /// What of the area must agree: not the last x87 instruction's place, which some processors only keep while an
+    /// exception is pending, nor MXCSR_MASK and the header.
+    pub(crate) fn compared(&self) -> Self {
+        let mut area = *self;
+        area.0[5..24].fill(0);
+        area.0[28..32].fill(0);
+        for register in area.0[32..160].chunks_exact_mut(16) {
+            register[10..].fill(0);
+        }
+        area.0[416..576].fill(0);
+        area
+    }
 }
 
 /// A page for the state, then pages of data that instructions access.
@@ -85,6 +168,8 @@ const RSP: u8 = 4;
 /// PUSH and POP of RBX, RBP, R12 to R15.
 const PUSHES: [u8; 10] = [0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57];
 const POPS: [u8; 10] = [0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b];
+/// XOR EDX, EDX and MOV EAX, 7: x87, SSE and AVX.
+const COMPONENTS: [u8; 7] = [0x31, 0xd2, 0xb8, 7, 0, 0, 0];
 /// Offset of the instruction in its page.
 const AT: u64 = 0xc0;
 
@@ -106,9 +191,12 @@ impl Trampoline {
         let base = code.as_ptr() as u64;
         let state = self.memory_state;
         let slot = |index: u64| state + 8 * index;
+        let area = state + std::mem::offset_of!(State, area) as u64;
         let mut before = Code { at: base, bytes: Vec::new() };
         before.put(&PUSHES);
         before.mov(STORE, RSP, slot(17));
+        before.put(&COMPONENTS);
+        before.relative(&[0x0f, 0xae], 5, area); // XRSTOR
         before.relative(&[0xff], 6, slot(16)); // PUSH
         before.put(&[0x9d]); // POPFQ
         for register in 0..16 {
@@ -126,6 +214,11 @@ impl Trampoline {
         after.put(&[0x9c]); // PUSHFQ
         after.relative(&[0x8f], 0, slot(16)); // POP
         after.put(&[0xfc]); // CLD
+        after.put(&COMPONENTS);
+        after.relative(&[0x0f, 0xae], 4, area); // XSAVE
+        after.put(&[0xdb, 0xe3]); // FNINIT
+        after.relative(&[0x0f, 0xae], 2, slot(18)); // LDMXCSR
+        after.put(&[0xc5, 0xf8, 0x77]); // VZEROUPPER
         after.put(&POPS);
         after.put(&[0xc3]); // RET
         let after = after.bytes;
@@ -141,7 +234,7 @@ impl Trampoline {
         assert_eq!(memory.state_address(), self.memory_state);
         let slot = memory.map.as_mut_ptr().cast::<State>();
         // SAFETY: the state's page is mapped, aligned and not referenced.
-        unsafe { slot.write(*state) };
+        unsafe { slot.write(State { host_mxcsr: MXCSR.into(), ..*state }) };
         // SAFETY: `set` has made a function of the C calling convention at `entry`, which stays mapped and executable
         // while `exec` lives; it keeps the registers that it must and accesses the state's page and, by the tests'
         // choice of registers, the data.

@@ -19,6 +19,10 @@ mod stack;
 mod string;
 mod system;
 mod tables;
+mod units;
+mod vector;
+mod x87;
+mod xsave;
 
 use crate::ram::Cell;
 
@@ -43,9 +47,13 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         .or_else(|| system::lookup(ins))
         .or_else(|| tables::lookup(ins))
         .or_else(|| calls::lookup(ins))
+        .or_else(|| x87::lookup(ins))
+        .or_else(|| vector::lookup(ins))
+        .or_else(|| xsave::lookup(ins))
 }
 
 pub(super) use system::ends_block;
+use units::unit;
 
 /// What is performed where there is no instruction.
 pub(super) fn undefined(core: &mut Core, ops: &[Op]) -> usize {
@@ -235,17 +243,33 @@ impl Core {
     /// [`Stop`] if they are not all inside, or not aligned where alignment is checked.
     #[inline(always)]
     pub fn linear(&mut self, seg: u8, offset: u64, len: u64, write: bool) -> Result<u64, Stop> {
+        let lin = self.linear_unaligned(seg, offset, len, write)?;
+        // Longer operands are checked by the instructions that want them aligned, or not at all.
+        if len <= 8 && len.is_power_of_two() && lin & (len - 1) != 0 {
+            self.check_alignment(lin, len)?;
+        }
+        Ok(lin)
+    }
+
+    /// [`linear`](Self::linear) without the check of alignment.
+    ///
+    /// # Errors
+    /// [`Stop`] if they are not all inside.
+    #[inline(always)]
+    pub fn linear_unaligned(
+        &mut self,
+        seg: u8,
+        offset: u64,
+        len: u64,
+        write: bool,
+    ) -> Result<u64, Stop> {
         let reach = &self.reach[usize::from(seg & 7)];
         let span = if write { reach.write } else { reach.read };
         let at = offset.wrapping_sub(reach.first);
         if at >= span || span - at < len {
             return Err(self.out_of_segment());
         }
-        let lin = offset.wrapping_add(reach.base) & self.lin_mask;
-        if len.is_power_of_two() && lin & (len - 1) != 0 {
-            self.check_alignment(lin, len)?;
-        }
-        Ok(lin)
+        Ok(offset.wrapping_add(reach.base) & self.lin_mask)
     }
 }
 

@@ -16,6 +16,10 @@ use crate::x86::state::{gpr, sreg};
 
 pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
     let bytes = ins.raw().memory_size().size();
+    // MOVSD and CMPSD are also names of vector operations.
+    if !ins.raw().is_string_instruction() {
+        return None;
+    }
     match ins.mnemonic() {
         M::Movsb | M::Movsw | M::Movsd | M::Movsq => sized!(bytes, T, Some(string::<Movs, T>)),
         M::Stosb | M::Stosw | M::Stosd | M::Stosq => sized!(bytes, T, Some(string::<Stos, T>)),

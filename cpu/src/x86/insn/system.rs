@@ -41,7 +41,6 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
     let raw = ins.raw();
     Some(match ins.mnemonic() {
         M::Hlt => hlt,
-        M::Wait => wait,
         M::Pause => pause,
         M::Mfence | M::Lfence | M::Sfence => fence,
         M::Wbinvd | M::Invd => wbinvd,
@@ -79,17 +78,6 @@ fn hlt(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-/// WAIT: #NM while the x87 belongs to another task.
-fn wait(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
-        const OTHERS: u64 = cr0::MP | cr0::TS;
-        if core.cpu.cr0 & OTHERS == OTHERS {
-            return Err(core.raise(Fault::new(vector::NM)));
-        }
-        Ok(())
-    })
-}
-
 fn pause(core: &mut Core, ops: &[Op]) -> usize {
     step(core, ops, false, |core, _| {
         core.bus.relax();
@@ -120,6 +108,7 @@ fn cpuid(core: &mut Core, ops: &[Op]) -> usize {
             osxsave: core.cpu.cr4 & cr4::OSXSAVE != 0,
             apic: apic_base.is_ok_and(|base| base >> 11 & 1 != 0),
             apic_id: core.cpu.id,
+            xcr0: core.cpu.xcr0,
         };
         let (leaf, subleaf) = (core.gpr(gpr::RAX) as u32, core.gpr(gpr::RCX) as u32);
         let answer = core.cpu.model.cpuid(leaf, subleaf, live);
@@ -249,6 +238,7 @@ fn mov_to_dr(core: &mut Core, ops: &[Op]) -> usize {
             7 => value & !0xd000 | 0x400,
             _ => value,
         };
+        core.breakpoints_changed();
         core.poll = true;
         Ok(())
     })
@@ -258,6 +248,7 @@ fn clts(core: &mut Core, ops: &[Op]) -> usize {
     ends(core, ops, |core, _| {
         core.need_cpl0()?;
         core.cpu.cr0 &= !cr0::TS;
+        core.units_changed();
         Ok(())
     })
 }

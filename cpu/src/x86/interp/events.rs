@@ -58,7 +58,9 @@ impl Interp {
                 self.core.cpu.id, self.core.fault.vector, self.core.next_rip
             )));
         }
-        self.slow = self.core.cpu.shadow != Shadow::None || self.core.has_flag(bit::TF | bit::RF);
+        self.slow = self.core.cpu.shadow != Shadow::None
+            || self.core.has_flag(bit::TF | bit::RF)
+            || self.core.breakpoints.any();
         None
     }
 
@@ -113,20 +115,34 @@ impl Interp {
         let stepped = self.core.has_flag(bit::TF);
         let resumed = self.core.has_flag(bit::RF);
         let before = self.core.cpu.retired;
+        if !resumed && shadow != Shadow::MovSs {
+            let met = self.core.meets_code(self.linear(self.core.next_rip));
+            if met != 0 {
+                self.core.cpu.dr[6] |= u64::from(met);
+                self.take_exception(Fault::new(vector::DB));
+                return;
+            }
+        }
         self.run_block(limit.min(before + 1));
         self.core.poll = true;
         if self.core.cpu.retired == before {
             if self.traps == traps {
                 // Nothing but a look-up, or a part of a string.
                 self.core.cpu.shadow = shadow;
+            } else {
+                self.core.met = 0;
             }
             return;
         }
         if resumed {
             self.core.cpu.rflags &= !bit::RF;
         }
-        if stepped && self.core.cpu.shadow != Shadow::MovSs {
-            self.core.cpu.dr[6] |= DR6_BS;
+        if self.core.cpu.shadow == Shadow::MovSs {
+            return;
+        }
+        let met = std::mem::take(&mut self.core.met);
+        if stepped || met != 0 {
+            self.core.cpu.dr[6] |= if stepped { DR6_BS } else { 0 } | u64::from(met);
             self.inject(vector::DB, Source::Exception, None);
         }
     }
@@ -157,9 +173,10 @@ impl Interp {
     fn inject(&mut self, vector: u8, source: Source, error: Option<u32>) {
         self.traps += 1;
         self.core.cpu.shadow = Shadow::None;
-        let back = self.core.next_rip;
+        let mut back = self.core.next_rip;
         let (mut vector, mut source, mut error) = (vector, source, error);
         while let Err(Stop) = self.core.deliver(vector, source, error, back) {
+            back = self.core.fault_rip.take().unwrap_or(back);
             self.core.next_rip = back;
             let mut second = self.core.fault;
             if std::mem::take(&mut self.core.by_segment) {

@@ -279,7 +279,7 @@ impl Interp {
     fn end_stopped(&mut self, op: &Op) {
         self.core.stopped = false;
         self.core.leave = false;
-        self.core.next_rip = self.core.rip(op);
+        self.core.next_rip = self.core.fault_rip.take().unwrap_or_else(|| self.core.rip(op));
         if std::mem::take(&mut self.core.unfinished) {
             return;
         }

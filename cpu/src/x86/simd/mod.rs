@@ -54,6 +54,7 @@ mod vector;
 pub use mxcsr::{Exceptions, Mxcsr};
 pub use op::{
     FlagsFn, Fp3Fn, FpFn, Int3Fn, IntFn, Kind, Lengths, Operand, Run, SimdOp, gather_index, lookup,
+    place, table,
 };
 pub use string::{crc32, pcmpstri, pcmpstrm};
 pub use vector::{V64, V128, V256, Vector};

@@ -139,9 +139,20 @@ pub struct SimdOp {
 /// The operation of an instruction of which an operand is memory (MASKMOVDQU's implied one, too) or none is; `None` for what
 /// this module does not perform. The first call builds the table; take the result when decoding.
 pub fn lookup(code: Code, memory: bool) -> Option<&'static SimdOp> {
-    static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
-    TABLE.get(code, memory)
+    table().get(usize::from(place(code, memory)?))
 }
+
+/// Place of an instruction's operation in [`table`]; as [`lookup`].
+pub fn place(code: Code, memory: bool) -> Option<u16> {
+    TABLE.places.get(code as usize)?[usize::from(memory)].checked_sub(1)
+}
+
+/// All operations.
+pub fn table() -> &'static [SimdOp] {
+    &TABLE.ops
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 
 struct Table {
     ops: Vec<SimdOp>,
@@ -162,11 +173,6 @@ impl Table {
             .map(|code| [false, true].map(|memory| place(shape(code, memory))))
             .collect();
         Self { ops, places }
-    }
-
-    fn get(&self, code: Code, memory: bool) -> Option<&SimdOp> {
-        let place = self.places.get(code as usize)?[usize::from(memory)];
-        self.ops.get(usize::from(place).checked_sub(1)?)
     }
 }
 

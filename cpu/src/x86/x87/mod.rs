@@ -111,6 +111,13 @@ impl Default for State {
 }
 
 impl State {
+    /// The state after power-up and reset: control word 0040H, all registers +0.0 and not empty (Intel SDM volume 3,
+    /// table 10-1).
+    #[must_use]
+    pub fn reset() -> Self {
+        Self { full: 0xff, control: 0x40, ..Self::default() }
+    }
+
     /// Whether an unmasked exception is pending: the next waiting instruction raises #MF instead of being performed.
     #[inline]
     pub const fn pending(&self) -> bool {
