@@ -155,6 +155,8 @@ impl Model {
             | C::INTEL486
             | C::X64
             | C::MULTIBYTENOP
+            // ENDBR is a hint: without CET it does nothing.
+            | C::CET_IBT
             | C::PAUSE
             | C::CPUID => return true,
             C::CMOV => feature::CMOV,
