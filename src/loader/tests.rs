@@ -219,13 +219,14 @@ fn disks_discs_and_archives_are_named() {
 fn unknown_bytes_need_an_address() {
     assert!(message(b"just text").contains("--load-addr"));
     assert!(message(b"").contains("empty"));
-    let flat = parse(b"\x73\0\x50\x10", &LoadOptions { load_addr: Some(0x8000_0000) }).unwrap();
+    let flat = parse(b"\x73\0\x50\x10", &LoadOptions { load_addr: Some(0x8000_0000), bits: None })
+        .unwrap();
     assert_eq!((flat.kind, flat.entry), (ImageKind::Flat, 0x8000_0000));
     for addr in [1, u64::MAX - 1] {
-        let options = LoadOptions { load_addr: Some(addr) };
+        let options = LoadOptions { load_addr: Some(addr), bits: None };
         assert!(matches!(parse(b"1234", &options), Err(LoadError::Options(_))));
     }
-    let options = LoadOptions { load_addr: Some(0) };
+    let options = LoadOptions { load_addr: Some(0), bits: None };
     assert!(
         parse(&elf(RISCV, 0, 0, &[]), &options)
             .unwrap_err()

@@ -68,7 +68,7 @@ fn run_on_firmware(
     harts: usize,
     engine: EngineKind,
 ) -> (End, String) {
-    let options = LoadOptions { load_addr: Some(base) };
+    let options = LoadOptions { load_addr: Some(base), bits: None };
     let spec = MachineSpec {
         board: BoardKind::Virt,
         cpu: cpu.into(),

@@ -34,7 +34,7 @@ fn machine(image: &[u8], cpus: usize, io: ConsoleIo) -> Result<Machine, MachineE
         deterministic: true,
         engine: EngineKind::Interp.into(),
         firmware: Firmware::Auto,
-        image: loader::parse(image, &LoadOptions { load_addr }).unwrap(),
+        image: loader::parse(image, &LoadOptions { load_addr, bits: None }).unwrap(),
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,

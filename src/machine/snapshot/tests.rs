@@ -40,7 +40,8 @@ fn small() -> (tempfile::TempDir, PathBuf) {
         deterministic: true,
         engine: EngineKind::Interp.into(),
         firmware: Firmware::None,
-        image: loader::parse(&code, &LoadOptions { load_addr: Some(0x8000_0000) }).unwrap(),
+        image: loader::parse(&code, &LoadOptions { load_addr: Some(0x8000_0000), bits: None })
+            .unwrap(),
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
