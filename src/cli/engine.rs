@@ -122,10 +122,11 @@ pub(super) fn execute() -> Result<u8, Failure> {
     for switch in SWITCHES {
         text.push_str(&format!("\n  {:<12} {}", switch.name, switch.about));
     }
-    let JitOptions { threshold, cache_bytes, .. } = JitOptions::default();
+    let JitOptions { threshold, samples, cache_bytes, .. } = JitOptions::default();
     text.push_str(&format!(
-        "\n  {:<12} how often a block is interpreted before it is translated ({threshold})",
-        "threshold=N"
+        "\n  {:<12} how often a block is interpreted before it is translated ({threshold})\
+         \n  {:<12} how often a clock finds code executing before it becomes a region ({samples})",
+        "threshold=N", "samples=N"
     ));
     text.push_str(&format!(
         "\nMemory for translated code (--jit-cache SIZE): {} for each hart",
