@@ -172,9 +172,8 @@ fn addresses_are_physical_but_symbols_are_as_linked() {
 
 #[test]
 fn other_machines_are_named() {
-    assert!(
-        message(&elf(62, 0, 0, &[])).contains("wrong architecture: this is an ELF file for x86-64")
-    );
+    assert!(message(&elf(183, 0, 0, &[])).contains("wrong architecture: this is an ELF file for"));
+    assert_eq!(parse(&elf(62, 0, 0, &[]), &LoadOptions::default()).unwrap().isa, Isa::X86_64);
     assert!(message(&elf(183, 0, 0, &[])).contains("AARCH64"));
     let mut rv32 = elf(RISCV, 0, 0, &[]);
     rv32[4] = 1;

@@ -101,8 +101,8 @@ pub(super) fn multiboot(
 pub(super) fn rom(bytes: &[u8]) -> Option<LoadedImage> {
     let len = bytes.len();
     let sized = (LEAST_ROM..=MOST_ROM).contains(&len) && len.is_multiple_of(LEAST_ROM);
-    // Far jump, near jump, short jump.
-    let jumps = |at: usize| matches!(bytes.get(at), Some(0xea | 0xe9 | 0xeb));
+    // Near jump, far jump, short jump.
+    let jumps = |at: usize| matches!(bytes.get(at), Some(0xe9..=0xeb));
     if !sized || !jumps(len - RESET_VECTOR) {
         return None;
     }

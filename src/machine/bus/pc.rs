@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use mimic_cpu::bus::{BusFault, PAGE_MASK, Width, line};
 use mimic_cpu::signals::Signals;
 use mimic_devices::bus::{AddressSpace, BusError};
-use mimic_devices::clock::{Clock, NEVER};
+use mimic_devices::clock::Clock;
 use mimic_devices::lapic::{CpuAttention, Lapics, Tsc};
 use mimic_devices::ports::PortSpace;
 use mimic_devices::ticks::Rate;
@@ -164,6 +164,6 @@ impl Tsc for TimeStamps {
     }
 
     fn deadline(&self, _cpu: usize, tsc: u64) -> u64 {
-        self.rate.time(tsc).min(NEVER)
+        self.rate.time(tsc)
     }
 }
