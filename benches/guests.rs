@@ -20,7 +20,7 @@ use cpu_time::{CpuTime, criterion, instructions};
 fn bench_roms(c: &mut Criterion<CpuTime>) {
     let settings = Settings {
         memory: 128 << 20,
-        cpu: CpuModel::default(),
+        cpu: CpuModel::default().into(),
         cpus: 1,
         deterministic: false,
         engine: EngineKind::Interp.into(),

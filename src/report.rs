@@ -30,11 +30,17 @@ pub fn status(end: &End, htif: bool) -> u8 {
             .ok()
             .filter(|c| *c != 0 && !(STATUS_DIED..=STATUS_USAGE).contains(c))
             .unwrap_or(1),
+        End::Exit(value) => debug_exit_status(*value),
         End::Died(_) => STATUS_DIED,
         End::Panicked => STATUS_PANICKED,
         End::InsnLimit | End::TimeLimit => STATUS_LIMIT,
         End::Host(_) => STATUS_HOST,
     }
+}
+
+/// QEMU's exit status for a value that a guest writes to isa-debug-exit.
+pub fn debug_exit_status(value: u32) -> u8 {
+    (value << 1) as u8 | 1
 }
 
 /// A short name of the end, for tables and JSON.
@@ -44,6 +50,7 @@ pub fn kind(end: &End) -> &'static str {
         End::Reset => "reset",
         End::Pass => "pass",
         End::Fail(_) => "fail",
+        End::Exit(_) => "exit",
         End::Panicked => "panic",
         End::Died(_) => "died",
         End::InsnLimit => "insn-limit",
@@ -60,6 +67,10 @@ pub fn cause(end: &End) -> String {
         End::Reset => "the guest asked for a reset".into(),
         End::Pass => "the guest reported success".into(),
         End::Fail(code) => format!("the guest reported failure {code}"),
+        End::Exit(value) => format!(
+            "the guest ended with {value:#x} at isa-debug-exit, exit status {}",
+            debug_exit_status(*value)
+        ),
         End::Panicked => "the guest reported that its system failed".into(),
         End::Died(why) => format!("the guest died: {why}"),
         End::InsnLimit => "the instruction limit was reached (--max-insns)".into(),
@@ -337,6 +348,7 @@ impl JsonReport {
     pub fn new(report: &Report, htif: bool) -> Self {
         let code = match report.end {
             End::Fail(code) => Some(code),
+            End::Exit(value) => Some(value.into()),
             _ => None,
         };
         JsonReport {

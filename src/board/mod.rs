@@ -1,6 +1,7 @@
 //! Boards: which devices there are, and where. A board's placement list builds the bus, the device tree
 //! and what `mimic machines` prints.
 
+pub mod pc;
 pub mod virt;
 
 use crate::machine::spec::BoardKind;
@@ -27,11 +28,13 @@ pub struct BoardInfo {
     pub title: &'static str,
     /// Its memory map, by address.
     pub map: Vec<MapLine>,
+    /// Its I/O ports, in the same way.
+    pub ports: Vec<MapLine>,
 }
 
 impl BoardKind {
     /// Every board.
-    pub const ALL: &[BoardKind] = &[BoardKind::Virt];
+    pub const ALL: &[BoardKind] = &[BoardKind::Virt, BoardKind::Pc];
 }
 
 /// Describes a board.
@@ -39,5 +42,6 @@ impl BoardKind {
 pub fn describe(board: BoardKind) -> BoardInfo {
     match board {
         BoardKind::Virt => virt::describe(),
+        BoardKind::Pc => pc::describe(),
     }
 }

@@ -154,7 +154,8 @@ pub fn describe() -> BoardInfo {
         })
         .collect();
     map.push(MapLine { name: "RAM (--mem)".into(), base: RAM_BASE, size: 0, irq: None });
-    BoardInfo { name: "virt", title: "RISC-V board with QEMU's memory map", map }
+    let title = "RISC-V board with QEMU's memory map";
+    BoardInfo { name: "virt", title, map, ports: Vec::new() }
 }
 
 /// What the device tree says besides the placement list.

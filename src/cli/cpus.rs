@@ -3,6 +3,7 @@
 use mimic_cpu::riscv::model::{CpuModel, FEATURES};
 
 use super::{Failure, print};
+use crate::machine::spec::x86_models;
 
 pub(super) fn execute() -> Result<u8, Failure> {
     let mut text = String::new();
@@ -14,6 +15,9 @@ pub(super) fn execute() -> Result<u8, Failure> {
             text.push_str(&format!("  {:<8}{state:<5}{}\n", feature.name, feature.about));
         }
     }
-    text.push_str("Switch a feature with --cpu, as in --cpu rv64,svade=off.");
+    for (name, about) in x86_models() {
+        text.push_str(&format!("{name}: {about}\n"));
+    }
+    text.push_str("Switch a feature of a RISC-V hart with --cpu, as in --cpu rv64,svade=off.");
     print(&text)
 }

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use mimic_jit::options::{JitOptions, SWITCHES};
 
 use super::{Failure, print, values};
+use crate::loader::Isa;
 use crate::machine::spec::{EngineKind, EngineSpec, SwitchAt};
 
 /// Engines, by their names on the command line.
@@ -13,15 +14,6 @@ pub(super) enum Engine {
     Interp,
     /// The translator: guest code becomes host code
     Jit,
-}
-
-impl Default for Engine {
-    fn default() -> Self {
-        match EngineKind::default() {
-            EngineKind::Interp => Engine::Interp,
-            EngineKind::Jit => Engine::Jit,
-        }
-    }
 }
 
 impl Engine {
@@ -35,9 +27,9 @@ impl Engine {
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct EngineArgs {
-    /// What runs the guest's instructions; `mimic engines` tells more
-    #[arg(long, value_enum, default_value_t)]
-    engine: Engine,
+    /// What runs the guest's instructions; `mimic engines` tells more [default: jit for RISC-V, interp for x86]
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
     /// Switch parts of the translator off (-NAME) or on (NAME); `mimic engines` lists them
     #[arg(long, value_name = "LIST", value_parser = jit_list, allow_hyphen_values = true)]
     jit_opt: Vec<String>,
@@ -66,8 +58,8 @@ impl EngineArgs {
         words
     }
 
-    /// The specification of the harts' engines.
-    pub(super) fn spec(&self) -> EngineSpec {
+    /// The specification of the engines of harts of this instruction set.
+    pub(super) fn spec(&self, isa: Isa) -> EngineSpec {
         let mut jit = JitOptions { perf_map: self.perf_map, ..JitOptions::default() };
         for list in &self.jit_opt {
             if let Err(error) = jit.apply(list) {
@@ -77,7 +69,11 @@ impl EngineArgs {
         if let Some(bytes) = self.jit_cache {
             jit.cache_bytes = bytes;
         }
-        EngineSpec { kind: self.engine.kind(), jit, switches: self.switch_at.clone() }
+        EngineSpec {
+            kind: self.engine.map_or(EngineKind::default_for(isa), Engine::kind),
+            jit,
+            switches: self.switch_at.clone(),
+        }
     }
 }
 
@@ -115,7 +111,11 @@ pub(super) fn execute() -> Result<u8, Failure> {
     let mut text = String::from("Engines (--engine NAME):");
     for engine in Engine::value_variants() {
         let kind = engine.kind();
-        let default = if kind == EngineKind::default() { " (the default)" } else { "" };
+        let default = [Isa::Riscv64, Isa::X86_64]
+            .into_iter()
+            .filter(|isa| EngineKind::default_for(*isa) == kind)
+            .map(|isa| format!(" (the default for {})", isa.name()))
+            .collect::<String>();
         text.push_str(&format!("\n  {:<12} {}{default}", kind.name(), kind.title()));
     }
     text.push_str("\nParts of the translator (--jit-opt -NAME,NAME,...; `-all` is all of them):");

@@ -1,7 +1,7 @@
 //! `mimic machines`.
 
 use super::{Failure, print};
-use crate::board::describe;
+use crate::board::{MapLine, describe};
 use crate::machine::spec::BoardKind;
 
 pub(super) fn execute() -> Result<u8, Failure> {
@@ -10,16 +10,18 @@ pub(super) fn execute() -> Result<u8, Failure> {
         let board = describe(*board);
         text.push_str(&format!("{}: {}\n", board.name, board.title));
         for line in &board.map {
-            let irq = line.irq.map(|irq| format!("  IRQ {irq}")).unwrap_or_default();
-            text.push_str(&format!(
-                "  {:#014x}  {:>10}  {}{irq}\n",
-                line.base,
-                size(line.size),
-                line.name
-            ));
+            text.push_str(&described(&format!("{:#014x}", line.base), line));
+        }
+        for line in &board.ports {
+            text.push_str(&described(&format!("port {:#x}", line.base), line));
         }
     }
     print(text.trim_end())
+}
+
+fn described(place: &str, line: &MapLine) -> String {
+    let irq = line.irq.map(|irq| format!("  IRQ {irq}")).unwrap_or_default();
+    format!("  {place:<14}  {:>10}  {}{irq}\n", size(line.size), line.name)
 }
 
 /// Bytes in the largest unit that divides them; nothing when the user decides.

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::disk::{Access, Disk, DiskImage, Overlay};
 
 use super::engine::EngineArgs;
 use super::{Failure, values};
 use crate::board::virt::RAM_BASE;
 use crate::gdb::Listener;
-use crate::loader::{self, ImageKind, LoadError, LoadOptions, LoadedImage};
+use crate::loader::{self, ImageKind, Isa, LoadError, LoadOptions, LoadedImage};
 use crate::machine::Machine;
 use crate::machine::spec::{
-    BoardKind, ConsoleKind, DiskSpec, Firmware, FlashSpec, Limits, MachineSpec,
+    BoardKind, ConsoleKind, CpuSpec, DiskSpec, Firmware, FlashSpec, Limits, MachineSpec,
 };
 use crate::terminal::keys::EscapeKey;
 use crate::terminal::session::{GdbOptions, SessionOptions};
@@ -34,6 +33,17 @@ pub(super) const CPU_FORM: &str = "MODEL[,FEATURE=on|off]";
 pub(super) enum Board {
     /// RISC-V, QEMU's memory map
     Virt,
+    /// x86-64
+    Pc,
+}
+
+impl Board {
+    fn kind(self) -> BoardKind {
+        match self {
+            Board::Virt => BoardKind::Virt,
+            Board::Pc => BoardKind::Pc,
+        }
+    }
 }
 
 /// What `--firmware` names.
@@ -106,17 +116,22 @@ pub(super) struct MachineArgs {
     /// Memory, like 512M or 2G
     #[arg(short, long, value_name = "SIZE", value_parser = values::memory)]
     pub(super) mem: Option<u64>,
-    /// Number of harts, 1 to 8
+    /// Number of harts (processors), 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) cpus: usize,
-    /// Model of the harts, and what to switch on or off in it; `mimic cpus` lists both
-    #[arg(long, value_name = CPU_FORM, default_value_t)]
-    pub(super) cpu: CpuModel,
+    /// Model of the harts, and what to switch on or off in it; `mimic cpus` lists both [default: the best for the
+    /// guest's instruction set]
+    #[arg(long, value_name = CPU_FORM)]
+    pub(super) cpu: Option<CpuSpec>,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
-    /// Board
-    #[arg(long, value_enum, default_value = "virt")]
-    pub(super) machine: Board,
+    /// Board [default: the one for the guest's instruction set]
+    #[arg(long, value_enum)]
+    pub(super) machine: Option<Board>,
+    /// What an x86 guest writes to isa-debug-exit (port 0xf4) to say that it passed: exit status 0. Any other value V,
+    /// and without this option every value, ends with the status that QEMU has, 2 * V + 1
+    #[arg(long, value_name = "V", value_parser = values::word)]
+    pub(super) pass_exit: Option<u32>,
     /// M-mode firmware: `none`, `builtin` or a file such as OpenSBI's fw_dynamic.bin; kernels get the
     /// built-in one, ELF and flat files none
     #[arg(long, value_name = "none|builtin|FILE")]
@@ -216,12 +231,18 @@ pub(super) struct RunningArgs {
 
 impl RunningArgs {
     pub(super) fn session(&self, image: &LoadedImage) -> Result<SessionOptions, Failure> {
+        if image.isa == Isa::X86_64 && self.gdb.is_some() {
+            return Err(Failure::usage("--gdb knows RISC-V guests alone so far; leave it away"));
+        }
         let advice = match image.kind {
+            _ if image.isa == Isa::X86_64 => {
+                "Does the program use the serial port (16550A at port 0x3f8) or the debug console (port 0xe9)?"
+            }
             ImageKind::LinuxImage => {
                 "Does the kernel know its console? Try --append \"console=ttyS0 earlycon\"; the serial \
                  port is a 16550A at 0x10000000."
             }
-            ImageKind::Elf | ImageKind::Flat => {
+            _ => {
                 "Does the program use the serial port (16550A at 0x10000000) or tohost? If it expects \
                  an SBI below it, try --firmware builtin; if it brings its own, --firmware none."
             }
@@ -273,6 +294,25 @@ impl MachineArgs {
     /// Checks the options against the guest.
     pub(super) fn check(&self, guest: &Guest, default_memory: u64) -> Result<(), Failure> {
         let image = &guest.image;
+        if let Some(cpu) = &self.cpu
+            && cpu.isa() != image.isa
+        {
+            return Err(Failure::usage(format!(
+                "--cpu {cpu} is a model of {} processors, this guest is for {}; `mimic cpus` lists what there is",
+                cpu.isa().name(),
+                image.isa.name()
+            )));
+        }
+        if image.isa == Isa::X86_64 && (self.firmware.is_some() || self.flash.is_some()) {
+            return Err(Failure::usage(
+                "--firmware and --flash are for RISC-V; a ROM of a PC is given as the IMAGE itself",
+            ));
+        }
+        if image.isa != Isa::X86_64 && self.pass_exit.is_some() {
+            return Err(Failure::usage(
+                "--pass-exit is for x86 guests: only a PC has isa-debug-exit",
+            ));
+        }
         if image.kind == ImageKind::LinuxImage
             && matches!(self.firmware, Some(FirmwareOption::None))
         {
@@ -311,7 +351,7 @@ impl MachineArgs {
             Some(FirmwareOption::File(path)) => {
                 let bytes = loader::read_file(path).map_err(in_file(path))?;
                 let load_addr = (!loader::is_elf(&bytes)).then_some(RAM_BASE);
-                let options = LoadOptions { load_addr };
+                let options = LoadOptions { load_addr, bits: None };
                 let mut image = loader::parse(&bytes, &options).map_err(in_file(path))?;
                 if image.span().is_some_and(|(low, _)| low == 0) {
                     // Linked to be moved, as OpenSBI is.
@@ -340,14 +380,12 @@ impl MachineArgs {
         default_memory: u64,
     ) -> MachineSpec {
         MachineSpec {
-            board: match self.machine {
-                Board::Virt => BoardKind::Virt,
-            },
-            cpu: self.cpu,
+            board: self.machine.map_or(BoardKind::for_isa(guest.image.isa), Board::kind),
+            cpu: self.cpu.clone().unwrap_or_else(|| CpuSpec::default_for(guest.image.isa)),
             cpus: self.cpus,
             deterministic: self.deterministic,
             memory: self.mem.unwrap_or(default_memory),
-            engine: self.engine.spec(),
+            engine: self.engine.spec(guest.image.isa),
             firmware: attached.firmware.clone(),
             disks: attached.disks.clone(),
             flash: attached.flash.clone(),
@@ -360,6 +398,7 @@ impl MachineArgs {
             },
             limits,
             signature: guest.signature.clone(),
+            pass_exit: self.pass_exit,
         }
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::options::{Guest, MachineArgs, RunningArgs};
 use super::{Failure, values};
 use crate::board::virt;
-use crate::loader::{self, ImageKind, LoadError, LoadOptions, LoadedImage};
+use crate::loader::{self, Bits, ImageKind, Isa, LoadError, LoadOptions, LoadedImage};
 use crate::machine::spec::{End, Report};
 use crate::machine::{ConsoleIo, Machine, MachineError};
 use crate::report::{self, JsonReport};
@@ -22,7 +22,7 @@ const DEFAULT_MEMORY: u64 = 512 << 20;
 /// What is run.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ImageArgs {
-    /// ELF file, Linux Image or (with --load-addr) flat binary
+    /// ELF file, Linux Image, multiboot kernel, ROM of a PC or (with --load-addr) flat binary
     #[arg(value_name = "IMAGE")]
     image: Option<PathBuf>,
     /// Linux Image (the same as IMAGE)
@@ -34,9 +34,21 @@ pub(super) struct ImageArgs {
     /// Kernel command line
     #[arg(long, visible_alias = "cmdline", value_name = "TEXT", allow_hyphen_values = true)]
     append: Option<String>,
-    /// Take IMAGE as raw RV64 code for this address
+    /// Take IMAGE as raw code for this address: RV64, or x86 with --bits
     #[arg(long, value_name = "ADDRESS", value_parser = values::address)]
     load_addr: Option<u64>,
+    /// The raw code is for x86, and begins in real (16), protected (32) or 64-bit mode
+    #[arg(long, value_name = "16|32|64", value_parser = bits, requires = "load_addr")]
+    bits: Option<Bits>,
+}
+
+fn bits(text: &str) -> Result<Bits, String> {
+    match text {
+        "16" => Ok(Bits::B16),
+        "32" => Ok(Bits::B32),
+        "64" => Ok(Bits::B64),
+        _ => Err(format!("`{text}` is none of 16, 32, 64")),
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -74,11 +86,15 @@ impl ImageArgs {
         self.append.as_deref()
     }
 
+    fn options(&self) -> LoadOptions {
+        LoadOptions { load_addr: self.load_addr, bits: self.bits }
+    }
+
     /// The guest, and its memory unless told otherwise.
     pub(super) fn guest(&self, machine: &MachineArgs) -> Result<(Guest, u64), Failure> {
         let image = match self.path() {
             Some(path) => {
-                load(path, self.load_addr, machine.has_firmware_file()).map_err(load_failure)?
+                load(path, self.options(), machine.has_firmware_file()).map_err(load_failure)?
             }
             None if machine.flash.is_some() => LoadedImage::nothing(virt::FLASH[0].base),
             None if machine.firmware.is_some() => LoadedImage::nothing(NEXT_STAGE),
@@ -89,7 +105,7 @@ impl ImageArgs {
             }
         };
         let linux = image.kind == ImageKind::LinuxImage;
-        if !linux && (self.initrd.is_some() || self.append.is_some()) {
+        if image.isa == Isa::Riscv64 && !linux && (self.initrd.is_some() || self.append.is_some()) {
             log::warn!(
                 "an initrd and a command line are described in the device tree; bare programs rarely look there"
             );
@@ -119,16 +135,12 @@ pub(super) fn execute(args: &RunArgs) -> Result<u8, Failure> {
 }
 
 /// Loads an image. Raw code that firmware hands over to lies where QEMU puts it, unless told otherwise.
-fn load(
-    path: &Path,
-    load_addr: Option<u64>,
-    after_firmware: bool,
-) -> Result<LoadedImage, LoadError> {
-    match loader::load_file(path, &LoadOptions { load_addr }) {
+fn load(path: &Path, options: LoadOptions, after_firmware: bool) -> Result<LoadedImage, LoadError> {
+    match loader::load_file(path, &options) {
         Err(LoadError::InFile { source, .. })
             if after_firmware && matches!(*source, LoadError::Unknown) =>
         {
-            loader::load_file(path, &LoadOptions { load_addr: Some(NEXT_STAGE) })
+            loader::load_file(path, &LoadOptions { load_addr: Some(NEXT_STAGE), ..options })
         }
         loaded => loaded,
     }
@@ -178,6 +190,9 @@ pub(super) fn finish(
     if running.stats {
         tty::say(&format!("mimic: counters\n{}", report::statistics(&report.stats)));
     }
+    if let Some(code) = report.post {
+        tty::say(&format!("mimic: last POST code {code:#04x}"));
+    }
     if let Some(hash) = report.state_hash {
         tty::say(&format!("mimic: state hash {}", report::hash(hash)));
     }
@@ -190,7 +205,7 @@ pub(super) fn finish(
         write_report(path, &JsonReport::new(report, htif))?;
     }
     let mut cause = report::cause(&report.end);
-    if let (End::Died(_), ImageKind::Elf) = (&report.end, image.kind) {
+    if let (End::Died(_), ImageKind::Elf, Isa::Riscv64) = (&report.end, image.kind, image.isa) {
         cause.push_str("; if it expects an SBI below it, try --firmware builtin");
     }
     tty::say(&format!("mimic: {cause}"));

@@ -84,15 +84,13 @@ fn failure(error: SnapshotError) -> Failure {
 }
 
 fn load(args: &LoadArgs) -> Result<u8, Failure> {
+    let config = Snapshot::open(&args.file).map_err(failure)?.state().config.clone();
     let how = Resumption {
-        engine: args.engine.spec(),
+        engine: args.engine.spec(config.cpu.isa()),
         limits: args.running.limits(),
         disks: args.disks.open()?,
     };
-    let image = {
-        let snapshot = Snapshot::open(&args.file).map_err(failure)?;
-        how.image(&snapshot.state().config)
-    };
+    let image = how.image(&config);
     let make =
         |io| Ok(args.running.prepare(Machine::resume(Snapshot::open(&args.file)?, &how, io)?));
     let mut options = args.running.session(&image)?;
@@ -117,14 +115,14 @@ fn info(file: &Path) -> Result<u8, Failure> {
         if config.deterministic { ", deterministic" } else { "" },
         state.time as f64 / 1e9,
     );
-    for hart in &state.harts {
-        let waiting = if hart.waiting { ", waiting for an interrupt" } else { "" };
+    for (index, hart) in state.harts.iter().enumerate() {
+        let view = hart.view();
+        let waiting = if view.waiting { ", waiting for an interrupt" } else { "" };
         text.push_str(&format!(
-            "\n  hart {}: {}-mode at {:#x}{waiting}, {} instructions",
-            hart.hartid,
-            hart.mode.name(),
-            hart.pc,
-            report::grouped(hart.retired),
+            "\n  hart {index}: {}-mode at {:#x}{waiting}, {} instructions",
+            view.mode,
+            view.pc,
+            report::grouped(hart.retired()),
         ));
     }
     let devices: Vec<_> =

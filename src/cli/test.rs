@@ -11,10 +11,9 @@ use super::engine::EngineArgs;
 use super::options::CPU_FORM;
 use super::run::granularity;
 use super::{Failure, print, values};
-use mimic_cpu::riscv::model::CpuModel;
-
 use crate::harness::{self, Case, Settings};
-use crate::machine::spec::Limits;
+use crate::loader::Isa;
+use crate::machine::spec::{CpuSpec, Limits};
 
 #[derive(Args, Debug)]
 pub(super) struct TestArgs {
@@ -39,8 +38,8 @@ pub(super) struct TestArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: usize,
     /// Model of the harts, and what to switch on or off in it; `mimic cpus` lists both
-    #[arg(long, value_name = CPU_FORM, default_value_t)]
-    cpu: CpuModel,
+    #[arg(long, value_name = CPU_FORM)]
+    cpu: Option<CpuSpec>,
     /// Run the same way every time: one thread, time counted in retired instructions
     #[arg(long)]
     deterministic: bool,
@@ -64,10 +63,10 @@ pub(super) fn execute(args: &TestArgs) -> Result<u8, Failure> {
     let cases = cases(args)?;
     let settings = Settings {
         memory: args.mem,
-        cpu: args.cpu,
+        cpu: args.cpu.clone().unwrap_or_default(),
         cpus: args.cpus,
         deterministic: args.deterministic,
-        engine: args.engine.spec(),
+        engine: args.engine.spec(Isa::Riscv64),
         limits: Limits { insns: args.max_insns, time: Some(args.timeout) },
         signatures: args.signature_dir.clone().map(|folder| (folder, args.signature_granularity)),
         jobs: args

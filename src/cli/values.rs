@@ -77,6 +77,16 @@ pub(super) fn address(text: &str) -> Result<u64, String> {
     .map_err(|_| format!("`{text}` is no address; give one like 0x80000000"))
 }
 
+/// A number of 32 bits: `0x10`, or decimal.
+pub(super) fn word(text: &str) -> Result<u32, String> {
+    let wrong = |_| format!("`{text}` is no number of 32 bits");
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    }
+    .map_err(wrong)
+}
+
 /// Bytes as people read them, rounded up to MiB.
 pub(super) fn mebibytes(bytes: u64) -> String {
     format!("{}M", bytes.div_ceil(1 << 20))
@@ -126,5 +136,7 @@ mod tests {
         assert_eq!(address("0x8000_0000"), Ok(0x8000_0000));
         assert_eq!(address("4096"), Ok(4096));
         assert!(address("0xg").is_err());
+        assert_eq!((word("0x10"), word("77")), (Ok(16), Ok(77)));
+        assert!(word("0x100000000").is_err() && word("-1").is_err());
     }
 }

@@ -11,6 +11,7 @@ use super::engine::Engine;
 use super::options::{Guest, MachineArgs};
 use super::run::ImageArgs;
 use super::{Failure, values};
+use crate::loader::Isa;
 use crate::machine::snapshot::Snapshot;
 use crate::machine::spec::{EngineKind, EngineSpec, Limits, MachineSpec, Resumption};
 use crate::machine::{ConsoleIo, Machine};
@@ -138,7 +139,7 @@ impl VerifyArgs {
                 .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
             script.extend(text.split_inclusive(|&byte| byte == b'\n').map(<[u8]>::to_vec));
         }
-        let spec = self.machine.engine.spec();
+        let spec = self.machine.engine.spec(Isa::Riscv64);
         let mut typed = self.type_at.clone();
         typed.sort_by_key(|typed| typed.round);
         Ok(Options {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use mimic_cpu::bus::CpuBus;
 use mimic_cpu::debug::DebugPoints;
-use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::signals::Signals;
 
-use super::{Engine, EngineError, attach};
+use super::{CpuState, Engine, EngineError, attach};
 use crate::machine::spec::{EngineKind, EngineSpec, Stats};
 
 /// The engine that a hart runs on, and those that it has left: they keep what they know of the guest's code,
@@ -27,20 +26,20 @@ pub struct HartEngine {
 }
 
 impl HartEngine {
-    /// Loads `hart` into an engine of the specified kind.
+    /// Loads `state` into an engine of the specified kind.
     ///
     /// # Errors
     /// The host refuses what the engine needs.
     pub fn new(
         spec: EngineSpec,
-        hart: Hart,
+        state: CpuState,
         bus: Arc<dyn CpuBus>,
         signals: Arc<Signals>,
     ) -> Result<Self, EngineError> {
         let kind = spec.kind;
         Ok(HartEngine {
             kind,
-            current: attach(kind, &spec, hart, Arc::clone(&bus), Arc::clone(&signals))?,
+            current: attach(kind, &spec, state, Arc::clone(&bus), Arc::clone(&signals))?,
             parked: Vec::new(),
             spec,
             bus,
@@ -64,16 +63,16 @@ impl HartEngine {
         if kind == self.kind {
             return Ok(());
         }
-        let hart = self.current.store();
+        let state = self.current.store();
         let next = match self.parked.iter().position(|(parked, _)| *parked == kind) {
             Some(at) => {
                 let (_, mut engine) = self.parked.swap_remove(at);
-                engine.load(hart);
+                engine.load(state);
                 engine
             }
             None => {
                 let (bus, signals) = (Arc::clone(&self.bus), Arc::clone(&self.signals));
-                attach(kind, &self.spec, hart, bus, signals)?
+                attach(kind, &self.spec, state, bus, signals)?
             }
         };
         let left = std::mem::replace(&mut self.current, next);

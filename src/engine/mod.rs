@@ -1,7 +1,9 @@
-//! Engines: what makes a machine's harts go. Every engine runs the same canonical state, so a hart can
-//! leave one and enter another.
+//! Engines: what makes a machine's harts go. Every engine of an instruction set runs the same canonical state, so a
+//! hart can leave one and enter another.
 
 mod hart;
+mod state;
+mod x86;
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use mimic_jit::riscv::engine::{ExitCause, Jit, JitError, Translation};
 use crate::machine::spec::{EngineKind, EngineSpec, HartView, JitStats, Stats};
 
 pub use hart::HartEngine;
+pub use state::CpuState;
 
 /// Why an engine cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,9 @@ pub enum EngineError {
     /// The host refuses the translator what it needs.
     #[error("the translator cannot run: {0}{advice}", advice = advice(.0))]
     Jit(#[from] JitError),
+    /// The translator does not know the guest's instruction set.
+    #[error("there is no translator for x86 guests yet: run them with --engine interp")]
+    NoTranslator,
 }
 
 /// What the user can do.
@@ -41,9 +47,9 @@ pub trait Engine: Send {
     /// Runs the hart until the budget is used up, it waits, it is beyond help, a debug point is reached, or it is kicked.
     fn run(&mut self, budget: Budget) -> Exit;
     /// The hart's canonical state.
-    fn store(&self) -> Hart;
-    /// Continues from `hart`, a state made outside.
-    fn load(&mut self, hart: Hart);
+    fn store(&self) -> CpuState;
+    /// Continues from a state made outside, of the same instruction set.
+    fn load(&mut self, state: CpuState);
     /// Sets where `run` shall end for a debugger; code that was written from outside counts from now on.
     fn set_debug(&mut self, points: DebugPoints);
     /// Instructions the hart has retired.
@@ -59,18 +65,32 @@ pub trait Engine: Send {
     }
 }
 
-/// Makes an engine of the given kind and loads `hart` into it.
+/// Makes an engine of the given kind and loads `state` into it.
 fn attach(
     kind: EngineKind,
     spec: &EngineSpec,
-    hart: Hart,
+    state: CpuState,
     bus: Arc<dyn CpuBus>,
     signals: Arc<Signals>,
 ) -> Result<Box<dyn Engine>, EngineError> {
-    Ok(match kind {
-        EngineKind::Interp => Box::new(Interp::new(hart, bus, signals)),
-        EngineKind::Jit => Box::new(Jit::new(hart, bus, signals, spec.jit.clone())?),
+    Ok(match (kind, state) {
+        (EngineKind::Interp, CpuState::Riscv(hart)) => Box::new(Interp::new(*hart, bus, signals)),
+        (EngineKind::Jit, CpuState::Riscv(hart)) => {
+            Box::new(Jit::new(*hart, bus, signals, spec.jit.clone())?)
+        }
+        (EngineKind::Interp, CpuState::X86(cpu)) => {
+            Box::new(mimic_cpu::x86::interp::Interp::new(*cpu, bus, signals))
+        }
+        (EngineKind::Jit, CpuState::X86(_)) => return Err(EngineError::NoTranslator),
     })
+}
+
+/// The hart in `state`, for the engines that run RISC-V alone.
+fn riscv(state: CpuState) -> Hart {
+    match state {
+        CpuState::Riscv(hart) => *hart,
+        CpuState::X86(_) => unreachable!("a machine's harts are of one instruction set"),
+    }
 }
 
 fn view((pc, mode, waiting): (u64, Mode, bool)) -> HartView {
@@ -89,12 +109,12 @@ impl Engine for Interp {
         Interp::run(self, budget)
     }
 
-    fn store(&self) -> Hart {
-        self.hart()
+    fn store(&self) -> CpuState {
+        self.hart().into()
     }
 
-    fn load(&mut self, hart: Hart) {
-        Interp::load(self, hart);
+    fn load(&mut self, state: CpuState) {
+        Interp::load(self, riscv(state));
     }
 
     fn set_debug(&mut self, points: DebugPoints) {
@@ -119,12 +139,12 @@ impl Engine for Jit {
         Jit::run(self, budget)
     }
 
-    fn store(&self) -> Hart {
-        self.hart()
+    fn store(&self) -> CpuState {
+        self.hart().into()
     }
 
-    fn load(&mut self, hart: Hart) {
-        Jit::load(self, hart);
+    fn load(&mut self, state: CpuState) {
+        Jit::load(self, riscv(state));
     }
 
     fn set_debug(&mut self, points: DebugPoints) {

@@ -17,16 +17,18 @@ pub use collect::{Collected, builtin, collect};
 pub use export::{json, junit};
 pub use table::table;
 
-use mimic_cpu::riscv::model::CpuModel;
-
-use crate::loader::{self, LoadOptions};
+use crate::loader::{self, Isa, LoadOptions};
 use crate::machine::spec::{
-    BoardKind, ConsoleKind, End, EngineSpec, Firmware, Limits, MachineSpec, Stats,
+    BoardKind, ConsoleKind, CpuSpec, End, EngineKind, EngineSpec, Firmware, Limits, MachineSpec,
+    Stats,
 };
 use crate::machine::{ConsoleIo, Machine};
 
 /// Console bytes kept of each guest, the last ones.
 const CONSOLE_KEPT: usize = 16 << 10;
+
+/// What x86 test programs write to isa-debug-exit when they pass: as kvm-unit-tests do.
+const PASS_EXIT: u32 = 0;
 
 /// One guest to run.
 pub struct Case {
@@ -50,8 +52,8 @@ pub enum Source {
 pub struct Settings {
     /// Bytes of RAM.
     pub memory: u64,
-    /// What the harts offer.
-    pub cpu: CpuModel,
+    /// What the harts offer; guests of another instruction set get the default of theirs.
+    pub cpu: CpuSpec,
     /// Harts of machines for files; ROMs name their own number.
     pub cpus: usize,
     /// Deterministic runs.
@@ -195,15 +197,18 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         _ => None,
     };
     let spec = MachineSpec {
-        board: BoardKind::Virt,
-        cpu: settings.cpu,
+        board: BoardKind::for_isa(image.isa),
+        cpu: settings.cpu.or_default_for(image.isa),
         cpus: match &case.source {
             Source::File(_) => settings.cpus,
             Source::Rom(rom) => rom.harts as usize,
         },
         deterministic: settings.deterministic,
         memory: settings.memory,
-        engine: settings.engine.clone(),
+        engine: match image.isa {
+            Isa::Riscv64 => settings.engine.clone(),
+            Isa::X86_64 => EngineKind::default_for(image.isa).into(),
+        },
         firmware: Firmware::Auto,
         image,
         initrd: None,
@@ -213,6 +218,7 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         disks: Vec::new(),
         flash: None,
         signature,
+        pass_exit: Some(PASS_EXIT),
     };
     let io = ConsoleIo { output: Box::new(console.clone()), input: None };
     let report = Machine::new(spec, io).map_err(|error| error.to_string())?.run();

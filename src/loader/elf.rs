@@ -1,15 +1,17 @@
-//! ELF64 for RISC-V, read with goblin.
+//! ELF files for RISC-V (64-bit) and x86 (32-bit and 64-bit), read with goblin.
 //!
 //! Only the parts an emulator needs are parsed (header, program headers, symbol table), each on its
 //! own, so that a damaged part that is not needed does not matter.
 
 use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ET_CORE, ET_REL, Header};
+use goblin::elf::header::{
+    EI_CLASS, EI_DATA, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ET_CORE, ET_REL, Header,
+};
 use goblin::elf::program_header::{PT_INTERP, PT_LOAD, ProgramHeader};
 use goblin::elf::section_header::{SHT_SYMTAB, SectionHeader};
-use goblin::elf::sym::{STT_FILE, STT_SECTION, Symtab};
+use goblin::elf::sym::{STT_FILE, STT_SECTION, Sym, Symtab};
 
-use super::{ImageKind, Isa, LoadError, LoadedImage, Segment, Symbols};
+use super::{Bits, ImageKind, Isa, LoadError, LoadedImage, Segment, Symbols};
 
 const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
@@ -25,7 +27,7 @@ const MAX_NAMES: usize = 64 << 20;
 /// # Errors
 /// [`LoadError`] for other machines, other kinds of ELF file and damaged ones.
 pub(super) fn parse(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
-    check_machine(bytes)?;
+    let (isa, bits) = machine(bytes)?;
     let header: Header =
         goblin::elf::Elf::parse_header(bytes).map_err(|e| malformed(e.to_string()))?;
     match header.e_type {
@@ -43,7 +45,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
         }
         _ => {}
     }
-    let ctx = Ctx::new(Container::Big, Endian::Little);
+    let container = if bits == Bits::B32 { Container::Little } else { Container::Big };
+    let ctx = Ctx::new(container, Endian::Little);
     let program_headers =
         ProgramHeader::parse(bytes, usize_of(header.e_phoff)?, usize::from(header.e_phnum), ctx)
             .map_err(|e| malformed(e.to_string()))?;
@@ -63,21 +66,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
     let signature =
         named("begin_signature").zip(named("end_signature")).filter(|(begin, end)| begin <= end);
     Ok(LoadedImage {
-        isa: Isa::Riscv64,
+        isa,
         kind: ImageKind::Elf,
-        entry,
+        bits,
         tohost: named("tohost"),
         fromhost: named("fromhost"),
         signature,
         segments,
         symbols,
-        image_size: 0,
-        text_offset: 0,
+        ..LoadedImage::nothing(entry)
     })
 }
 
-/// Accepts 64-bit little-endian RISC-V, names everything else.
-fn check_machine(bytes: &[u8]) -> Result<(), LoadError> {
+/// Accepts 64-bit little-endian RISC-V and little-endian x86, names everything else.
+fn machine(bytes: &[u8]) -> Result<(Isa, Bits), LoadError> {
     let (Some(&class), Some(&data), Some(machine)) =
         (bytes.get(EI_CLASS), bytes.get(EI_DATA), bytes.get(18..20))
     else {
@@ -87,7 +89,15 @@ fn check_machine(bytes: &[u8]) -> Result<(), LoadError> {
     let machine = [machine[0], machine[1]];
     let machine = if little { u16::from_le_bytes(machine) } else { u16::from_be_bytes(machine) };
     if machine == EM_RISCV && class == ELFCLASS64 && little {
-        return Ok(());
+        return Ok((Isa::Riscv64, Bits::B64));
+    }
+    if matches!(machine, EM_386 | EM_X86_64) && little {
+        match class {
+            // x86-64's 32-bit files are those of x32, and of tools that rewrite 64-bit kernels for multiboot.
+            ELFCLASS32 => return Ok((Isa::X86_64, Bits::B32)),
+            ELFCLASS64 if machine == EM_X86_64 => return Ok((Isa::X86_64, Bits::B64)),
+            _ => {}
+        }
     }
     let bits = if class == ELFCLASS64 { "64-bit" } else { "32-bit" };
     let (arch, hint) = match machine {
@@ -96,8 +106,8 @@ fn check_machine(bytes: &[u8]) -> Result<(), LoadError> {
             "build it for RV64 (-march=rv64gc -mabi=lp64d)",
         ),
         EM_X86_64 | EM_386 => (
-            if machine == EM_386 { "i386".into() } else { "x86-64".into() },
-            "x86 guests are not supported yet; give an RV64 file",
+            format!("{bits} {}-endian x86", if little { "little" } else { "big" }),
+            "no processor is like that",
         ),
         other => (goblin::elf::header::machine_to_str(other).into(), "give an RV64 file"),
     };
@@ -161,7 +171,7 @@ fn symbols(bytes: &[u8], header: &Header, ctx: Ctx) -> Symbols {
         // Many symbols may share one name, which a hostile file could use to fill memory.
         let mut allowance = MAX_NAMES;
         let range = table.file_range()?;
-        let count = bytes.get(range.clone())?.len() / goblin::elf::sym::sym64::SIZEOF_SYM;
+        let count = bytes.get(range.clone())?.len() / Sym::size(ctx.container);
         let table = Symtab::parse(bytes, range.start, count, ctx).ok()?;
         Some(Symbols::new(
             table

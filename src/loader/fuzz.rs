@@ -8,7 +8,8 @@ use super::{ImageKind, LoadOptions, parse};
 /// # Panics
 /// When the loader breaks a promise of [`super::LoadedImage`].
 pub fn fuzz(data: &[u8]) {
-    for options in [LoadOptions::default(), LoadOptions { load_addr: Some(0x8000_0000) }] {
+    let flat = LoadOptions { load_addr: Some(0x8000_0000), bits: None };
+    for options in [LoadOptions::default(), flat] {
         let image = match parse(data, &options) {
             Ok(image) => image,
             Err(error) => {

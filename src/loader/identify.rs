@@ -1,4 +1,4 @@
-//! Files that are no RISC-V image, recognised so that the message can say what they are.
+//! Files that are no image of ours, recognised so that the message can say what they are.
 
 use super::LoadError;
 
@@ -140,7 +140,7 @@ fn x86(what: &'static str) -> LoadError {
     LoadError::WrongArch {
         what,
         arch: "x86".into(),
-        hint: "x86 guests are not supported yet; give an RV64 file",
+        hint: "this board starts multiboot kernels, flat binaries (--load-addr 0x7c00 --bits 16) and ROMs; it has no BIOS yet",
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::io::Read;
 
-use super::{ImageKind, Isa, LoadError, LoadedImage, MAX_IMAGE, Segment, Symbols};
+use super::{ImageKind, LoadError, LoadedImage, MAX_IMAGE, Segment};
 
 const HEADER: usize = 64;
 const TEXT_OFFSET: usize = 8;
@@ -81,17 +81,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<LoadedImage>, LoadError> {
     }
     let size = bytes.len() as u64;
     Ok(Some(LoadedImage {
-        isa: Isa::Riscv64,
         kind: ImageKind::LinuxImage,
         segments: vec![Segment { addr: 0, bytes: bytes.to_vec(), size }],
-        entry: 0,
-        symbols: Symbols::default(),
-        tohost: None,
-        fromhost: None,
-        signature: None,
         // The claim covers .bss, which the file does not hold.
         image_size: claimed.max(size),
         text_offset,
+        ..LoadedImage::nothing(0)
     }))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What a file is, and for which instruction set, is found by looking at it; no name or option is
 //! trusted. Reading order: `identify` (the kinds of files that are recognised in order to be refused
-//! with the next thing to try), `linux_image`, `elf`, `symbols`.
+//! with the next thing to try), `linux_image`, `elf`, `x86`, `symbols`.
 //!
 //! Every byte of a file is hostile: the loader never panics, and it allocates no more than the file's
 //! size and [`MAX_IMAGE`] allow.
@@ -12,6 +12,7 @@ pub mod fuzz;
 mod identify;
 mod linux_image;
 mod symbols;
+mod x86;
 
 use std::fs::File;
 use std::io::Read;
@@ -31,16 +32,42 @@ pub enum Isa {
     X86_64,
 }
 
+impl Isa {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Riscv64 => "RISC-V",
+            Isa::X86_64 => "x86",
+        }
+    }
+}
+
+/// How wide the code is that an x86 image begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bits {
+    /// Real mode.
+    B16,
+    /// Protected mode with flat segments, no paging.
+    B32,
+    /// 64-bit mode, the lowest 4 GiB mapped as they are. Whatever is not for x86 is of these, too.
+    B64,
+}
+
 /// How an image describes itself, which decides how it is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageKind {
-    /// ELF64: placed at its physical addresses.
+    /// ELF: placed at its physical addresses.
     Elf,
     /// Linux `Image` (kernel documentation, `arch/riscv/boot-image-header`): position-independent;
     /// its segment address and entry are offsets from the place the board chooses.
     LinuxImage,
     /// Bytes at an address.
     Flat,
+    /// Multiboot kernel (version 1), from an ELF file or placed by the header's own addresses.
+    Multiboot,
+    /// ROM of a PC: it ends at 4 GiB, where the processor begins.
+    Rom,
 }
 
 /// A piece of guest memory: `bytes` at `addr`, then zeros up to `size`.
@@ -61,6 +88,10 @@ pub struct LoadedImage {
     pub isa: Isa,
     /// Kind.
     pub kind: ImageKind,
+    /// Its first code, on x86.
+    pub bits: Bits,
+    /// The name it was loaded by; empty if it comes from no file.
+    pub name: String,
     /// Contents, in file order.
     pub segments: Vec<Segment>,
     /// Physical address of the first instruction (of a [`ImageKind::LinuxImage`]: offset from where
@@ -89,6 +120,8 @@ impl LoadedImage {
         LoadedImage {
             isa: Isa::Riscv64,
             kind: ImageKind::Flat,
+            bits: Bits::B64,
+            name: String::new(),
             segments: Vec::new(),
             entry,
             symbols: Symbols::default(),
@@ -120,8 +153,10 @@ impl LoadedImage {
 /// What the user decided about an image.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadOptions {
-    /// Take the file as flat RV64 code at this physical address.
+    /// Take the file as flat code at this physical address.
     pub load_addr: Option<u64>,
+    /// Flat code is for x86, and of this width; otherwise for RV64.
+    pub bits: Option<Bits>,
 }
 
 /// Why a file cannot be an image, and what to do.
@@ -172,8 +207,9 @@ pub enum LoadError {
     },
     /// Not recognised.
     #[error(
-        "this is no ELF file, Linux Image or other known kind of image; \
-         if it is raw RV64 code, say where it belongs with --load-addr 0x80000000"
+        "this is no ELF file, Linux Image, multiboot kernel, ROM or other known kind of image; \
+         if it is raw RV64 code, say where it belongs with --load-addr 0x80000000; \
+         raw x86 code, with --load-addr 0x7c00 --bits 16"
     )]
     Unknown,
     /// Options and file contradict each other.
@@ -191,6 +227,7 @@ pub enum LoadError {
 pub fn load_file(path: &Path, options: &LoadOptions) -> Result<LoadedImage, LoadError> {
     read_file(path)
         .and_then(|bytes| parse(&bytes, options))
+        .map(|image| LoadedImage { name: path.to_string_lossy().into_owned(), ..image })
         .map_err(|source| LoadError::InFile { path: path.to_path_buf(), source: Box::new(source) })
 }
 
@@ -227,7 +264,7 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
 /// Any [`LoadError`] but [`LoadError::InFile`], [`LoadError::Missing`] and [`LoadError::Io`].
 pub fn parse(bytes: &[u8], options: &LoadOptions) -> Result<LoadedImage, LoadError> {
     if let Some(addr) = options.load_addr {
-        return flat(bytes, addr);
+        return flat(bytes, addr, options.bits);
     }
     if bytes.is_empty() {
         return Err(LoadError::Malformed { what: "file", detail: "it is empty".into() });
@@ -245,15 +282,25 @@ pub fn is_elf(bytes: &[u8]) -> bool {
 
 fn parse_plain(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
     if is_elf(bytes) {
-        return elf::parse(bytes);
+        let image = elf::parse(bytes)?;
+        return Ok(match image.isa {
+            Isa::X86_64 => x86::multiboot(bytes, Some(&image))?.unwrap_or(image),
+            Isa::Riscv64 => image,
+        });
+    }
+    if let Some(image) = x86::multiboot(bytes, None)? {
+        return Ok(image);
     }
     if let Some(image) = linux_image::parse(bytes)? {
         return Ok(image);
     }
-    Err(identify::foreign(bytes).unwrap_or(LoadError::Unknown))
+    if let Some(error) = identify::foreign(bytes) {
+        return Err(error);
+    }
+    x86::rom(bytes).ok_or(LoadError::Unknown)
 }
 
-fn flat(bytes: &[u8], addr: u64) -> Result<LoadedImage, LoadError> {
+fn flat(bytes: &[u8], addr: u64, bits: Option<Bits>) -> Result<LoadedImage, LoadError> {
     if is_elf(bytes) {
         return Err(LoadError::Options(
             "an ELF file carries its own addresses; leave --load-addr away",
@@ -262,23 +309,20 @@ fn flat(bytes: &[u8], addr: u64) -> Result<LoadedImage, LoadError> {
     if bytes.is_empty() {
         return Err(LoadError::Malformed { what: "flat binary", detail: "it is empty".into() });
     }
-    if !addr.is_multiple_of(2) || addr.checked_add(bytes.len() as u64).is_none() {
+    if bits == Some(Bits::B16) && addr.saturating_add(bytes.len() as u64) > 1 << 20 {
+        return Err(LoadError::Options("16-bit code lies below 1 MiB, such as --load-addr 0x7c00"));
+    }
+    if bits.is_none() && !addr.is_multiple_of(2) || addr.checked_add(bytes.len() as u64).is_none() {
         return Err(LoadError::Options(
             "--load-addr must be even and leave room for the file below 2^64",
         ));
     }
     let segment = Segment { addr, bytes: bytes.to_vec(), size: bytes.len() as u64 };
     Ok(LoadedImage {
-        isa: Isa::Riscv64,
-        kind: ImageKind::Flat,
+        isa: if bits.is_some() { Isa::X86_64 } else { Isa::Riscv64 },
+        bits: bits.unwrap_or(Bits::B64),
         segments: vec![segment],
-        entry: addr,
-        symbols: Symbols::default(),
-        tohost: None,
-        fromhost: None,
-        signature: None,
-        image_size: 0,
-        text_offset: 0,
+        ..LoadedImage::nothing(addr)
     })
 }
 

@@ -1,24 +1,23 @@
 //! Who may run, and how a run ends: the end of the machine, the safepoint and the pause.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
 use mimic_cpu::debug::DebugEvent;
-use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::signals::Signals;
 use mimic_devices::power::{PowerEvent, PowerSink};
 use mimic_firmware::riscv::sbi;
 
 use super::spec::{End, HartView, Stats};
-use crate::engine::HartEngine;
+use crate::engine::{CpuState, HartEngine};
 
 /// What a hart leaves for others to read when it arrives at a safepoint or ends.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
     pub(super) view: HartView,
     pub(super) stats: Stats,
-    pub(super) hart: Hart,
+    pub(super) hart: CpuState,
 }
 
 /// The harts of a thread, as they stand at a safepoint.
@@ -65,7 +64,12 @@ pub(super) struct Control {
     pub(super) waker: OnceLock<mio::Waker>,
     /// What a finisher's failure code means when it comes from the built-in firmware.
     firmware_codes: bool,
+    /// The last POST code, and [`NO_POST`] before the first.
+    post: AtomicU16,
 }
+
+/// There has been no POST code.
+const NO_POST: u16 = u16::MAX;
 
 impl Control {
     pub(super) fn new(harts: Vec<Arc<Signals>>, firmware_codes: bool) -> Self {
@@ -79,6 +83,7 @@ impl Control {
             harts,
             waker: OnceLock::new(),
             firmware_codes,
+            post: AtomicU16::new(NO_POST),
         }
     }
 
@@ -126,6 +131,16 @@ impl Control {
 
     pub(super) fn take_end(&self) -> Option<End> {
         self.lock().end.clone()
+    }
+
+    /// A guest shows a POST code.
+    pub(super) fn post(&self, code: u8) {
+        self.post.store(code.into(), Ordering::Relaxed);
+    }
+
+    /// The last one.
+    pub(super) fn last_post(&self) -> Option<u8> {
+        u8::try_from(self.post.load(Ordering::Relaxed)).ok()
     }
 
     /// The samples of all harts: the latest if they have ended.
@@ -332,7 +347,7 @@ mod tests {
         Sample {
             view: HartView { pc: 0x1234, mode: "M", waiting: false },
             stats: Stats { insns: 7, ..Stats::default() },
-            hart: Hart::new(0, 0x1234),
+            hart: mimic_cpu::riscv::hart::Hart::new(0, 0x1234).into(),
         }
     }
 

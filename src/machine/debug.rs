@@ -107,24 +107,24 @@ impl MachineHandle {
         self.shared.control.harts()
     }
 
-    /// A hart's state; `None` after the end of the run.
+    /// A RISC-V hart's state; `None` after the end of the run.
     #[must_use]
     pub fn hart(&self, hart: usize) -> Option<Hart> {
-        self.shared.control.on_hart(hart, |engine| engine.store())
+        self.shared.control.on_hart(hart, |engine| engine.store())?.riscv()
     }
 
-    /// Changes a hart's state; `None` after the end of the run.
+    /// Changes a RISC-V hart's state; `None` after the end of the run.
     pub fn change_hart<R: Send + 'static>(
         &self,
         hart: usize,
         change: impl FnOnce(&mut Hart) -> R + Send + 'static,
     ) -> Option<R> {
         self.shared.control.on_hart(hart, |engine| {
-            let mut state = engine.store();
+            let mut state = engine.store().riscv()?;
             let result = change(&mut state);
-            engine.load(state);
-            result
-        })
+            engine.load(state.into());
+            Some(result)
+        })?
     }
 
     fn moment(&self, hart: usize) -> Moment {

@@ -7,6 +7,7 @@
 mod build;
 mod bus;
 mod control;
+mod cpus;
 pub mod debug;
 mod event_loop;
 mod harts;
@@ -31,6 +32,7 @@ use mimic_devices::bus::AddressSpace;
 use mimic_devices::clock::{Clock, TimerQueue};
 use mimic_devices::memory::{GuestMemory, VisibilityObserver, WriteObserver};
 use mimic_devices::pflash::PFlash;
+use mimic_devices::ports::PortSpace;
 use mimic_devices::serial::SerialOutput;
 use mimic_devices::virtio::block::BlockHandle;
 use rustix::time::{ClockId, clock_gettime};
@@ -145,6 +147,8 @@ struct Shared {
     clock: Clock,
     memory: Arc<GuestMemory>,
     space: Arc<AddressSpace>,
+    /// The I/O ports, on a PC.
+    ports: Option<Arc<PortSpace>>,
     symbols: Symbols,
     disks: Vec<BlockHandle>,
     config: snapshot::Config,
@@ -205,6 +209,16 @@ impl Shared {
 }
 
 impl Shared {
+    /// Takes the devices away, for good.
+    fn unplug(&self) {
+        let ports = self.ports.as_ref().map(|ports| ports.space());
+        for space in std::iter::once(&*self.space).chain(ports) {
+            for (base, _, _) in space.devices() {
+                space.unmap(base);
+            }
+        }
+    }
+
     /// Hashes and saves a machine that has ended.
     fn sum_up(
         &self,
@@ -449,9 +463,7 @@ impl Machine {
             end = End::Host(error.to_string());
         }
         // A user's handle may outlive the machine; its devices, and the files they hold, must not.
-        for (base, _, _) in shared.space.devices() {
-            shared.space.unmap(base);
-        }
+        shared.unplug();
         if let Some(dump) = signature
             && let Err(error) = dump.write(&shared.memory)
         {
@@ -461,6 +473,7 @@ impl Machine {
             end,
             stats: shared.stats(&control.samples()),
             unmapped: shared.space.unmapped().map(|unmapped| (unmapped.count, unmapped.first)),
+            post: control.last_post(),
             state_hash,
         }
     }

@@ -4,19 +4,51 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::disk::Disk;
 use mimic_jit::options::JitOptions;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot;
-use crate::loader::LoadedImage;
+use crate::loader::{Isa, LoadedImage};
+
+pub use super::cpus::{CpuSpec, x86_models};
 
 /// The boards Mimic can build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoardKind {
     /// RISC-V `virt`: QEMU's memory map.
     Virt,
+    /// x86 `pc`.
+    Pc,
+}
+
+impl BoardKind {
+    /// The board for an image of this instruction set.
+    #[must_use]
+    pub fn for_isa(isa: Isa) -> Self {
+        match isa {
+            Isa::Riscv64 => BoardKind::Virt,
+            Isa::X86_64 => BoardKind::Pc,
+        }
+    }
+
+    /// The instruction set of its harts.
+    #[must_use]
+    pub fn isa(self) -> Isa {
+        match self {
+            BoardKind::Virt => Isa::Riscv64,
+            BoardKind::Pc => Isa::X86_64,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            BoardKind::Virt => "virt",
+            BoardKind::Pc => "pc",
+        }
+    }
 }
 
 /// The engines that can run a machine's harts. The default runs a guest unless told otherwise, everywhere.
@@ -30,6 +62,16 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
+    /// The engine that runs guests of an instruction set unless told otherwise.
+    #[must_use]
+    pub fn default_for(isa: Isa) -> Self {
+        match isa {
+            Isa::Riscv64 => EngineKind::default(),
+            // There is no translator yet.
+            Isa::X86_64 => EngineKind::Interp,
+        }
+    }
+
     /// Name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -142,7 +184,7 @@ pub struct MachineSpec {
     /// The board.
     pub board: BoardKind,
     /// What the harts offer.
-    pub cpu: CpuModel,
+    pub cpu: CpuSpec,
     /// Number of harts.
     pub cpus: usize,
     /// Bytes of RAM.
@@ -170,6 +212,8 @@ pub struct MachineSpec {
     pub flash: Option<FlashSpec>,
     /// Where to write the signature region when the guest ends, and its granularity in bytes.
     pub signature: Option<(PathBuf, usize)>,
+    /// What a guest writes to isa-debug-exit to say that it passed.
+    pub pass_exit: Option<u32>,
 }
 
 /// What is decided anew when a snapshot's machine goes on.
@@ -187,14 +231,19 @@ impl Resumption {
     /// An image of nothing: what the machine runs is in its memory.
     #[must_use]
     pub fn image(&self, config: &snapshot::Config) -> LoadedImage {
-        LoadedImage { tohost: config.tohost, fromhost: config.fromhost, ..LoadedImage::nothing(0) }
+        LoadedImage {
+            isa: config.cpu.isa(),
+            tohost: config.tohost,
+            fromhost: config.fromhost,
+            ..LoadedImage::nothing(0)
+        }
     }
 
     /// The specification of the machine that `config` describes.
     pub(super) fn spec(&self, config: &snapshot::Config) -> MachineSpec {
         MachineSpec {
-            board: BoardKind::Virt,
-            cpu: config.cpu,
+            board: BoardKind::for_isa(config.cpu.isa()),
+            cpu: config.cpu.clone(),
             cpus: config.cpus as usize,
             memory: config.memory,
             deterministic: config.deterministic,
@@ -209,6 +258,7 @@ impl Resumption {
             // Its contents are in the snapshot, and what becomes of them stays in memory.
             flash: config.flash.then(|| FlashSpec { code: Vec::new(), variables: None }),
             signature: None,
+            pass_exit: config.pass_exit,
         }
     }
 }
@@ -224,6 +274,8 @@ pub enum End {
     Pass,
     /// The guest reported failure: the HTIF case number or the finisher's code.
     Fail(u64),
+    /// The guest wrote this to isa-debug-exit.
+    Exit(u32),
     /// The guest reported that its system failed (SRST "system failure").
     Panicked,
     /// The guest can not go on (trap loop, ...); the text explains the chain of faults.
@@ -348,7 +400,7 @@ pub struct Stats {
 pub struct HartView {
     /// Program counter.
     pub pc: u64,
-    /// Privilege mode's name: `M`, `S` or `U`.
+    /// Privilege mode's name: `M`, `S` or `U`; `real`, `virtual-8086`, `user` or `supervisor`.
     pub mode: &'static str,
     /// Waiting for an interrupt.
     pub waiting: bool,
@@ -363,6 +415,8 @@ pub struct Report {
     pub stats: Stats,
     /// Accesses where nothing is: how many, and the first address.
     pub unmapped: Option<(u64, u64)>,
+    /// The last POST code that a PC's guest wrote.
+    pub post: Option<u8>,
     /// Sum of all that the guest could tell at the end, if it was asked for.
     pub state_hash: Option<u128>,
 }

@@ -17,6 +17,7 @@ use super::snapshot::{MachineState, SnapshotError};
 use super::spec::{End, EngineSpec};
 use super::{Machine, MachineError, Shared};
 use crate::engine::HartEngine;
+use crate::loader::Isa;
 
 /// A machine between two instructions of a deterministic run.
 pub struct Stepped {
@@ -89,6 +90,10 @@ impl Stepped {
             let why = "this machine is not deterministic, so it does not run the same way twice";
             return Err(MachineError::Placement(why.into()));
         }
+        if shared.config.cpu.isa() != Isa::Riscv64 {
+            let why = "x86 machines are not run in steps yet: there is one engine alone for them";
+            return Err(MachineError::Placement(why.into()));
+        }
         let mut spec = spec.clone();
         spec.jit.background = false;
         let attach = |(engine, signals): super::harts::Loaded| {
@@ -148,7 +153,7 @@ impl Stepped {
 
     fn note(&self, trail: &mut Trail) {
         trail.times.push(self.shared.clock.now());
-        trail.harts.extend(self.all.harts.iter().map(|(engine, _)| engine.store()));
+        trail.harts.extend(self.all_harts());
     }
 
     /// Types on the console.
@@ -177,21 +182,21 @@ impl Stepped {
     /// The states of all harts.
     #[must_use]
     pub fn all_harts(&self) -> Vec<Hart> {
-        self.all.harts.iter().map(|(engine, _)| engine.store()).collect()
+        self.all.harts.iter().map(|(engine, _)| hart(engine)).collect()
     }
 
     /// A hart's state.
     #[must_use]
     pub fn hart(&self, hart: usize) -> Hart {
-        self.all.harts[hart].0.store()
+        self::hart(&self.all.harts[hart].0)
     }
 
     /// Changes a hart's state.
     pub fn change_hart(&mut self, hart: usize, change: impl FnOnce(&mut Hart)) {
         let engine = &mut self.all.harts[hart].0;
-        let mut state = engine.store();
+        let mut state = self::hart(engine);
         change(&mut state);
-        engine.load(state);
+        engine.load(state.into());
     }
 
     /// What the engine of a hart makes of the code where the hart is. The machine may have stepped on where that
@@ -257,11 +262,17 @@ impl Stepped {
     }
 }
 
+/// The hart on an engine of such a machine.
+fn hart(engine: &HartEngine) -> Hart {
+    match engine.store().riscv() {
+        Some(hart) => hart,
+        None => unreachable!("Stepped::new takes RISC-V machines alone"),
+    }
+}
+
 impl Drop for Stepped {
     fn drop(&mut self) {
         // Handles may outlive the machine; its devices, and the files they hold, must not.
-        for (base, _, _) in self.shared.space.devices() {
-            self.shared.space.unmap(base);
-        }
+        self.shared.unplug();
     }
 }

@@ -26,7 +26,7 @@ fn wrong_command_lines_end_with_126_and_say_what_to_do() {
     for (args, text) in [
         (&["run", "/no/such/file"][..], "no such file"),
         (&["run", "/etc/passwd"], "--load-addr"),
-        (&["run", "/bin/sh"], "x86"),
+        (&["run", "/bin/sh"], "Linux program"),
         (&["run"], "IMAGE"),
         (&["run", "x", "--mem", "512"], "did you mean 512M?"),
         (&["run", "x", "--mem", "lots"], "512M or 2G"),

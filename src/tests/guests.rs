@@ -28,7 +28,7 @@ fn roms_pass_on_every_engine() {
     for (engine, deterministic) in ENGINES.into_iter().flat_map(|e| [(e, false), (e, true)]) {
         let settings = Settings {
             memory: 128 << 20,
-            cpu: CpuModel::default(),
+            cpu: CpuModel::default().into(),
             cpus: 1,
             deterministic,
             engine: engine.into(),
@@ -68,10 +68,10 @@ fn run_on_firmware(
     harts: usize,
     engine: EngineKind,
 ) -> (End, String) {
-    let options = LoadOptions { load_addr: Some(base) };
+    let options = LoadOptions { load_addr: Some(base), bits: None };
     let spec = MachineSpec {
         board: BoardKind::Virt,
-        cpu,
+        cpu: cpu.into(),
         cpus: harts,
         deterministic: false,
         memory: 64 << 20,
@@ -85,6 +85,7 @@ fn run_on_firmware(
         disks: Vec::new(),
         flash: None,
         signature: None,
+        pass_exit: None,
     };
     let console = Capture::default();
     let io = ConsoleIo { output: Box::new(console.clone()), input: None };

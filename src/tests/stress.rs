@@ -26,7 +26,7 @@ fn run(rom: &Rom, engine: EngineKind, seconds: u64) -> Result<Vec<u64>, String> 
     std::fs::write(&path, rom.build_for(1_000 * seconds)).unwrap();
     let settings = Settings {
         memory: 32 << 20,
-        cpu: CpuModel::default(),
+        cpu: CpuModel::default().into(),
         cpus: rom.harts as usize,
         deterministic: false,
         engine: engine.into(),

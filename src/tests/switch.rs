@@ -20,7 +20,7 @@ use support::{BASE, LOOPS, ending, guest, mimic};
 fn settings(engine: EngineSpec, deterministic: bool) -> Settings {
     Settings {
         memory: 32 << 20,
-        cpu: CpuModel::default(),
+        cpu: CpuModel::default().into(),
         cpus: 1,
         deterministic,
         engine,

@@ -28,13 +28,13 @@ fn machine(image: &[u8], cpus: usize, io: ConsoleIo) -> Result<Machine, MachineE
     let load_addr = (!image.starts_with(b"\x7fELF")).then_some(RAM);
     let spec = MachineSpec {
         board: BoardKind::Virt,
-        cpu: CpuModel::default(),
+        cpu: CpuModel::default().into(),
         cpus,
         memory: 128 << 20,
         deterministic: true,
         engine: EngineKind::Interp.into(),
         firmware: Firmware::Auto,
-        image: loader::parse(image, &LoadOptions { load_addr }).unwrap(),
+        image: loader::parse(image, &LoadOptions { load_addr, bits: None }).unwrap(),
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
@@ -42,6 +42,7 @@ fn machine(image: &[u8], cpus: usize, io: ConsoleIo) -> Result<Machine, MachineE
         disks: Vec::new(),
         flash: None,
         signature: None,
+        pass_exit: None,
     };
     Machine::new(spec, io)
 }

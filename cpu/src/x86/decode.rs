@@ -377,7 +377,37 @@ fn operands(ins: &Ins, off: u16) -> Op {
             }
         }
     }
+    if let Some(shift) = counter_shift(raw.code()) {
+        op.ashift = shift;
+    }
     op
+}
+
+/// Bits of RCX that LOOP and JCXZ do not use: their address size counts, though they address nothing.
+fn counter_shift(code: Code) -> Option<u8> {
+    Some(match code {
+        Code::Loop_rel8_16_CX
+        | Code::Loop_rel8_32_CX
+        | Code::Loope_rel8_16_CX
+        | Code::Loope_rel8_32_CX
+        | Code::Loopne_rel8_16_CX
+        | Code::Loopne_rel8_32_CX
+        | Code::Jcxz_rel8_16
+        | Code::Jcxz_rel8_32 => 48,
+        Code::Loop_rel8_16_ECX
+        | Code::Loop_rel8_32_ECX
+        | Code::Loop_rel8_64_ECX
+        | Code::Loope_rel8_16_ECX
+        | Code::Loope_rel8_32_ECX
+        | Code::Loope_rel8_64_ECX
+        | Code::Loopne_rel8_16_ECX
+        | Code::Loopne_rel8_32_ECX
+        | Code::Loopne_rel8_64_ECX
+        | Code::Jecxz_rel8_16
+        | Code::Jecxz_rel8_32
+        | Code::Jecxz_rel8_64 => 32,
+        _ => return None,
+    })
 }
 
 fn memory(op: &mut Op, ins: &Ins) {

@@ -192,6 +192,8 @@ impl Model {
             | C::INTEL486
             | C::X64
             | C::MULTIBYTENOP
+            // ENDBR is a hint: without CET it does nothing.
+            | C::CET_IBT
             | C::PAUSE
             | C::CPUID => return true,
             // What the 287 and 387 added, and what was new to them alone and does nothing since.

@@ -172,7 +172,14 @@ impl Device for Pit {
 
     fn save(&self) -> SavedDevice {
         let Self { clock: _, timer: _, irq: _, state } = self;
-        SavedDevice::encode(VERSION, state)
+        let (mut state, now) = (state.clone(), self.now());
+        // As a look now would leave it: what is saved must not tell when somebody looked last. An edge that is due is
+        // left to the timer.
+        if state.counters[0].next_rise(state.seen).is_none_or(|rise| rise > now) {
+            state.seen = now;
+            state.counters[0].settle(now);
+        }
+        SavedDevice::encode(VERSION, &state)
     }
 
     fn restore(&mut self, saved: &SavedDevice) -> Result<(), RestoreError> {

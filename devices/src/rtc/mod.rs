@@ -396,8 +396,11 @@ impl Device for Rtc {
     }
 
     fn save(&self) -> SavedDevice {
-        let Self { clock: _, timer: _, irq: _, state } = self;
-        SavedDevice::encode(VERSION, state)
+        let Self { clock, timer: _, irq: _, state } = self;
+        // As a look now would leave it: what is saved must not tell when somebody looked last.
+        let mut state = state.clone();
+        state.advance(clock.now());
+        SavedDevice::encode(VERSION, &state)
     }
 
     fn restore(&mut self, saved: &SavedDevice) -> Result<(), RestoreError> {

@@ -11,15 +11,15 @@ mod pages;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mimic_cpu::bus::CpuBus;
 use mimic_cpu::riscv::NS_PER_TICK;
 use mimic_cpu::riscv::csr::fields::envcfg;
-use mimic_cpu::riscv::hart::Hart;
-use mimic_cpu::riscv::model::CpuModel;
 use mimic_devices::aclint::Mtime;
-use mimic_devices::bus::{AddressSpace, RestoreError, SavedDevice, lock};
+use mimic_devices::bus::{AddressSpace, RestoreError, SavedDevice, SharedDevice, lock};
 use mimic_devices::memory::{GuestMemory, RegionKind};
+use mimic_devices::ports::PortSpace;
 use serde::{Deserialize, Serialize};
 
 pub use file::Snapshot;
@@ -29,10 +29,14 @@ use super::Shared;
 use super::build::is_memory_size;
 use super::control::Sample;
 use super::harts::Turn;
-use super::spec::ConsoleKind;
+use super::spec::{BoardKind, ConsoleKind, CpuSpec};
+use crate::engine::CpuState;
 
 /// Latest guest time that a snapshot may hold: what is added to it stays far from the end of its range.
 const MAX_TIME: u64 = 1 << 62;
+
+/// Where the I/O ports are thought to begin: above every address.
+pub const PORTS: u64 = 1 << 63;
 
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +129,8 @@ pub struct Config {
     /// The board's name.
     pub board: String,
     /// What the harts offer.
-    pub cpu: CpuModel,
-    /// Their ISA string.
+    pub cpu: CpuSpec,
+    /// Their ISA string, or the model's name.
     pub isa: String,
     /// Harts.
     pub cpus: u32,
@@ -144,6 +148,8 @@ pub struct Config {
     pub fromhost: Option<u64>,
     /// The firmware in M-mode is our own, so the finisher's codes are known.
     pub own_firmware: bool,
+    /// What a guest writes to isa-debug-exit to say that it passed.
+    pub pass_exit: Option<u32>,
 }
 
 /// A device's state, and where the device is.
@@ -151,7 +157,7 @@ pub struct Config {
 pub struct PlacedDevice {
     /// The device's name for itself.
     pub name: String,
-    /// Its first address.
+    /// Its first address; of one at I/O ports alone, its first port counted from [`PORTS`].
     pub base: u64,
     /// Its state.
     pub saved: SavedDevice,
@@ -174,7 +180,7 @@ pub struct MachineState {
     /// What was decided when the machine was made.
     pub config: Config,
     /// The harts.
-    pub harts: Vec<Hart>,
+    pub harts: Vec<CpuState>,
     /// Guest time in nanoseconds.
     pub time: u64,
     /// Where a deterministic run is in its round.
@@ -183,6 +189,20 @@ pub struct MachineState {
     pub devices: Vec<PlacedDevice>,
     /// Memory, by address.
     pub regions: Vec<Region>,
+}
+
+/// Every device, by address, those at ports last; where a device appears first is its place.
+fn devices(space: &AddressSpace, ports: Option<&PortSpace>) -> Vec<(u64, SharedDevice)> {
+    let here = space.devices().into_iter().map(|(base, _, device)| (base, device));
+    let ports = ports.map(|ports| ports.space().devices()).unwrap_or_default();
+    let there = ports.into_iter().map(|(port, _, device)| (PORTS + port, device));
+    let mut found: Vec<(u64, SharedDevice)> = Vec::new();
+    for (base, device) in here.chain(there) {
+        if !found.iter().any(|(_, other)| Arc::ptr_eq(other, &device)) {
+            found.push((base, device));
+        }
+    }
+    found
 }
 
 fn regions(memory: &GuestMemory) -> Vec<Region> {
@@ -205,14 +225,16 @@ impl MachineState {
             // A deterministic run goes on as if it had not been interrupted, so its SC must succeed; the
             // reservation holds the value that LR saw, which is all that SC asks for. Elsewhere LR and SC
             // start again.
-            if !shared.config.deterministic {
+            if let CpuState::Riscv(hart) = &mut hart
+                && !shared.config.deterministic
+            {
                 hart.reservation = None;
             }
             Ok(hart)
         };
         let harts = samples.iter().map(hart).collect::<Result<_, _>>()?;
         let turn = shared.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let device = |(base, _, device): (u64, u64, mimic_devices::bus::SharedDevice)| {
+        let device = |(base, device): (u64, SharedDevice)| {
             let device = lock(&device);
             PlacedDevice { name: device.name().into(), base, saved: device.save() }
         };
@@ -221,7 +243,10 @@ impl MachineState {
             harts,
             time: shared.clock.now(),
             turn,
-            devices: shared.space.devices().into_iter().map(device).collect(),
+            devices: devices(&shared.space, shared.ports.as_deref())
+                .into_iter()
+                .map(device)
+                .collect(),
             regions: regions(&shared.memory),
         })
     }
@@ -229,7 +254,8 @@ impl MachineState {
     /// Checks all that does not need the machine.
     fn check(&self) -> Result<(), SnapshotError> {
         let MachineState { config, harts, time, turn, devices: _, regions: _ } = self;
-        if config.board != "virt" {
+        let board = BoardKind::for_isa(config.cpu.isa());
+        if config.board != board.name() || !config.cpu.is_legal(config.cpus) {
             return Err(invalid(format!("there is no board named {:?}", config.board)));
         }
         let isa = config.cpu.isa_string();
@@ -247,18 +273,31 @@ impl MachineState {
         }
         for (index, hart) in harts.iter().enumerate() {
             let named = |what| invalid(format!("hart {index} has an impossible {what}"));
-            if hart.hartid != index as u64 {
+            let (id, model) = match hart {
+                CpuState::Riscv(hart) => {
+                    hart.check().map_err(named)?;
+                    (hart.hartid, CpuSpec::Riscv(hart.model))
+                }
+                CpuState::X86(cpu) => (cpu.id.into(), CpuSpec::X86(cpu.model.clone())),
+            };
+            if id != index as u64 {
                 return Err(named("hartid"));
             }
-            if hart.model != config.cpu {
+            if model != config.cpu {
                 return Err(named("model"));
             }
-            hart.check().map_err(named)?;
         }
         if *time > MAX_TIME || !turn.is_legal(harts.len()) {
             return Err(invalid("its time is impossible"));
         }
         Ok(())
+    }
+
+    /// Bytes of ROM that end at 4 GiB.
+    pub(super) fn rom(&self) -> u64 {
+        let ends =
+            |region: &&Region| region.rom && region.base.checked_add(region.size) == Some(1 << 32);
+        self.regions.iter().find(ends).map_or(0, |region| region.size)
     }
 
     /// Where a deterministic run goes on.
@@ -276,10 +315,14 @@ impl MachineState {
     }
 
     /// Puts the devices into their states. Time is set, and memory holds what it held.
-    pub(super) fn restore_devices(&self, space: &AddressSpace) -> Result<(), SnapshotError> {
-        let present = space.devices();
+    pub(super) fn restore_devices(
+        &self,
+        space: &AddressSpace,
+        ports: Option<&PortSpace>,
+    ) -> Result<(), SnapshotError> {
+        let present = devices(space, ports);
         let here: Vec<_> =
-            present.iter().map(|(base, _, device)| (*base, lock(device).name())).collect();
+            present.iter().map(|(base, device)| (*base, lock(device).name())).collect();
         let there: Vec<_> =
             self.devices.iter().map(|saved| (saved.base, saved.name.as_str())).collect();
         if here != there {
@@ -296,12 +339,12 @@ impl MachineState {
                 only(&here, &there),
             )));
         }
-        // The interrupt controller comes last: what the others do to its inputs on the way is forgotten.
-        let last = |device: &&PlacedDevice| device.name == "plic";
-        let order = self.devices.iter().filter(|d| !last(d));
-        for saved in order.chain(self.devices.iter().filter(last)) {
-            let Some((_, _, device)) = present.iter().find(|(base, _, _)| *base == saved.base)
-            else {
+        // The interrupt controllers come last: what the others do to their inputs on the way is forgotten.
+        const LAST: [&str; 4] = ["plic", "pic", "ioapic", "lapic"];
+        let mut order: Vec<_> = self.devices.iter().collect();
+        order.sort_by_key(|device| LAST.iter().position(|last| *last == device.name));
+        for saved in order {
+            let Some((_, device)) = present.iter().find(|(base, _)| *base == saved.base) else {
                 continue;
             };
             let restored = lock(device).restore(&saved.saved);
@@ -317,6 +360,7 @@ impl MachineState {
     /// Arms the supervisor timers, which harts do by themselves only once they run.
     pub(super) fn arm_timers(&self, bus: &dyn CpuBus, mtime: &Mtime) {
         for (index, hart) in self.harts.iter().enumerate() {
+            let CpuState::Riscv(hart) = hart else { continue };
             let compares = hart.menvcfg & envcfg::STCE != 0 && hart.stimecmp != u64::MAX;
             if compares && mtime.ticks() < hart.stimecmp {
                 bus.set_deadline(index, hart.stimecmp.saturating_mul(NS_PER_TICK));

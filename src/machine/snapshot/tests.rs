@@ -34,13 +34,14 @@ fn small() -> (tempfile::TempDir, PathBuf) {
     let code = [0x0012_8293u32, 0xffdf_f06f].map(u32::to_le_bytes).concat();
     let spec = MachineSpec {
         board: BoardKind::Virt,
-        cpu: CpuModel::default(),
+        cpu: CpuModel::default().into(),
         cpus: 2,
         memory: 1 << 20,
         deterministic: true,
         engine: EngineKind::Interp.into(),
         firmware: Firmware::None,
-        image: loader::parse(&code, &LoadOptions { load_addr: Some(0x8000_0000) }).unwrap(),
+        image: loader::parse(&code, &LoadOptions { load_addr: Some(0x8000_0000), bits: None })
+            .unwrap(),
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
@@ -48,6 +49,7 @@ fn small() -> (tempfile::TempDir, PathBuf) {
         disks: Vec::new(),
         flash: None,
         signature: None,
+        pass_exit: None,
     };
     let mut machine = Machine::new(spec, io()).unwrap();
     machine.save_at_limit(path.clone());

@@ -4,39 +4,18 @@ use mimic_firmware::riscv::boot_rom::{BootRomConfig, NextMode, boot_rom};
 use mimic_firmware::riscv::sbi::{SbiConfig, reserved_size, sbi};
 
 use crate::board::virt::{self, RAM_BASE, TreeOptions};
-use crate::loader::{ImageKind, Isa, LoadedImage};
+use crate::loader::{ImageKind, LoadedImage};
+use crate::machine::MachineError;
+use crate::machine::spec::{CpuSpec, Firmware, MachineSpec};
 
-use super::MachineError;
-use super::spec::{Firmware, MachineSpec};
+use super::{Layout, MIB, Piece, Start};
 
-const MIB: u64 = 1 << 20;
 /// Kernels are placed at a multiple of this (Documentation/arch/riscv/boot.rst).
 const KERNEL_ALIGN: u64 = 2 * MIB;
 /// Room behind the device tree: firmware adds what it reserves for itself.
 const TREE_ROOM: u64 = 64 << 10;
 /// The device tree and the RAM disk stay below 4 GiB, where every kernel can map them early.
 const LOW_LIMIT: u64 = 1 << 32;
-
-/// Bytes and where they go.
-pub(super) struct Piece {
-    pub(super) addr: u64,
-    pub(super) bytes: Vec<u8>,
-}
-
-/// What memory holds when the machine starts.
-pub(super) struct Layout {
-    pub(super) pieces: Vec<Piece>,
-    /// The firmware in M-mode is our own, so the finisher's codes are known.
-    pub(super) own_firmware: bool,
-    pub(super) boot_rom: Vec<u8>,
-}
-
-impl Layout {
-    /// Of a machine whose memory comes from elsewhere.
-    pub(super) fn empty(own_firmware: bool) -> Self {
-        Layout { pieces: Vec::new(), own_firmware, boot_rom: Vec::new() }
-    }
-}
 
 fn too_little(what: &str, end: u64, memory: u64) -> MachineError {
     MachineError::TooLittleMemory {
@@ -49,11 +28,12 @@ fn too_little(what: &str, end: u64, memory: u64) -> MachineError {
 /// Lays out RAM for `spec`; `rng_seed` is the guest's entropy.
 pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, MachineError> {
     let image = &spec.image;
-    if image.isa != Isa::Riscv64 {
-        return Err(MachineError::Placement(
-            "this image is for x86-64, the board virt runs RISC-V: give a riscv64 image".into(),
-        ));
-    }
+    let CpuSpec::Riscv(cpu) = spec.cpu else {
+        return Err(MachineError::Placement(format!(
+            "the board virt has no {} processors",
+            spec.cpu
+        )));
+    };
     let memory = spec.memory;
     let ram_end = RAM_BASE + memory;
     let firmware = match (&spec.firmware, image.kind) {
@@ -69,8 +49,8 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
     // The image.
     let (entry, image_end) = match image.kind {
         ImageKind::LinuxImage => place_kernel(image, &mut pieces, memory)?,
-        ImageKind::Elf | ImageKind::Flat if image.segments.is_empty() => (image.entry, RAM_BASE),
-        ImageKind::Elf | ImageKind::Flat => place_segments(image, &mut pieces, memory)?,
+        _ if image.segments.is_empty() => (image.entry, RAM_BASE),
+        _ => place_segments(image, &mut pieces, memory)?,
     };
     let image_end = match &spec.firmware {
         Firmware::File(file) => {
@@ -100,7 +80,7 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
     // From the top down: device tree, then RAM disk.
     let top = ram_end.min(LOW_LIMIT);
     let mut tree = TreeOptions {
-        cpu: spec.cpu,
+        cpu,
         harts,
         memory,
         flash: spec.flash.is_some(),
@@ -155,7 +135,8 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
         (entry, NextMode::Machine)
     };
     let rom = boot_rom(&BootRomConfig { entry: first, fdt, next_addr: entry, next_mode });
-    Ok(Layout { pieces, own_firmware: firmware, boot_rom: rom })
+    pieces.push(Piece { addr: virt::BOOT_ROM.base, bytes: rom });
+    Ok(Layout { pieces, own_firmware: firmware, rom: 0, start: Start::Reset })
 }
 
 /// Places a Linux `Image`; its entry and the end of the memory it claims.

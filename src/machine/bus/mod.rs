@@ -1,6 +1,8 @@
 //! The adapter between CPUs and devices: the only place where the two meet.
 #![allow(unsafe_code)] // Host pages of guest RAM are handed from one crate to the other.
 
+mod pc;
+
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,22 +16,39 @@ use mimic_devices::bus::{AddressSpace, Width as DeviceWidth};
 use mimic_devices::clock::Timer;
 use mimic_devices::memory::{GuestMemory, WatchBits, WriteObserver};
 
+pub(super) use pc::{Attention, PcSide, TimeStamps};
+
 use super::rendezvous::Rendezvous;
 use super::tables::PageTables;
 
 /// What the harts of a machine see.
+#[derive(Clone)]
 pub(super) struct MachineBus {
     pub(super) memory: Arc<GuestMemory>,
     pub(super) space: Arc<AddressSpace>,
-    pub(super) mtime: Mtime,
-    /// One per hart; they call the hart's attention.
-    pub(super) hart_timers: Vec<Timer>,
+    pub(super) side: Side,
     pub(super) code: Arc<CodeLog>,
     /// In a deterministic machine.
     pub(super) tables: Option<Arc<PageTables>>,
     pub(super) rendezvous: Arc<Rendezvous>,
     /// How often a hart pauses before it gives way to others.
     pub(super) patience: u32,
+}
+
+/// What differs between the boards.
+#[derive(Clone)]
+pub(super) enum Side {
+    /// RISC-V harts: all see the same.
+    Riscv(Arc<RiscvSide>),
+    /// One processor of a PC.
+    Pc(Arc<PcSide>),
+}
+
+/// What RISC-V harts see besides memory and devices.
+pub(super) struct RiscvSide {
+    pub(super) mtime: Mtime,
+    /// One per hart; they call the hart's attention.
+    pub(super) hart_timers: Vec<Timer>,
 }
 
 /// Pauses after which a hart gives way although every hart has a host core: others may want the cores too,
@@ -114,6 +133,11 @@ fn device_width(width: Width) -> DeviceWidth {
 
 impl CpuBus for MachineBus {
     fn ram_page(&self, gpa: u64) -> Option<RamPage> {
+        if let Side::Pc(side) = &self.side
+            && side.lapic_offset(gpa).is_some()
+        {
+            return None;
+        }
         let page = self.memory.host_page(gpa)?;
         let access = match (page.writable, page.watched.is_empty()) {
             (false, _) => PageAccess::ReadOnly,
@@ -127,11 +151,22 @@ impl CpuBus for MachineBus {
     }
 
     fn read(&self, gpa: u64, width: Width) -> Result<u64, BusFault> {
-        self.space.read(gpa, device_width(width)).map_err(|_| BusFault)
+        match &self.side {
+            Side::Riscv(_) => self.space.read(gpa, device_width(width)).map_err(|_| BusFault),
+            Side::Pc(side) => Ok(side.read(&self.space, gpa, width)),
+        }
     }
 
     fn write(&self, gpa: u64, width: Width, value: u64) -> Result<(), BusFault> {
-        self.space.write(gpa, device_width(width), value).map_err(|_| BusFault)
+        match &self.side {
+            Side::Riscv(_) => {
+                self.space.write(gpa, device_width(width), value).map_err(|_| BusFault)
+            }
+            Side::Pc(side) => {
+                side.write(&self.space, gpa, width, value);
+                Ok(())
+            }
+        }
     }
 
     fn watched_write(&self, gpa: u64, len: u64) {
@@ -170,6 +205,9 @@ impl CpuBus for MachineBus {
     }
 
     fn take_requests(&self, hart: usize) -> Vec<Request> {
+        if let Side::Pc(side) = &self.side {
+            side.look();
+        }
         self.rendezvous.take(hart)
     }
 
@@ -189,16 +227,70 @@ impl CpuBus for MachineBus {
     }
 
     fn now(&self) -> u64 {
-        self.mtime.ticks().saturating_mul(NS_PER_TICK)
+        match &self.side {
+            Side::Riscv(side) => side.mtime.ticks().saturating_mul(NS_PER_TICK),
+            Side::Pc(side) => side.now(),
+        }
     }
 
     fn set_deadline(&self, hart: usize, ns: u64) {
-        if let Some(timer) = self.hart_timers.get(hart) {
+        // The processors of a PC have timers outside: in their local APICs.
+        let Side::Riscv(side) = &self.side else { return };
+        if let Some(timer) = side.hart_timers.get(hart) {
             if ns == u64::MAX {
                 timer.cancel();
             } else {
-                timer.arm(self.mtime.deadline(ns / NS_PER_TICK));
+                timer.arm(side.mtime.deadline(ns / NS_PER_TICK));
             }
+        }
+    }
+
+    fn port_in(&self, _hart: usize, port: u16, width: Width) -> u64 {
+        match &self.side {
+            Side::Riscv(_) => width.zero_extend(u64::MAX),
+            Side::Pc(side) => side.port_in(port, width),
+        }
+    }
+
+    fn port_out(&self, _hart: usize, port: u16, width: Width, value: u64) {
+        if let Side::Pc(side) = &self.side {
+            side.port_out(port, width, value);
+        }
+    }
+
+    fn acknowledge_interrupt(&self, _hart: usize) -> Option<u8> {
+        self.pc()?.acknowledge()
+    }
+
+    fn task_priority(&self, _hart: usize) -> u8 {
+        self.pc().map_or(0, PcSide::task_priority)
+    }
+
+    fn set_task_priority(&self, _hart: usize, priority: u8) {
+        if let Some(side) = self.pc() {
+            side.set_task_priority(priority);
+        }
+    }
+
+    fn interrupt_msr(&self, _hart: usize, msr: u32) -> Result<u64, BusFault> {
+        self.pc().ok_or(BusFault)?.msr(msr)
+    }
+
+    fn set_interrupt_msr(&self, _hart: usize, msr: u32, value: u64) -> Result<(), BusFault> {
+        self.pc().ok_or(BusFault)?.set_msr(msr, value)
+    }
+
+    fn startup_vector(&self, _hart: usize) -> u8 {
+        self.pc().map_or(0, PcSide::startup_vector)
+    }
+}
+
+impl MachineBus {
+    /// The side of a PC's processor.
+    fn pc(&self) -> Option<&PcSide> {
+        match &self.side {
+            Side::Riscv(_) => None,
+            Side::Pc(side) => Some(side),
         }
     }
 }

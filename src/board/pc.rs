@@ -1,0 +1,125 @@
+//! `pc`, the x86 board in its small form: what bare-metal programs, test suites and kernels that are started directly
+//! need. No firmware, no PCI yet.
+
+use super::{BoardInfo, MapLine};
+
+/// Most processors.
+pub const MAX_CPUS: usize = 8;
+/// Least RAM.
+pub const MIN_MEMORY: u64 = 2 << 20;
+
+/// End of the RAM below 1 MiB; a display adapter's memory would follow.
+pub const LOW_RAM_END: u64 = 0xa_0000;
+/// The BIOS's own data at the end of that RAM.
+pub const EBDA: u64 = 0x9_fc00;
+/// Where RAM goes on that firmware copies ROMs to.
+pub const SHADOW: u64 = 0xc_0000;
+/// Where the hole in RAM begins that devices below 4 GiB lie in.
+pub const RAM_HOLE: u64 = 0xc000_0000;
+/// Where RAM goes on.
+pub const HIGH_RAM: u64 = 1 << 32;
+/// Most of a ROM that is seen below 1 MiB.
+const ROM_ALIAS: u64 = 128 << 10;
+
+/// The I/O APIC.
+pub const IOAPIC: u64 = 0xfec0_0000;
+/// Memory of pc-testdev.
+pub const TESTDEV: u64 = 0xff00_0000;
+/// Input clock of the serial port: 115200 baud times 16.
+pub const UART_CLOCK: u64 = 1_843_200;
+/// Interrupt of the serial port.
+pub const UART_IRQ: u32 = 4;
+/// isa-debug-exit.
+pub const DEBUG_EXIT: u16 = 0xf4;
+
+/// Bytes of a ROM of `len` bytes that are seen below 1 MiB.
+#[must_use]
+pub fn rom_alias(len: u64) -> u64 {
+    len.min(ROM_ALIAS)
+}
+
+/// RAM below 4 GiB: where it ends.
+#[must_use]
+pub fn low_memory(memory: u64) -> u64 {
+    memory.min(RAM_HOLE)
+}
+
+/// A range of addresses as the BIOS's E820 function names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+    /// 1: RAM; 2: reserved.
+    pub kind: u32,
+}
+
+/// What guests are told of memory.
+#[must_use]
+pub fn memory_map(memory: u64) -> Vec<Range> {
+    let range = |base, end: u64, kind| Range { base, size: end - base, kind };
+    let mut map = vec![
+        range(0, EBDA, 1),
+        range(EBDA, LOW_RAM_END, 2),
+        range(SHADOW, 1 << 20, 2),
+        range(1 << 20, low_memory(memory), 1),
+    ];
+    if memory > RAM_HOLE {
+        map.push(range(HIGH_RAM, HIGH_RAM + (memory - RAM_HOLE), 1));
+    }
+    map
+}
+
+/// The board for `mimic machines`.
+#[must_use]
+pub fn describe() -> BoardInfo {
+    let line = |name: &str, base, size, irq| MapLine { name: name.into(), base, size, irq };
+    BoardInfo {
+        name: "pc",
+        title: "x86-64 board without firmware and PCI yet: multiboot kernels, flat binaries, ROMs",
+        map: vec![
+            line("RAM (--mem), up to 640 KiB", 0, LOW_RAM_END, None),
+            line("RAM, or the end of the ROM", SHADOW, (1 << 20) - SHADOW, None),
+            line("RAM, up to 3 GiB", 1 << 20, 0, None),
+            line("IOAPIC", IOAPIC, mimic_devices::ioapic::SIZE, None),
+            line("local APICs", mimic_devices::lapic::DEFAULT_BASE, 0x1000, None),
+            line("pc-testdev: memory", TESTDEV, mimic_devices::pc_testdev::MEMORY_SIZE, None),
+            line("RAM, the rest", HIGH_RAM, 0, None),
+        ],
+        ports: vec![
+            line("PIC", 0x20, 2, None),
+            line("PIT", 0x40, 4, Some(0)),
+            line("i8042", 0x60, 1, Some(1)),
+            line("PIT: gate and speaker", 0x61, 1, None),
+            line("i8042", 0x64, 1, None),
+            line("RTC and CMOS memory", 0x70, 2, Some(8)),
+            line("POST codes", 0x80, 1, None),
+            line("A20, reset", 0x92, 1, None),
+            line("PIC", 0xa0, 2, None),
+            line("pc-testdev: register", 0xe0, 9, None),
+            line("debug console", 0xe9, 1, None),
+            line("pc-testdev: register", 0xea, 2, None),
+            line("isa-debug-exit", u64::from(DEBUG_EXIT), 4, None),
+            line("POST codes", 0x190, 1, None),
+            line("UART 16550A", 0x3f8, 8, Some(UART_IRQ)),
+            line("debug console", 0x402, 1, None),
+            line("PIC: edge or level", 0x4d0, 2, None),
+            line("fw_cfg", 0x510, 12, None),
+            line("pc-testdev: interrupts", 0x2000, 24, None),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_above_three_gibibytes_lies_above_four() {
+        let map = memory_map(4 << 30);
+        assert_eq!(map[3], Range { base: 0x10_0000, size: 0xbff0_0000, kind: 1 });
+        assert_eq!(map[4], Range { base: 1 << 32, size: 1 << 30, kind: 1 });
+        assert_eq!(memory_map(16 << 20).len(), 4);
+    }
+}

@@ -1,0 +1,82 @@
+//! The state of a hart of either instruction set: what engines exchange and snapshots hold.
+
+use mimic_cpu::riscv::hart::Hart;
+use mimic_cpu::x86::flags::bit;
+use mimic_cpu::x86::state::{Activity, Cpu, cr0, sreg};
+use serde::{Deserialize, Serialize};
+
+use crate::loader::Isa;
+use crate::machine::spec::HartView;
+
+/// The canonical state of one hart (x86: processor).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum CpuState {
+    /// RV64.
+    Riscv(Box<Hart>),
+    /// x86-64.
+    X86(Box<Cpu>),
+}
+
+impl From<Hart> for CpuState {
+    fn from(hart: Hart) -> Self {
+        CpuState::Riscv(Box::new(hart))
+    }
+}
+
+impl From<Cpu> for CpuState {
+    fn from(cpu: Cpu) -> Self {
+        CpuState::X86(Box::new(cpu))
+    }
+}
+
+impl CpuState {
+    /// The instruction set.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        match self {
+            CpuState::Riscv(_) => Isa::Riscv64,
+            CpuState::X86(_) => Isa::X86_64,
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn view(&self) -> HartView {
+        match self {
+            CpuState::Riscv(hart) => {
+                HartView { pc: hart.pc, mode: hart.mode.name(), waiting: hart.waiting }
+            }
+            CpuState::X86(cpu) => view_x86(cpu),
+        }
+    }
+
+    /// Instructions it has retired.
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        match self {
+            CpuState::Riscv(hart) => hart.retired,
+            CpuState::X86(cpu) => cpu.retired,
+        }
+    }
+
+    /// The RISC-V hart, if it is one.
+    #[must_use]
+    pub fn riscv(self) -> Option<Hart> {
+        match self {
+            CpuState::Riscv(hart) => Some(*hart),
+            CpuState::X86(_) => None,
+        }
+    }
+}
+
+/// Where a processor is: the linear address of its next instruction, but in 64-bit mode CS has no base.
+pub(super) fn view_x86(cpu: &Cpu) -> HartView {
+    let mode = match (cpu.cr0 & cr0::PE != 0, cpu.rflags & bit::VM != 0) {
+        (false, _) => "real",
+        (true, true) => "virtual-8086",
+        (true, false) if cpu.cpl == 3 => "user",
+        (true, false) => "supervisor",
+    };
+    let base = cpu.seg[usize::from(sreg::CS)].base;
+    HartView { pc: base.wrapping_add(cpu.rip), mode, waiting: cpu.activity != Activity::Running }
+}

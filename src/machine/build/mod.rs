@@ -1,0 +1,317 @@
+//! Building a machine: memory, the board's devices, harts.
+
+mod pc;
+mod virt;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use mimic_cpu::bus::{CpuBus, Request};
+use mimic_cpu::signals::Signals;
+use mimic_devices::bus::AddressSpace;
+use mimic_devices::clock::{Clock, TimerQueue};
+use mimic_devices::memory::{GuestMemory, PAGE_SIZE, VisibilityObserver};
+use mimic_devices::pflash::PFlash;
+use mimic_devices::serial::{SerialInput, SerialOutput};
+use mimic_devices::virtio::block::BlockHandle;
+use mimic_devices::virtio::entropy::EntropySource;
+
+use crate::board;
+use crate::engine::{CpuState, HartEngine};
+
+use super::bus::{CodeLog, MachineBus, PATIENCE, Side};
+use super::control::Control;
+use super::event_loop::ConsoleInput;
+use super::harts::{Turn, crowded};
+use super::htif::Htif;
+use super::payload::{self, Layout};
+use super::plan::Plan;
+use super::rendezvous::Rendezvous;
+use super::snapshot::{self, Snapshot};
+use super::spec::{BoardKind, ConsoleKind, CpuSpec, MachineSpec};
+use super::tables::PageTables;
+use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, process_cpu_time};
+
+/// Most RAM: what is kept per page is taken from the host at once, a byte each, whoever asks for the machine.
+const MAX_MEMORY: u64 = 1 << 40;
+
+/// Whether a machine may have so many bytes of RAM.
+pub(super) fn is_memory_size(bytes: u64) -> bool {
+    bytes != 0 && bytes.is_multiple_of(PAGE_SIZE) && bytes <= MAX_MEMORY
+}
+
+/// What a deterministic machine's real-time clock shows at its start: 2026-01-01, in nanoseconds since
+/// 1970.
+const DETERMINISTIC_EPOCH: u64 = 1_767_225_600 * 1_000_000_000;
+/// Seed of what a deterministic machine takes for random.
+const DETERMINISTIC_SEED: u64 = 0x6d69_6d69_6300;
+
+/// Tells the harts that flash has stopped or started being memory.
+struct FlashMoves(Arc<Rendezvous>);
+
+impl VisibilityObserver for FlashMoves {
+    fn hidden(&self, _gpa: u64, _len: u64) {
+        self.0.tell_all(Request::FlushTranslations);
+    }
+}
+
+/// The console's output, shared by those who print: the UART and HTIF.
+#[derive(Clone)]
+struct SharedOutput(Arc<Mutex<Box<dyn SerialOutput>>>);
+
+impl SerialOutput for SharedOutput {
+    fn write(&mut self, bytes: &[u8]) {
+        mimic_devices::bus::lock(&self.0).write(bytes);
+    }
+}
+
+/// What the devices of every board are made from.
+struct Ground {
+    clock: Clock,
+    timers: TimerQueue,
+    /// Of each hart.
+    signals: Vec<Arc<Signals>>,
+    control: Arc<Control>,
+    output: SharedOutput,
+    memory: Arc<GuestMemory>,
+    entropy: EntropySource,
+    wall_base: u64,
+}
+
+/// What the machine keeps of its devices besides the bus.
+#[derive(Default)]
+struct Made {
+    consoles: Vec<(ConsoleKind, SerialInput)>,
+    disks: Vec<BlockHandle>,
+    flash: Vec<Arc<Mutex<PFlash>>>,
+}
+
+fn placement(error: impl std::fmt::Display) -> MachineError {
+    MachineError::Placement(error.to_string())
+}
+
+fn host(what: &'static str) -> impl FnOnce(std::io::Error) -> MachineError {
+    move |source| MachineError::Host { what, source }
+}
+
+fn entropy() -> Result<[u8; 32], MachineError> {
+    let mut seed = [0; 32];
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| host("the host's random numbers")(error.into()))?;
+    Ok(seed)
+}
+
+/// Builds the machine of `spec`; with a snapshot, the one that it holds and that `spec` was made for.
+pub(super) fn build(
+    spec: MachineSpec,
+    io: ConsoleIo,
+    mut snapshot: Option<Snapshot>,
+) -> Result<Machine, MachineError> {
+    let (most, disks) = match spec.board {
+        BoardKind::Virt => (board::virt::MAX_HARTS, board::virt::DISK_SLOTS.len()),
+        BoardKind::Pc => (board::pc::MAX_CPUS, 0),
+    };
+    if spec.cpus == 0 || spec.cpus > most {
+        return Err(MachineError::Cpus { given: spec.cpus, max: most });
+    }
+    if spec.disks.len() > disks {
+        return Err(MachineError::Placement(format!(
+            "{} disks are given, the board has room for {disks}",
+            spec.disks.len(),
+        )));
+    }
+    if spec.board == BoardKind::Pc && (spec.flash.is_some() || spec.console != ConsoleKind::Uart) {
+        return Err(MachineError::Placement(
+            "the board pc has neither flash nor a virtio console yet: leave --flash and --console away".into(),
+        ));
+    }
+    if !is_memory_size(spec.memory) {
+        return Err(MachineError::MemorySize(spec.memory));
+    }
+    let seed = if spec.deterministic { [0x6d; 32] } else { entropy()? };
+    let layout = match &snapshot {
+        None => payload::lay_out(&spec, seed)?,
+        Some(snapshot) => {
+            let state = snapshot.state();
+            Layout::empty(state.config.own_firmware, state.rom())
+        }
+    };
+    let mut cpu = spec.cpu.clone();
+    if let CpuSpec::X86(model) = &mut cpu {
+        model.cpus = spec.cpus as u32;
+    }
+    let config = snapshot::Config {
+        board: spec.board.name().into(),
+        isa: cpu.isa_string(),
+        cpu: cpu.clone(),
+        cpus: spec.cpus as u32,
+        memory: spec.memory,
+        deterministic: spec.deterministic,
+        console: spec.console,
+        flash: spec.flash.is_some(),
+        tohost: spec.image.tohost,
+        fromhost: spec.image.fromhost,
+        own_firmware: layout.own_firmware,
+        pass_exit: spec.pass_exit,
+    };
+
+    let regions = match spec.board {
+        BoardKind::Virt => virt::regions(spec.memory, spec.flash.is_some()),
+        BoardKind::Pc => pc::regions(spec.memory, layout.rom),
+    };
+    let memory = GuestMemory::new(&regions)
+        .map_err(|error| host("guest memory")(std::io::Error::other(error)))?;
+    let memory = Arc::new(memory);
+    for piece in &layout.pieces {
+        memory.fill(piece.addr, &piece.bytes).map_err(|error| {
+            MachineError::Placement(format!("the image cannot be placed: {error}"))
+        })?;
+    }
+
+    let signals: Vec<Arc<Signals>> = (0..spec.cpus).map(|_| Arc::default()).collect();
+    let control = Arc::new(Control::new(signals.clone(), layout.own_firmware));
+    let clock = if spec.deterministic { Clock::deterministic() } else { Clock::real() };
+    let rendezvous = Arc::new(Rendezvous::new(signals.clone()));
+    if let Some(snapshot) = &snapshot {
+        // It goes on when the machine does.
+        clock.stop();
+        clock.set(snapshot.state().time);
+    }
+    let timers = TimerQueue::new();
+    let real_time =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let (entropy, wall_base) = if spec.deterministic {
+        (EntropySource::Seeded(DETERMINISTIC_SEED), DETERMINISTIC_EPOCH)
+    } else {
+        (EntropySource::Host, real_time)
+    };
+    let ground = Ground {
+        clock: clock.clone(),
+        timers: timers.clone(),
+        signals: signals.clone(),
+        control: Arc::clone(&control),
+        output: SharedOutput(Arc::new(Mutex::new(io.output))),
+        memory: Arc::clone(&memory),
+        entropy,
+        wall_base,
+    };
+    let space = Arc::new(AddressSpace::new());
+    let mut made = Made::default();
+    let mut ports = None;
+    let (sides, mut states) = match &cpu {
+        CpuSpec::Riscv(model) => {
+            let flash = spec.flash.as_ref();
+            let side = Arc::new(virt::wire(&ground, &space, &spec.disks, flash, &mut made)?);
+            let sides = vec![Side::Riscv(side); spec.cpus];
+            (sides, virt::harts(*model, spec.cpus))
+        }
+        CpuSpec::X86(model) => {
+            let start = (model, spec.memory, layout.start);
+            let wired = pc::wire(&ground, &space, start, spec.pass_exit, &mut made)?;
+            ports = Some(wired.ports);
+            let sides = wired.sides.into_iter().map(|side| Side::Pc(Arc::new(side))).collect();
+            (sides, pc::processors(model, spec.cpus, layout.start))
+        }
+    };
+    if let Some(snapshot) = &mut snapshot {
+        snapshot.read_memory(&memory)?;
+    }
+    let serial = made.consoles.into_iter().find(|(kind, _)| *kind == spec.console);
+    let Some((_, serial)) = serial else {
+        return Err(MachineError::Placement("the board has no such console".into()));
+    };
+
+    let coherent = spec.deterministic.then(|| Arc::clone(&rendezvous));
+    let code = CodeLog::new(&memory, coherent.clone());
+    let tables = coherent.map(|rendezvous| PageTables::new(&memory, rendezvous));
+    let mut observers: Vec<Arc<dyn mimic_devices::memory::WriteObserver>> = vec![code.clone()];
+    if let Some(tohost) = spec.image.tohost {
+        let output = Box::new(ground.output.clone());
+        let control = Arc::clone(&control);
+        observers.push(Htif::watch(&memory, tohost, spec.image.fromhost, control, output));
+    }
+    let moved: Arc<dyn VisibilityObserver> = Arc::new(FlashMoves(Arc::clone(&rendezvous)));
+    memory.observe_visibility(&moved);
+    let patience = match spec.deterministic {
+        // The others run on the same thread.
+        true => u32::MAX,
+        false if crowded(spec.cpus) => 1,
+        false => PATIENCE,
+    };
+    let bus_of = |side: &Side| -> Arc<dyn CpuBus> {
+        Arc::new(MachineBus {
+            memory: Arc::clone(&memory),
+            space: Arc::clone(&space),
+            side: side.clone(),
+            code: Arc::clone(&code),
+            tables: tables.clone(),
+            rendezvous: Arc::clone(&rendezvous),
+            patience,
+        })
+    };
+    let buses: Vec<Arc<dyn CpuBus>> = match sides.first() {
+        // All see the same.
+        Some(side @ Side::Riscv(_)) => vec![bus_of(side); sides.len()],
+        _ => sides.iter().map(bus_of).collect(),
+    };
+    let Some(bus) = buses.first().cloned() else {
+        return Err(MachineError::Cpus { given: 0, max: most });
+    };
+    let mut turn = Turn::new(spec.cpus);
+    if let Some(snapshot) = &snapshot {
+        let state = snapshot.state();
+        state.restore_devices(&space, ports.as_deref())?;
+        if let Some(Side::Riscv(side)) = sides.first() {
+            state.arm_timers(&*bus, &side.mtime);
+        }
+        turn = state.turn();
+        states.clone_from(&state.harts);
+    }
+    let mut engine = spec.engine.clone();
+    engine.jit.background &= !spec.deterministic && !crowded(states.len() + 1);
+    let harts = signals
+        .into_iter()
+        .zip(states)
+        .zip(buses)
+        .map(|((signals, state), bus): ((_, CpuState), _)| {
+            let pins = Arc::clone(&signals);
+            Ok((HartEngine::new(engine.clone(), state, bus, pins)?, signals))
+        })
+        .collect::<Result<_, MachineError>>()?;
+
+    let signature = spec.signature.zip(spec.image.signature);
+    Ok(Machine {
+        harts,
+        shared: Arc::new(Shared {
+            control,
+            rendezvous,
+            bus,
+            plan: Arc::new(Plan::new(&spec.engine)),
+            holders: Mutex::default(),
+            clock,
+            memory,
+            space,
+            ports,
+            symbols: spec.image.symbols,
+            disks: made.disks,
+            config,
+            turn: Arc::new(Mutex::new(turn)),
+            started: Instant::now(),
+            cpu_at_start: process_cpu_time(),
+        }),
+        timers,
+        console: Arc::new(ConsoleInput::new(serial)),
+        input: io.input,
+        limits: spec.limits,
+        signature: signature.map(|((path, granularity), range)| SignatureDump {
+            path,
+            granularity,
+            range,
+        }),
+        flash: made.flash,
+        hash_at_end: false,
+        save_at_limit: None,
+        _observers: observers,
+        _visibility: moved,
+    })
+}

@@ -1,0 +1,254 @@
+//! The devices of the board `pc`, and its processors.
+
+use std::sync::{Arc, Mutex};
+
+use mimic_cpu::x86::model::{Model, PHYS_BITS, feature};
+use mimic_cpu::x86::state::{Activity, Cpu};
+use mimic_devices::bus::{AddressSpace, MapError, SharedDevice, Width};
+use mimic_devices::debug_ports::{DebugConsole, DebugExit, Port92, PostPort};
+use mimic_devices::fw_cfg::{self, FwCfg, FwCfgItems};
+use mimic_devices::i8042::{self, I8042};
+use mimic_devices::ioapic::{self, IoApic};
+use mimic_devices::irq::{IrqLine, OrGate, Splitter};
+use mimic_devices::lapic::{Config, EoiSink, ExtIntSource, LapicDevice, Lapics};
+use mimic_devices::memory::RegionSpec;
+use mimic_devices::msi;
+use mimic_devices::pc_testdev::{self, PcTestdev};
+use mimic_devices::pic::{self, Pic};
+use mimic_devices::pit::{self, Pit};
+use mimic_devices::ports::PortSpace;
+use mimic_devices::power::PowerSink;
+use mimic_devices::rtc::{self, Rtc};
+use mimic_devices::uart16550::{self, Uart16550};
+
+use super::{Ground, Made, placement};
+use crate::board::pc;
+use crate::engine::CpuState;
+use crate::machine::MachineError;
+use crate::machine::bus::{Attention, PcSide, TimeStamps};
+use crate::machine::control::Control;
+use crate::machine::payload::{Start, bootstrap};
+use crate::machine::spec::{ConsoleKind, End};
+
+/// Memory of a board with so much RAM, and ROM of so many bytes.
+pub(super) fn regions(memory: u64, rom: u64) -> Vec<RegionSpec> {
+    let ram = |base, end: u64| RegionSpec::ram(base, end - base);
+    let mib = 1 << 20;
+    let low = pc::low_memory(memory);
+    let mut regions = vec![ram(0, pc::LOW_RAM_END)];
+    if rom == 0 {
+        regions.push(ram(pc::SHADOW, low));
+    } else {
+        let alias = mib - pc::rom_alias(rom);
+        regions.push(ram(pc::SHADOW, alias));
+        regions.push(RegionSpec::rom(alias, mib - alias));
+        regions.push(ram(mib, low));
+        regions.push(RegionSpec::rom(pc::HIGH_RAM - rom, rom));
+    }
+    if memory > low {
+        regions.push(RegionSpec::ram(pc::HIGH_RAM, memory - low));
+    }
+    regions
+}
+
+/// Processors after reset; the first starts as `start` says, the others wait for it.
+pub(super) fn processors(model: &Model, count: usize, start: Start) -> Vec<CpuState> {
+    let others = (1..count).map(|id| {
+        let mut cpu = Cpu::new(id as u32, model.clone());
+        cpu.activity = Activity::WaitForStartup;
+        cpu
+    });
+    std::iter::once(bootstrap(model.clone(), start)).chain(others).map(CpuState::from).collect()
+}
+
+/// What the board's machine is besides its devices.
+pub(super) struct Wired {
+    pub(super) sides: Vec<PcSide>,
+    pub(super) ports: Arc<PortSpace>,
+}
+
+/// The interrupt controllers and the lines that lead to them.
+struct Interrupts {
+    lapics: Arc<Lapics>,
+    pic: Arc<Mutex<Pic>>,
+    ioapic: Arc<Mutex<IoApic>>,
+    /// Each IRQ of the ISA bus: a device's at input 0, pc-testdev's at input 1.
+    isa: Vec<Arc<OrGate>>,
+}
+
+/// IRQs of the ISA bus.
+const ISA_IRQS: u32 = 16;
+
+impl Interrupts {
+    fn new(ground: &Ground, model: &Model) -> Self {
+        let Ground { clock, timers, signals, .. } = ground;
+        let stamps = TimeStamps::new(clock.clone(), model.tsc_hz.max(1));
+        let config = Config {
+            ids: (0..signals.len() as u32).collect(),
+            physical_bits: PHYS_BITS,
+            x2apic: model.has(feature::X2APIC),
+            tsc: model.has(feature::TSC_DEADLINE).then(|| Arc::new(stamps) as Arc<_>),
+        };
+        let attention = Arc::new(Attention(signals.clone()));
+        let lapics = Lapics::new(config, clock.clone(), timers, attention);
+        let pic = Pic::new(IrqLine::new(lapics.clone(), 0));
+        let ioapic = IoApic::new(lapics.clone());
+        let source: Arc<dyn ExtIntSource> = pic.clone();
+        lapics.connect_pic(Arc::downgrade(&source));
+        let ends: Arc<dyn EoiSink> = ioapic.clone();
+        lapics.connect_ioapic(Arc::downgrade(&ends));
+        let pin = |pin| IrqLine::new(ioapic::inputs(&ioapic), pin);
+        // IRQ n is input n of both controllers, but for IRQ 0: the I/O APIC has it at input 2, where the other one has
+        // its second half.
+        let isa = |irq: u32| match irq {
+            2 => OrGate::new(IrqLine::unconnected()),
+            _ => OrGate::new(Splitter::line(vec![
+                IrqLine::new(pic::inputs(&pic), irq),
+                pin(if irq == 0 { 2 } else { irq }),
+            ])),
+        };
+        let isa = (0..ISA_IRQS).map(isa).collect();
+        Interrupts { lapics, pic, ioapic, isa }
+    }
+
+    /// The line of a device.
+    fn irq(&self, irq: u32) -> IrqLine {
+        self.isa[irq as usize].input(0)
+    }
+
+    /// The lines of pc-testdev: the ISA bus's, then those that only the I/O APIC has.
+    fn testdev_lines(&self) -> Vec<IrqLine> {
+        let beyond = |pin| IrqLine::new(ioapic::inputs(&self.ioapic), pin);
+        (0..ioapic::PINS as u32)
+            .map(|line| match self.isa.get(line as usize) {
+                Some(gate) => gate.input(1),
+                None => beyond(line),
+            })
+            .collect()
+    }
+
+    /// What firmware leaves behind: all local APICs on, the PIC's interrupts and NMIs at the first one's pins, the PIC
+    /// at the vectors 8 and 0x70 with everything masked.
+    fn set_up(&self, ports: &PortSpace) {
+        self.lapics.set_virtual_wire();
+        for (port, words) in [(0x20, [0x11, 0x08, 4, 1, 0xff]), (0xa0, [0x11, 0x70, 2, 1, 0xff])] {
+            ports.write(port, Width::Byte, words[0]);
+            for word in &words[1..] {
+                ports.write(port + 1, Width::Byte, *word);
+            }
+        }
+    }
+}
+
+/// What the board's port space takes: name, first port, number of ports, device, its offset at the first port.
+type PortRow = (&'static str, u16, u64, SharedDevice, u64);
+
+/// Makes the board's devices and places them.
+pub(super) fn wire(
+    ground: &Ground,
+    space: &AddressSpace,
+    (model, memory, start): (&Model, u64, Start),
+    pass_exit: Option<u32>,
+    made: &mut Made,
+) -> Result<Wired, MachineError> {
+    let Ground { clock, timers, signals, control, output, .. } = ground;
+    let interrupts = Interrupts::new(ground, model);
+    let power: Arc<dyn PowerSink> = Arc::<Control>::clone(control);
+
+    let (uart, input) = Uart16550::new(
+        uart16550::Config { clock_hz: pc::UART_CLOCK, ..uart16550::Config::default() },
+        clock.clone(),
+        timers,
+        interrupts.irq(pc::UART_IRQ),
+        Box::new(output.clone()),
+    );
+    made.consoles.push((ConsoleKind::Uart, input));
+    let pit = Pit::new(clock.clone(), timers, interrupts.irq(0));
+    let rtc = Rtc::new(clock.clone(), timers, interrupts.irq(8), ground.wall_base);
+    // A20 is always open: nothing that runs here needs addresses to wrap at 1 MiB.
+    let a20 = OrGate::new(IrqLine::unconnected());
+    let i8042 = I8042::new(interrupts.irq(1), interrupts.irq(12), a20.input(0), Arc::clone(&power));
+    let port_92 = Arc::new(Mutex::new(Port92::new(a20.input(1), power)));
+    let testdev = Arc::new(Mutex::new(PcTestdev::new(interrupts.testdev_lines())));
+    let exit = {
+        let control = Arc::clone(control);
+        DebugExit::new(Box::new(move |value| {
+            control.end(if pass_exit == Some(value) { End::Pass } else { End::Exit(value) });
+        }))
+    };
+    let console = || Arc::new(Mutex::new(DebugConsole::new(Box::new(output.clone()))));
+    let post = |port: u16| {
+        let control = Arc::clone(control);
+        Arc::new(Mutex::new(PostPort::new(Box::new(move |code| {
+            log::debug!(target: "post", "code {code:#04x} at port {port:#x}");
+            control.post(code);
+        }))))
+    };
+    let fw_cfg = Arc::new(Mutex::new(FwCfg::new(
+        Arc::clone(&ground.memory),
+        fw_cfg::Layout::Ports,
+        items(signals.len() as u16, memory)?,
+    )));
+
+    let ports = Arc::new(PortSpace::new());
+    let rows: [PortRow; 19] = [
+        ("pic", 0x20, 2, interrupts.pic.clone(), pic::FIRST),
+        ("pit", 0x40, 4, pit.clone(), pit::COUNTERS),
+        ("i8042", 0x60, 1, i8042.clone(), i8042::DATA),
+        ("pit", 0x61, 1, pit, pit::PORT_61),
+        ("i8042", 0x64, 1, i8042, i8042::COMMAND),
+        ("rtc", 0x70, 2, rtc, rtc::INDEX),
+        ("post-port", 0x80, 1, post(0x80), 0),
+        ("port-92", 0x92, 1, port_92, 0),
+        ("pic", 0xa0, 2, interrupts.pic.clone(), pic::SECOND),
+        // The debug console lies in the midst of it.
+        ("pc-testdev", 0xe0, 9, testdev.clone(), pc_testdev::REGISTER),
+        ("debug-console", 0xe9, 1, console(), 0),
+        ("pc-testdev", 0xea, 2, testdev.clone(), pc_testdev::REGISTER + 10),
+        ("isa-debug-exit", pc::DEBUG_EXIT, DebugExit::PORTS, Arc::new(Mutex::new(exit)), 0),
+        ("post-port", 0x190, 1, post(0x190), 0),
+        ("uart16550", 0x3f8, 8, uart, 0),
+        ("debug-console", 0x402, 1, console(), 0),
+        ("pic", 0x4d0, 2, interrupts.pic.clone(), pic::ELCR),
+        ("fw_cfg", 0x510, fw_cfg::Layout::Ports.size(), fw_cfg, 0),
+        ("pc-testdev", 0x2000, pc_testdev::LINE_PORTS, testdev.clone(), pc_testdev::LINES),
+    ];
+    let place = || -> Result<(), MapError> {
+        for (name, port, count, device, first) in rows {
+            ports.map(name, port, count, device, first)?;
+        }
+        let lapic = Arc::new(Mutex::new(LapicDevice(Arc::clone(&interrupts.lapics))));
+        space.map(msi::ADDRESS.into(), msi::SIZE, lapic)?;
+        space.map(pc::IOAPIC, ioapic::SIZE, interrupts.ioapic.clone())?;
+        let (first, size) = (pc_testdev::MEMORY, pc_testdev::MEMORY_SIZE);
+        space.map_part("pc-testdev", pc::TESTDEV, size, testdev.clone(), first)
+    };
+    place().map_err(placement)?;
+    if start != Start::Reset {
+        interrupts.set_up(&ports);
+    }
+    let side = |(cpu, signals): (usize, &Arc<_>)| {
+        let lapics = Arc::clone(&interrupts.lapics);
+        PcSide::new(cpu, lapics, Arc::clone(&ports), clock.clone(), Arc::clone(signals))
+    };
+    let sides = signals.iter().enumerate().map(side).collect();
+    Ok(Wired { sides, ports })
+}
+
+/// What fw_cfg tells.
+fn items(cpus: u16, memory: u64) -> Result<FwCfgItems, MachineError> {
+    let mut items = FwCfgItems::new();
+    items.set_u16(fw_cfg::key::CPUS, cpus).map_err(placement)?;
+    items.set_u16(fw_cfg::key::MAX_CPUS, cpus).map_err(placement)?;
+    items.set(fw_cfg::key::RAM_SIZE, memory.to_le_bytes().to_vec()).map_err(placement)?;
+    items.set_u16(fw_cfg::key::NO_GRAPHIC, 1).map_err(placement)?;
+    let entry = |range: pc::Range| {
+        let mut entry = range.base.to_le_bytes().to_vec();
+        entry.extend(range.size.to_le_bytes());
+        entry.extend(range.kind.to_le_bytes());
+        entry
+    };
+    let map: Vec<u8> = pc::memory_map(memory).into_iter().flat_map(entry).collect();
+    items.add_file("etc/e820", map).map_err(placement)?;
+    Ok(items)
+}

@@ -1,0 +1,106 @@
+//! What a kernel is told by the Multiboot Specification, version 0.6.96, section 3.3.
+
+use super::Piece;
+use super::pc::free;
+use crate::board::pc;
+use crate::machine::MachineError;
+use crate::machine::spec::MachineSpec;
+
+/// What EAX holds at the entry.
+pub(super) const EAX: u32 = 0x2bad_b002;
+/// Where the information lies, unless the image does; with its texts it ends below [`INFO_END`].
+const INFO: u64 = 0x9000;
+const INFO_END: u64 = 0x7_0000;
+/// Bytes of the structure up to the name of the loader.
+const STRUCTURE: usize = 88;
+const PAGE: u64 = 0x1000;
+
+/// Fields that are valid: memory, command line, modules, memory map, name of the loader.
+const FLAGS: u32 = 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 9;
+
+/// Numbers, and texts that pointers among them lead to.
+struct Info {
+    base: u64,
+    bytes: Vec<u8>,
+}
+
+impl Info {
+    fn set(&mut self, offset: usize, value: u32) {
+        self.bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Appends something; its address.
+    fn append(&mut self, bytes: &[u8]) -> u32 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let at = self.base + self.bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
+        at as u32
+    }
+
+    fn append_text(&mut self, text: &str) -> u32 {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.push(0);
+        self.append(&bytes)
+    }
+}
+
+/// Places the module and the information structure, whose address is returned.
+pub(super) fn lay_out(
+    spec: &MachineSpec,
+    end: u64,
+    pieces: &mut Vec<Piece>,
+) -> Result<u32, MachineError> {
+    let image = &spec.image;
+    let mut end = end.max(1 << 20);
+    let module = spec.initrd.as_ref().map(|bytes| {
+        let start = end.next_multiple_of(PAGE);
+        end = start + bytes.len() as u64;
+        pieces.push(Piece { addr: start, bytes: bytes.clone() });
+        [start as u32, end as u32]
+    });
+    let low = pc::low_memory(spec.memory);
+    if end > low {
+        return Err(MachineError::TooLittleMemory {
+            what: "this image with its module".into(),
+            needed: end.div_ceil(1 << 20).next_power_of_two(),
+            given: spec.memory >> 20,
+        });
+    }
+    let base = free(image, INFO, INFO_END - INFO, end);
+    let mut info = Info { base, bytes: vec![0; STRUCTURE] };
+    info.set(0, FLAGS);
+    info.set(4, (pc::EBDA >> 10) as u32);
+    info.set(8, ((low - (1 << 20)) >> 10) as u32);
+    // The program's own name comes first, as other loaders have it.
+    let text = format!("{} {}", image.name, spec.cmdline);
+    let cmdline = info.append_text(text.trim_end());
+    info.set(16, cmdline);
+    if let Some([start, end]) = module {
+        let name = info.append_text("initrd");
+        let entry: Vec<u8> = [start, end, name, 0].iter().flat_map(|n| n.to_le_bytes()).collect();
+        let list = info.append(&entry);
+        info.set(20, 1);
+        info.set(24, list);
+    }
+    let map: Vec<u8> = pc::memory_map(spec.memory).into_iter().flat_map(map_entry).collect();
+    let len = map.len() as u32;
+    let map = info.append(&map);
+    info.set(44, len);
+    info.set(48, map);
+    let loader = info.append_text("mimic");
+    info.set(64, loader);
+    if base == INFO && base + info.bytes.len() as u64 > INFO_END {
+        return Err(MachineError::Placement("the command line is too long".into()));
+    }
+    pieces.push(Piece { addr: base, bytes: info.bytes });
+    Ok(base as u32)
+}
+
+/// The size of the rest, base, length, type.
+fn map_entry(range: pc::Range) -> Vec<u8> {
+    let mut entry = 20u32.to_le_bytes().to_vec();
+    entry.extend(range.base.to_le_bytes());
+    entry.extend(range.size.to_le_bytes());
+    entry.extend(range.kind.to_le_bytes());
+    entry
+}

@@ -1,0 +1,186 @@
+//! Where the image and its tables go in a PC's memory, and how its first processor starts.
+
+use mimic_cpu::x86::model::Model;
+use mimic_cpu::x86::state::{Cpu, Segment, TableRegister, cr0, cr4, efer, gpr, rights, sreg};
+
+use super::{Layout, MIB, Piece, multiboot};
+use crate::board::pc::{self, LOW_RAM_END, RAM_HOLE};
+use crate::loader::{Bits, ImageKind, LoadedImage};
+use crate::machine::MachineError;
+use crate::machine::spec::MachineSpec;
+
+/// Where the stack of an image begins that is started without firmware: below where a BIOS puts boot sectors.
+const STACK: u64 = 0x7c00;
+/// Where the page tables of a 64-bit start lie, unless the image does.
+const TABLES: u64 = 0x7_0000;
+/// Bytes of them: one PML4, one PDPT, four page directories.
+const TABLES_SIZE: u64 = 6 * PAGE;
+const PAGE: u64 = 0x1000;
+/// Entries of page tables: present, writable; large page.
+const PRESENT_WRITABLE: u64 = 3;
+const LARGE: u64 = 0x80;
+
+/// Where the first processor starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::machine) enum Start {
+    /// At the reset vector.
+    Reset,
+    /// In real mode, at this address below 1 MiB.
+    Real(u32),
+    /// In 32-bit protected mode with flat segments, EAX and EBX as given.
+    Protected { entry: u32, eax: u32, ebx: u32 },
+    /// In 64-bit mode, the lowest 4 GiB mapped as they are.
+    Long { entry: u64, tables: u64 },
+}
+
+/// The first processor as `start` says.
+pub(in crate::machine) fn bootstrap(model: Model, start: Start) -> Cpu {
+    let mut cpu = Cpu::new(0, model);
+    let flat = |selector, kind, size| Segment {
+        selector,
+        base: 0,
+        limit: u32::MAX,
+        rights: kind
+            | size
+            | rights::ACCESSED
+            | rights::WRITABLE
+            | rights::S
+            | rights::P
+            | rights::G,
+    };
+    let protect = |cpu: &mut Cpu, size| {
+        cpu.cr0 = cr0::PE | cr0::ET | cr0::NE;
+        cpu.seg = [flat(0x10, 0, rights::DB); 6];
+        cpu.seg[usize::from(sreg::CS)] = flat(0x08, rights::CODE, size);
+        cpu.gdtr = TableRegister { base: 0, limit: 0 };
+        cpu.idtr = TableRegister { base: 0, limit: 0 };
+    };
+    if start != Start::Reset {
+        // Caches are on when firmware is done.
+        cpu.cr0 = cr0::ET;
+        cpu.gpr[usize::from(gpr::RSP)] = STACK;
+    }
+    match start {
+        Start::Reset => {}
+        Start::Real(entry) => {
+            cpu.seg = [Segment::real(0, false); 6];
+            // In segment 0 if it can be, as a BIOS starts boot sectors.
+            let segment = if entry <= 0xffff { 0 } else { (entry >> 4) as u16 & 0xf000 };
+            cpu.seg[usize::from(sreg::CS)] = Segment::real(segment, true);
+            cpu.rip = u64::from(entry) - (u64::from(segment) << 4);
+        }
+        Start::Protected { entry, eax, ebx } => {
+            protect(&mut cpu, rights::DB);
+            cpu.rip = entry.into();
+            cpu.gpr[usize::from(gpr::RAX)] = eax.into();
+            cpu.gpr[usize::from(gpr::RBX)] = ebx.into();
+        }
+        Start::Long { entry, tables } => {
+            protect(&mut cpu, rights::L);
+            cpu.cr0 |= cr0::PG;
+            cpu.cr3 = tables;
+            cpu.cr4 = cr4::PAE;
+            cpu.efer = efer::LME | efer::LMA;
+            cpu.rip = entry;
+        }
+    }
+    cpu
+}
+
+/// Lays out RAM and ROM for `spec`.
+pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
+    let image = &spec.image;
+    if spec.memory < pc::MIN_MEMORY {
+        return Err(MachineError::TooLittleMemory {
+            what: "this board".into(),
+            needed: pc::MIN_MEMORY / MIB,
+            given: spec.memory / MIB,
+        });
+    }
+    if image.kind == ImageKind::Rom {
+        return Ok(rom(image));
+    }
+    let end = check_segments(image, spec.memory)?;
+    let mut pieces: Vec<Piece> = image
+        .segments
+        .iter()
+        .map(|segment| Piece { addr: segment.addr, bytes: segment.bytes.clone() })
+        .collect();
+    let start = match (image.kind, image.bits) {
+        (ImageKind::Multiboot, _) => {
+            let info = multiboot::lay_out(spec, end, &mut pieces)?;
+            Start::Protected { entry: image.entry as u32, eax: multiboot::EAX, ebx: info }
+        }
+        (_, Bits::B16) => Start::Real(image.entry as u32),
+        (_, Bits::B32) => Start::Protected { entry: image.entry as u32, eax: 0, ebx: 0 },
+        (_, Bits::B64) => {
+            let tables = free(image, TABLES, TABLES_SIZE, end);
+            pieces.push(Piece { addr: tables, bytes: identity(tables) });
+            Start::Long { entry: image.entry, tables }
+        }
+    };
+    if image.kind != ImageKind::Multiboot && (spec.initrd.is_some() || !spec.cmdline.is_empty()) {
+        log::warn!("an initrd and a command line are told to multiboot kernels alone");
+    }
+    Ok(Layout { pieces, own_firmware: false, rom: 0, start })
+}
+
+/// A ROM ends at 4 GiB, and its end is seen below 1 MiB, too.
+fn rom(image: &LoadedImage) -> Layout {
+    let bytes: Vec<u8> = image.segments.iter().flat_map(|segment| segment.bytes.clone()).collect();
+    let len = bytes.len() as u64;
+    let alias = pc::rom_alias(len);
+    let end = bytes[(len - alias) as usize..].to_vec();
+    let pieces =
+        vec![Piece { addr: (1 << 32) - len, bytes }, Piece { addr: MIB - alias, bytes: end }];
+    Layout { pieces, own_firmware: false, rom: len, start: Start::Reset }
+}
+
+/// Checks that all segments lie in RAM; the first address above them.
+fn check_segments(image: &LoadedImage, memory: u64) -> Result<u64, MachineError> {
+    let Some((_, high)) = image.span() else {
+        return Err(MachineError::Placement("this image has nothing to load".into()));
+    };
+    for segment in &image.segments {
+        let (low, high) = (segment.addr, segment.addr + segment.size);
+        if low < LOW_RAM_END && high > LOW_RAM_END
+            || (LOW_RAM_END..pc::SHADOW).contains(&low)
+            || high > RAM_HOLE
+        {
+            return Err(MachineError::Placement(format!(
+                "this image wants to lie at {low:#x} to {high:#x}, where there is no RAM: link it at 0x100000"
+            )));
+        }
+        if high > memory {
+            return Err(MachineError::TooLittleMemory {
+                what: "this image".into(),
+                needed: high.div_ceil(MIB).next_power_of_two(),
+                given: memory / MIB,
+            });
+        }
+    }
+    Ok(high)
+}
+
+/// Where `size` bytes fit: at `wanted` if the image does not lie there, else above the image.
+pub(super) fn free(image: &LoadedImage, wanted: u64, size: u64, end: u64) -> u64 {
+    let taken = |segment: &crate::loader::Segment| {
+        segment.addr < wanted + size && segment.addr + segment.size > wanted
+    };
+    if image.segments.iter().any(taken) { end.next_multiple_of(PAGE) } else { wanted }
+}
+
+/// Page tables at `base` that map the lowest 4 GiB as they are.
+fn identity(base: u64) -> Vec<u8> {
+    let mut entries = vec![0u64; (TABLES_SIZE / 8) as usize];
+    let per_page = (PAGE / 8) as usize;
+    entries[0] = (base + PAGE) | PRESENT_WRITABLE;
+    for directory in 0..4 {
+        entries[per_page + directory] = (base + (2 + directory as u64) * PAGE) | PRESENT_WRITABLE;
+        for index in 0..per_page {
+            let page = (directory * per_page + index) as u64 * 2 * MIB;
+            entries[(2 + directory) * per_page + index] = page | LARGE | PRESENT_WRITABLE;
+        }
+    }
+    entries.into_iter().flat_map(u64::to_le_bytes).collect()
+}

@@ -1,0 +1,302 @@
+//! x86 guests on the board `pc`: every start state, the ways to report, several processors, snapshots. What the guests
+//! must do is said by the processor's and the devices' manuals, in the assembly below.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use iced_x86::code_asm::*;
+use mimic::loader::{self, Bits, Isa, LoadOptions};
+use mimic::machine::snapshot::Snapshot;
+use mimic::machine::spec::{
+    BoardKind, ConsoleKind, CpuSpec, End, EngineKind, Firmware, Limits, MachineSpec, Report,
+    Resumption,
+};
+use mimic::machine::{ConsoleIo, Machine};
+use mimic_devices::serial::SerialOutput;
+
+/// A guest that hangs ends here, not the test run.
+const PATIENCE: Limits = Limits { insns: None, time: Some(Duration::from_secs(120)) };
+
+#[derive(Clone, Default)]
+struct Capture(Arc<Mutex<Vec<u8>>>);
+
+impl SerialOutput for Capture {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
+}
+
+fn io(console: &Capture) -> ConsoleIo {
+    ConsoleIo { output: Box::new(console.clone()), input: None }
+}
+
+/// How code is started: flat at an address, or as the file that it is.
+fn flat(addr: u64, bits: Bits) -> LoadOptions {
+    LoadOptions { load_addr: Some(addr), bits: Some(bits) }
+}
+
+fn spec(file: &[u8], options: &LoadOptions, cpus: usize, deterministic: bool) -> MachineSpec {
+    let image = loader::parse(file, options).unwrap();
+    assert_eq!(image.isa, Isa::X86_64);
+    MachineSpec {
+        board: BoardKind::Pc,
+        cpu: CpuSpec::default_for(Isa::X86_64),
+        cpus,
+        memory: 16 << 20,
+        deterministic,
+        engine: EngineKind::Interp.into(),
+        firmware: Firmware::Auto,
+        image,
+        initrd: None,
+        cmdline: "words for the kernel".into(),
+        console: ConsoleKind::Uart,
+        limits: PATIENCE,
+        disks: Vec::new(),
+        flash: None,
+        signature: None,
+        pass_exit: Some(0x77),
+    }
+}
+
+/// Runs a guest; how it ended, and what it printed.
+fn run(spec: MachineSpec) -> (Report, String) {
+    let console = Capture::default();
+    let mut machine = Machine::new(spec, io(&console)).unwrap();
+    machine.hash_at_end();
+    let report = machine.run();
+    let text = String::from_utf8_lossy(&console.0.lock().unwrap()).into_owned();
+    (report, text)
+}
+
+fn asm(bitness: u32) -> CodeAssembler {
+    CodeAssembler::new(bitness).unwrap()
+}
+
+/// Prints `text` by the serial port.
+fn print(a: &mut CodeAssembler, text: &str) {
+    a.mov(dx, 0x3f8).unwrap();
+    for byte in text.bytes() {
+        a.mov(al, u32::from(byte)).unwrap();
+        a.out(dx, al).unwrap();
+    }
+}
+
+/// Writes EAX to isa-debug-exit, and waits for the end.
+fn exit(a: &mut CodeAssembler) {
+    a.out(0xf4, eax).unwrap();
+    a.cli().unwrap();
+    a.hlt().unwrap();
+}
+
+#[test]
+fn sixteen_bit_code_starts_in_real_mode() {
+    let mut a = asm(16);
+    print(&mut a, "real");
+    // Segments are paragraphs: 0x100:0x10 is 0x1010.
+    a.mov(ax, 0x100).unwrap();
+    a.mov(ds, ax).unwrap();
+    a.mov(word_ptr(0x10), 0x5a).unwrap();
+    a.xor(ax, ax).unwrap();
+    a.mov(ds, ax).unwrap();
+    a.xor(eax, eax).unwrap();
+    a.mov(ax, word_ptr(0x1010)).unwrap();
+    exit(&mut a);
+    let code = a.assemble(0x7c00).unwrap();
+    let (report, text) = run(spec(&code, &flat(0x7c00, Bits::B16), 1, false));
+    assert_eq!((report.end, text.as_str()), (End::Exit(0x5a), "real"));
+}
+
+#[test]
+fn thirty_two_bit_code_starts_with_flat_segments() {
+    let mut a = asm(32);
+    print(&mut a, "flat");
+    a.mov(dword_ptr(0x20_0000), 0x70).unwrap();
+    a.mov(eax, dword_ptr(0x20_0000)).unwrap();
+    a.add(eax, 7).unwrap();
+    exit(&mut a);
+    let code = a.assemble(0x10_0000).unwrap();
+    let (report, text) = run(spec(&code, &flat(0x10_0000, Bits::B32), 1, false));
+    assert_eq!((report.end, text.as_str()), (End::Pass, "flat"), "0x77 means pass");
+}
+
+#[test]
+fn sixty_four_bit_code_starts_with_the_lowest_4_gib_mapped() {
+    let mut a = asm(64);
+    a.mov(r9, 0x1_0000_0001u64).unwrap();
+    a.mov(rcx, 0x20_0000u64).unwrap();
+    a.mov(qword_ptr(rcx), r9).unwrap();
+    a.mov(rax, qword_ptr(rcx)).unwrap();
+    a.shr(rax, 32).unwrap();
+    // The local APIC's version register lies in the last of them.
+    a.mov(ecx, 0xfee0_0030u32).unwrap();
+    a.mov(ecx, dword_ptr(rcx)).unwrap();
+    a.shl(ecx, 8).unwrap();
+    a.or(eax, ecx).unwrap();
+    a.and(eax, 0xffff).unwrap();
+    exit(&mut a);
+    let code = a.assemble(0x10_0000).unwrap();
+    let (report, _) = run(spec(&code, &flat(0x10_0000, Bits::B64), 1, false));
+    assert_eq!(report.end, End::Exit(0x1401));
+}
+
+#[test]
+fn a_rom_starts_at_the_reset_vector_and_is_seen_below_1_mib() {
+    let mut rom = vec![0xf4; 128 << 10];
+    let mut a = asm(16);
+    a.mov(al, 0x42).unwrap();
+    a.mov(dx, 0x190).unwrap();
+    a.out(dx, al).unwrap();
+    // The first byte of the ROM by the alias: 0xe000:0.
+    a.mov(ax, 0xe000).unwrap();
+    a.mov(ds, ax).unwrap();
+    a.mov(byte_ptr(0), 0).unwrap();
+    a.xor(eax, eax).unwrap();
+    a.mov(al, byte_ptr(0)).unwrap();
+    exit(&mut a);
+    let code = a.assemble(0x1000).unwrap();
+    rom[0x1_1000..0x1_1000 + code.len()].copy_from_slice(&code);
+    // JMP 0xf000:0x1000.
+    let vector = (128 << 10) - 16;
+    rom[vector..vector + 5].copy_from_slice(&[0xea, 0x00, 0x10, 0x00, 0xf0]);
+    let (report, _) = run(spec(&rom, &LoadOptions::default(), 1, false));
+    assert_eq!((report.end, report.post), (End::Exit(0xf4), Some(0x42)), "it cannot be written");
+}
+
+/// A flat multiboot kernel whose header lies behind its code.
+fn kernel(code: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
+    const HEADER: usize = 32;
+    let mut a = asm(32);
+    code(&mut a);
+    let code = a.assemble(0x10_0000 + HEADER as u64).unwrap();
+    let (magic, flags, base) = (0x1bad_b002u32, 0x1_0000u32, 0x10_0000u32);
+    let sum = magic.wrapping_add(flags).wrapping_neg();
+    let mut file: Vec<u8> = [magic, flags, sum, base, base, 0, base + 0x10_0000, base + 32]
+        .into_iter()
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    file.extend(code);
+    file
+}
+
+#[test]
+fn a_multiboot_kernel_is_told_of_memory_and_its_command_line() {
+    let file = kernel(|a| {
+        // Multiboot Specification 3.2 and 3.3: EAX, and in the structure mem_upper at 8, cmdline at 16.
+        let mut good = a.create_label();
+        a.cmp(eax, 0x2bad_b002u32 as i32).unwrap();
+        a.je(good).unwrap();
+        a.ud2().unwrap();
+        a.set_label(&mut good).unwrap();
+        a.mov(esi, dword_ptr(ebx + 16)).unwrap();
+        a.mov(dx, 0xe9).unwrap();
+        let (mut next, mut done) = (a.create_label(), a.create_label());
+        a.set_label(&mut next).unwrap();
+        a.lodsb().unwrap();
+        a.test(al, al).unwrap();
+        a.je(done).unwrap();
+        a.out(dx, al).unwrap();
+        a.jmp(next).unwrap();
+        a.set_label(&mut done).unwrap();
+        a.mov(eax, dword_ptr(ebx + 8)).unwrap();
+        exit(a);
+    });
+    let (report, text) = run(spec(&file, &LoadOptions::default(), 1, false));
+    assert_eq!((report.end, text.trim()), (End::Exit(15 << 10), "words for the kernel"));
+}
+
+/// Wakes all other processors by INIT and start-up messages (SDM vol. 3, 10.4.4). Each adds to a counter, with and
+/// without LOCK; the first one waits for all of them and reports the counter's value.
+fn counting_kernel(others: u32) -> Vec<u8> {
+    const ROUNDS: u32 = 10_000;
+    // Real-mode code for page 8: count, then wait for good.
+    let mut other = asm(16);
+    let mut next = other.create_label();
+    other.xor(ax, ax).unwrap();
+    other.mov(ds, ax).unwrap();
+    other.mov(ecx, ROUNDS).unwrap();
+    other.set_label(&mut next).unwrap();
+    other.lock().inc(dword_ptr(0x9000)).unwrap();
+    other.dec(ecx).unwrap();
+    other.jne(next).unwrap();
+    other.lock().inc(dword_ptr(0x9010)).unwrap();
+    let mut halt = other.create_label();
+    other.set_label(&mut halt).unwrap();
+    other.cli().unwrap();
+    other.hlt().unwrap();
+    other.jmp(halt).unwrap();
+    let other = other.assemble(0).unwrap();
+    kernel(|a| {
+        for (at, byte) in other.iter().enumerate() {
+            a.mov(byte_ptr(0x8000 + at as u64), u32::from(*byte)).unwrap();
+        }
+        a.mov(dword_ptr(0x9000), 0).unwrap();
+        a.mov(dword_ptr(0x9010), 0).unwrap();
+        a.mov(dword_ptr(0xfee0_0300u64), 0xc_4500).unwrap();
+        a.mov(dword_ptr(0xfee0_0300u64), 0xc_4608).unwrap();
+        let mut wait = a.create_label();
+        a.set_label(&mut wait).unwrap();
+        a.pause().unwrap();
+        a.cmp(dword_ptr(0x9010), others as i32).unwrap();
+        a.jne(wait).unwrap();
+        a.mov(eax, dword_ptr(0x9000)).unwrap();
+        exit(a);
+    })
+}
+
+#[test]
+fn processors_are_started_by_messages_and_count_together() {
+    let file = counting_kernel(3);
+    for deterministic in [false, true] {
+        let (report, _) = run(spec(&file, &LoadOptions::default(), 4, deterministic));
+        assert_eq!(report.end, End::Exit(30_000), "deterministic {deterministic}");
+    }
+}
+
+#[test]
+fn deterministic_runs_are_equal_after_a_save_and_a_load_too() {
+    let file = counting_kernel(1);
+    let deterministic = || spec(&file, &LoadOptions::default(), 2, true);
+    let (first, _) = run(deterministic());
+    let (second, _) = run(deterministic());
+    assert!(first.state_hash.is_some() && first.state_hash == second.state_hash);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshot");
+    for insns in [1, 700, 12_345] {
+        let limits = Limits { insns: Some(insns), ..PATIENCE };
+        let mut machine =
+            Machine::new(MachineSpec { limits, ..deterministic() }, io(&Capture::default()))
+                .unwrap();
+        machine.save_at_limit(path.clone());
+        assert_eq!(machine.run().end, End::InsnLimit);
+        let resumed = resume(&path);
+        assert_eq!(resumed.end, End::Exit(10_000));
+        assert_eq!(resumed.state_hash, first.state_hash, "saved after {insns} instructions");
+    }
+}
+
+fn resume(path: &Path) -> Report {
+    let how = Resumption { engine: EngineKind::Interp.into(), limits: PATIENCE, disks: Vec::new() };
+    let snapshot = Snapshot::open(path).unwrap();
+    let mut machine = Machine::resume(snapshot, &how, io(&Capture::default())).unwrap();
+    machine.hash_at_end();
+    machine.run()
+}
+
+#[test]
+fn the_translator_is_refused_and_a_triple_fault_is_explained() {
+    let mut a = asm(32);
+    a.ud2().unwrap();
+    let code = a.assemble(0x10_0000).unwrap();
+    let options = flat(0x10_0000, Bits::B32);
+    let jit = MachineSpec { engine: EngineKind::Jit.into(), ..spec(&code, &options, 1, false) };
+    let error = Machine::new(jit, io(&Capture::default())).err().unwrap().to_string();
+    assert!(error.contains("--engine interp"), "{error}");
+    let (report, _) = run(spec(&code, &options, 1, false));
+    assert!(
+        matches!(&report.end, End::Died(why) if why.contains("triple fault")),
+        "{:?}",
+        report.end
+    );
+}
