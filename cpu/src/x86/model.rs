@@ -158,6 +158,8 @@ impl Model {
         for feature in feature::ALL {
             model.set(*feature, true);
         }
+        // Kernels that idle by MWAIT would never let the host rest: HLT does.
+        model.set(feature::MONITOR, false);
         model
     }
 

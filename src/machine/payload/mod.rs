@@ -1,7 +1,9 @@
 //! What memory holds when a machine starts, and where its first processor begins.
 
+mod linux;
 mod multiboot;
 mod pc;
+mod pvh;
 mod virt;
 
 pub(super) use pc::{Start, bootstrap};
