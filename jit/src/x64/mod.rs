@@ -51,6 +51,7 @@ use crate::ir::region::{self as ir_region, Region};
 use crate::ir::{Block, Insn, Op, Slot};
 
 pub use self::abi::{AtomicSite, CallSite, Calls, Exit, JUMPS_LEN};
+pub(crate) use self::fp::{MXCSR_PLAIN, fflags};
 pub use self::thunks::Thunks;
 
 /// What the host's processor offers beyond x86-64's baseline.
