@@ -142,8 +142,9 @@ fn everything() -> Vec<u8> {
         a.popfd()?;
         a.inc(eax)?;
         a.inc(eax)?;
-        // CALL 0x20:0: the other task.
+        // CALL 0x20:0: the other task. The switch has set CR0.TS.
         a.db(&[0x9a, 0, 0, 0, 0, 0x20, 0])?;
+        a.clts()?;
         a.hlt()?;
         a.jmp(again)?;
         let mut bytes = a.assemble(CODE)?;
