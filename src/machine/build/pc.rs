@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use mimic_cpu::x86::model::{Model, PHYS_BITS, feature};
+use mimic_cpu::x86::model::{Model, feature};
 use mimic_cpu::x86::state::{Activity, Cpu};
 use mimic_devices::bus::{AddressSpace, MapError, SharedDevice, Width, lock};
 use mimic_devices::debug_ports::{DebugConsole, DebugExit, Port92, PostPort};
@@ -92,7 +92,7 @@ impl Interrupts {
         let stamps = TimeStamps::new(clock.clone(), model.tsc_hz.max(1));
         let config = Config {
             ids: (0..signals.len() as u32).collect(),
-            physical_bits: PHYS_BITS,
+            physical_bits: model.phys_bits(),
             x2apic: model.has(feature::X2APIC),
             tsc: model.has(feature::TSC_DEADLINE).then(|| Arc::new(stamps) as Arc<_>),
         };
