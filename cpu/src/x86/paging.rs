@@ -69,11 +69,33 @@ pub mod error {
     pub const PK: u32 = 1 << 5;
 }
 
-/// What the entries on the way to a page have said together.
+/// What the entries on the way to a page have said together, and those of upper levels: where each is and what it was.
 struct Path {
     writable: bool,
     user: bool,
     executable: bool,
+    upper: [(u64, u64); 4],
+    depth: usize,
+}
+
+impl Path {
+    fn new() -> Self {
+        Path { writable: true, user: true, executable: true, upper: [(0, 0); 4], depth: 0 }
+    }
+
+    /// Adds what an entry says.
+    fn restrict(&mut self, pte: u64) {
+        self.writable &= pte & entry::W != 0;
+        self.user &= pte & entry::U != 0;
+        self.executable &= pte & entry::XD == 0;
+    }
+
+    /// Goes below an entry: it is marked as accessed once the whole translation has succeeded. The 80386 left A alone
+    /// when a page fault came of it, and software that checks this still exists; SDM vol. 3, 5.8 leaves it open.
+    fn descend(&mut self, at: u64, pte: u64) {
+        self.upper[self.depth] = (at, pte);
+        self.depth += 1;
+    }
 }
 
 /// Accesses to data that a protection key denies.
@@ -169,7 +191,7 @@ impl Core {
         who: Rights,
     ) -> Result<Result<Translation, Changed>, u32> {
         let long = self.cpu.efer & efer::LMA != 0;
-        let mut path = Path { writable: true, user: true, executable: true };
+        let mut path = Path::new();
         let (mut level, mut table) = match (long, self.cpu.cr4 & cr4::LA57 != 0) {
             (true, true) => (4, self.cpu.cr3),
             (true, false) => (3, self.cpu.cr3),
@@ -204,9 +226,7 @@ impl Core {
             if pte & reserved != 0 {
                 return Err(error::P | error::RSVD);
             }
-            path.writable &= pte & entry::W != 0;
-            path.user &= pte & entry::U != 0;
-            path.executable &= pte & entry::XD == 0;
+            path.restrict(pte);
             if level == 0 || large {
                 let span = 1u64 << shift;
                 let page = pte & entry::ADDRESS & !(span - 1);
@@ -218,9 +238,7 @@ impl Core {
                     Leaf { at, pte, width: Width::Double, page, span },
                 );
             }
-            if self.mark(at, Width::Double, pte, entry::A).is_err() {
-                return Ok(Err(Changed));
-            }
+            path.descend(at, pte);
             level -= 1;
             table = pte;
         }
@@ -238,8 +256,8 @@ impl Core {
         if pde & entry::P == 0 {
             return Err(0);
         }
-        let mut path =
-            Path { writable: pde & entry::W != 0, user: pde & entry::U != 0, executable: true };
+        let mut path = Path::new();
+        path.restrict(pde);
         if pde & entry::PS != 0 && self.cpu.cr4 & cr4::PSE != 0 {
             // PSE-36: bits 13 to 20 are bits 32 to 39 of the address, as far as it goes; the others up to 21 are
             // reserved (SDM vol. 3, table 5-4).
@@ -251,16 +269,13 @@ impl Core {
             let leaf = Leaf { at, pte: pde, width: Width::Word, page, span: 1 << 22 };
             return self.leaf(lin, access, who, &path, leaf);
         }
-        if self.mark(at, Width::Word, pde, entry::A).is_err() {
-            return Ok(Err(Changed));
-        }
+        path.descend(at, pde);
         let at = (pde & 0xffff_f000) + (lin >> 12 & 0x3ff) * 4;
         let pte = self.entry(at, Width::Word);
         if pte & entry::P == 0 {
             return Err(0);
         }
-        path.writable &= pte & entry::W != 0;
-        path.user &= pte & entry::U != 0;
+        path.restrict(pte);
         let leaf = Leaf { at, pte, width: Width::Word, page: pte & 0xffff_f000, span: PAGE_SIZE };
         self.leaf(lin, access, who, &path, leaf)
     }
@@ -284,6 +299,11 @@ impl Core {
         let permitted = self.permitted(access, who, path).filter(|_| !key_fault);
         let Some(writable) = permitted else { return Err(error::P | pk) };
         let writable = writable && !by_key.write;
+        for &(at, pte) in &path.upper[..path.depth] {
+            if self.mark(at, leaf.width, pte, entry::A).is_err() {
+                return Ok(Err(Changed));
+            }
+        }
         let marks = entry::A | if access == Access::Write { entry::D } else { 0 };
         if self.mark(leaf.at, leaf.width, leaf.pte, marks).is_err() {
             return Ok(Err(Changed));
