@@ -18,9 +18,6 @@ use mimic_devices::plic::{self, Plic};
 use mimic_devices::power::PowerSink;
 use mimic_devices::uart16550::{self, Uart16550};
 use mimic_devices::virtio::VirtioDevice;
-use mimic_devices::virtio::block::{Block, BlockOptions};
-use mimic_devices::virtio::console::Console;
-use mimic_devices::virtio::entropy::Entropy;
 use mimic_devices::virtio::mmio::{Interface, VirtioMmio};
 
 use super::{Ground, Made, placement};
@@ -119,8 +116,8 @@ impl Wiring<'_> {
         IrqLine::new(Arc::clone(&self.pins[hart]), bit.trailing_zeros())
     }
 
-    fn virtio(&self, device: impl VirtioDevice + 'static, line: IrqLine) -> SharedDevice {
-        VirtioMmio::new(Interface::Modern, Box::new(device), Arc::clone(&self.ground.memory), line)
+    fn virtio(&self, device: Box<dyn VirtioDevice>, line: IrqLine) -> SharedDevice {
+        VirtioMmio::new(Interface::Modern, device, Arc::clone(&self.ground.memory), line)
     }
 
     /// Makes the device of a placement, if there shall be one.
@@ -132,25 +129,10 @@ impl Wiring<'_> {
         let line = self.line(place);
         let device: SharedDevice = match place.part {
             Part::BootRom => return Ok(None),
-            Part::Virtio(virt::ENTROPY_SLOT) => {
-                self.virtio(Entropy::new(self.ground.entropy.clone()), line)
-            }
-            Part::Virtio(virt::CONSOLE_SLOT) => {
-                let (console, handle) = Console::new(Box::new(self.ground.output.clone()), None);
-                made.consoles.push((ConsoleKind::Virtio, handle.input));
-                self.virtio(console, line)
-            }
+            Part::Virtio(virt::ENTROPY_SLOT) => self.virtio(self.ground.entropy_device(), line),
+            Part::Virtio(virt::CONSOLE_SLOT) => self.virtio(self.ground.console(made), line),
             Part::Virtio(slot) => match self.disks.get(slot as usize) {
-                Some(disk) => {
-                    let options = BlockOptions {
-                        serial: disk.serial.clone(),
-                        synchronous: self.ground.clock.is_deterministic(),
-                    };
-                    let memory = Arc::clone(&self.ground.memory);
-                    let (block, handle) = Block::new(Arc::clone(&disk.disk), memory, &options);
-                    made.disks.push(handle);
-                    self.virtio(block, line)
-                }
+                Some(disk) => self.virtio(self.ground.block(disk, made), line),
                 None => VirtioMmio::empty(Interface::Modern),
             },
             Part::FwCfg => {

@@ -108,7 +108,7 @@ pub(super) fn lay_out(
     put(ACPI_RSDP_ADDR, &rsdp.to_le_bytes());
     let map = pc::memory_map(spec.memory);
     put(E820_ENTRIES, &[map.len() as u8]);
-    put(E820_TABLE, &map.iter().flat_map(|range| range.e820()).collect::<Vec<u8>>());
+    put(E820_TABLE, &map.iter().flat_map(pc::Range::e820).collect::<Vec<u8>>());
     let descriptors: Vec<u8> = DESCRIPTORS.iter().flat_map(|entry| entry.to_le_bytes()).collect();
     put(GDT_OFFSET as usize, &descriptors);
     put(CMDLINE_OFFSET as usize, &text);
