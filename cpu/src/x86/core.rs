@@ -388,6 +388,14 @@ impl Core {
         self.bus.requests_done(hart);
     }
 
+    /// All stores so far are visible to others, and code that others have written counts from the next instruction
+    /// on.
+    pub(super) fn serialize(&mut self) {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        self.stale_code = true;
+        self.poll = true;
+    }
+
     /// The instruction's own RIP.
     #[inline(always)]
     #[must_use]

@@ -235,7 +235,7 @@ impl Jit {
             hot,
             counters: Counters::default(),
         };
-        jit.interp.frame().mxcsr = MXCSR_PLAIN;
+        jit.interp.frame().mxcsr = x64::MXCSR_PLAIN;
         Ok(jit)
     }
 
@@ -549,9 +549,9 @@ impl Jit {
     /// Brings what translated code knows of floating point into the canonical state.
     fn fold_fp(&mut self) {
         let frame = self.interp.frame();
-        let raised = std::mem::replace(&mut frame.mxcsr, MXCSR_PLAIN);
+        let raised = std::mem::replace(&mut frame.mxcsr, x64::MXCSR_PLAIN);
         let dirty = std::mem::take(&mut frame.fp_dirty) != 0;
-        self.interp.fold_fp(fflags(raised), dirty);
+        self.interp.fold_fp(x64::fflags(raised), dirty);
     }
 }
 
@@ -585,16 +585,6 @@ fn room(cache: &CodeCache<Op>) -> x64::Place {
 fn mode_key(interp: &Interp, options: &JitOptions) -> ModeKey {
     ModeKey { fp: options.fp && interp.fp_is_plain(), mode: interp.mode() }
 }
-
-/// `fflags` for the sticky flags of MXCSR (SDM volume 1, 10.2.3).
-fn fflags(mxcsr: u32) -> u8 {
-    let bit = |from: u32, to: u32| ((mxcsr >> from & 1) << to) as u8;
-    // IE -> NV, ZE -> DZ, OE -> OF, UE -> UF, PE -> NX; DE means nothing to RISC-V.
-    bit(0, 4) | bit(2, 3) | bit(3, 2) | bit(4, 1) | bit(5, 0)
-}
-
-/// Plain rounding, every exception masked, no flag raised: the guest's state of MXCSR and the host's.
-const MXCSR_PLAIN: u32 = 0x1f80;
 
 fn site(packed: u32) -> (Site, Width) {
     let CallSite { at, width, done } = CallSite::decode(packed);

@@ -66,19 +66,19 @@ pub(super) struct CodeLog {
     /// Entries that there have been, forgotten ones included.
     len: AtomicU64,
     memory: std::sync::Weak<GuestMemory>,
-    /// All harts drop code with the store that makes it stale.
-    coherent: Option<Arc<Rendezvous>>,
+    /// Harts that must look at the log soon after it has grown.
+    readers: Option<Arc<Rendezvous>>,
 }
 
 /// Entries that the log keeps. A hart that has not looked for longer drops all of its code.
 const LOG_ENTRIES: usize = 1024;
 
 impl CodeLog {
-    /// A log that hears of the writes to `memory`'s code pages. With `coherent`, it calls all harts'
-    /// attention.
-    pub(super) fn new(memory: &Arc<GuestMemory>, coherent: Option<Arc<Rendezvous>>) -> Arc<Self> {
+    /// A log that hears of the writes to `memory`'s code pages, and calls the attention of all `readers`: harts that
+    /// drop code with the store that makes it stale, or without a fence.
+    pub(super) fn new(memory: &Arc<GuestMemory>, readers: Option<Arc<Rendezvous>>) -> Arc<Self> {
         let (pages, len) = (Mutex::default(), AtomicU64::new(0));
-        let log = Arc::new(CodeLog { pages, len, memory: Arc::downgrade(memory), coherent });
+        let log = Arc::new(CodeLog { pages, len, memory: Arc::downgrade(memory), readers });
         let observer: Arc<dyn WriteObserver> = Arc::<CodeLog>::clone(&log);
         memory.observe(WatchBits::CODE, &observer);
         log
@@ -116,7 +116,7 @@ impl WriteObserver for CodeLog {
         if let Some(memory) = self.memory.upgrade() {
             memory.unwatch(page, WatchBits::CODE);
         }
-        if let Some(rendezvous) = &self.coherent {
+        if let Some(rendezvous) = &self.readers {
             rendezvous.call_attention_of_all();
         }
     }
@@ -213,6 +213,10 @@ impl CpuBus for MachineBus {
 
     fn requests_done(&self, hart: usize) {
         self.rendezvous.done(hart);
+    }
+
+    fn alone(&self, hart: usize, work: &mut dyn FnMut()) {
+        self.rendezvous.alone(hart, work);
     }
 
     fn relax(&self) {

@@ -3,7 +3,8 @@
 use iced_x86::Mnemonic as M;
 
 use super::{
-    Addr, Flat, Int, Mem, R1, Segmented, Src, address_mask, each_condition, ends, sized_word, step,
+    Addr, Flat, Int, Mem, R1, Segmented, Src, address_mask, each_condition, ends, serializes,
+    sized_word, step,
 };
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
@@ -270,11 +271,7 @@ fn retf<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 fn iret<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
-        core.stale_code = true;
-        core.poll = true;
-        core.interrupt_return::<T>()
-    })
+    serializes(core, ops, |core, _| core.interrupt_return::<T>())
 }
 
 fn int(core: &mut Core, ops: &[Op]) -> usize {

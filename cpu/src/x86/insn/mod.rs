@@ -113,6 +113,19 @@ fn ends(core: &mut Core, ops: &[Op], f: impl Fn(&mut Core, &Op) -> Result<(), St
     rest.len()
 }
 
+/// [`ends`] for instructions that serialise (SDM vol. 3, 9.3).
+#[inline(always)]
+fn serializes(
+    core: &mut Core,
+    ops: &[Op],
+    f: impl Fn(&mut Core, &Op) -> Result<(), Stop>,
+) -> usize {
+    ends(core, ops, |core, op| {
+        core.serialize();
+        f(core, op)
+    })
+}
+
 /// The operand sizes.
 pub(super) trait Int: Cell + 'static {
     const BITS: u32 = Self::WIDTH.bits();

@@ -2,7 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
-use super::{Dst, Int, Mem, R1, Segmented, Src, ends, sized_word, step};
+use super::{Dst, Int, Mem, R1, Segmented, Src, ends, serializes, sized_word, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Fault, Stop, vector};
@@ -93,7 +93,7 @@ fn fence(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 fn wbinvd(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| core.need_cpl0())
+    serializes(core, ops, |core, _| core.need_cpl0())
 }
 
 /// There are no caches; but the address is checked as that of a load of one byte.
@@ -102,7 +102,7 @@ fn clflush(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 fn cpuid(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+    serializes(core, ops, |core, _| {
         let apic_base = core.bus.interrupt_msr(core.cpu.id as usize, 0x1b);
         let live = Live {
             osxsave: core.cpu.cr4 & cr4::OSXSAVE != 0,
@@ -115,9 +115,6 @@ fn cpuid(core: &mut Core, ops: &[Op]) -> usize {
         for (register, value) in [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX].into_iter().zip(answer) {
             core.set_gpr(register, u64::from(value));
         }
-        // Serialising: code that others have written counts from now on.
-        core.stale_code = true;
-        core.poll = true;
         Ok(())
     })
 }
@@ -162,7 +159,7 @@ fn rdmsr(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 fn wrmsr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+    serializes(core, ops, |core, _| {
         core.need_cpl0()?;
         core.write_msr(core.gpr(gpr::RCX) as u32, pair(core))
     })
@@ -191,7 +188,7 @@ fn mov_from_cr(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 fn mov_to_cr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+    serializes(core, ops, |core, op| {
         core.need_cpl0()?;
         let value = core.gpr(op.r2);
         let value = if core.wide() { value } else { value & 0xffff_ffff };
@@ -226,7 +223,7 @@ fn mov_from_dr(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 fn mov_to_dr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+    serializes(core, ops, |core, op| {
         let number = debug_register(core, op.r1)?;
         let value = core.gpr(op.r2);
         let value = if core.wide() { value } else { value & 0xffff_ffff };
@@ -276,7 +273,7 @@ fn smsw<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 fn invlpg(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+    serializes(core, ops, |core, op| {
         core.need_cpl0()?;
         let base = core.reach[usize::from(op.seg & 7)].base;
         let lin = super::effective(core, op).wrapping_add(base) & core.lin_mask;
@@ -286,7 +283,7 @@ fn invlpg(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 fn invpcid(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+    serializes(core, ops, |core, op| {
         core.need_cpl0()?;
         let kind = core.gpr(op.r1);
         let kind = if core.wide() { kind } else { kind & 0xffff_ffff };

@@ -4,7 +4,9 @@ use iced_x86::Mnemonic as M;
 
 use super::branch::far_pointer;
 use super::system::not_prevented;
-use super::{Dst, Int, Mem, R1, R2, Segmented, Src, address_mask, effective, ends, sized_word};
+use super::{
+    Dst, Int, Mem, R1, R2, Segmented, Src, address_mask, effective, ends, serializes, sized_word,
+};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Stop, vector};
@@ -73,7 +75,7 @@ fn table_operand(core: &mut Core, op: &Op, write: bool) -> Result<(u64, u64), St
 }
 
 fn load_table<const IDT: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+    serializes(core, ops, |core, op| {
         core.need_cpl0()?;
         let (at_limit, at_base) = table_operand(core, op, false)?;
         let limit: u16 = core.load(at_limit)?;
@@ -118,7 +120,7 @@ fn need_protected(core: &mut Core) -> Result<(), Stop> {
 }
 
 fn lldt<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+    serializes(core, ops, |core, op| {
         need_protected(core)?;
         core.need_cpl0()?;
         let selector = S::get(core, op)?;
@@ -158,7 +160,7 @@ fn system_segment(core: &mut Core, selector: u16, kinds: &[u32]) -> Result<Segme
 }
 
 fn ltr<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+    serializes(core, ops, |core, op| {
         need_protected(core)?;
         core.need_cpl0()?;
         let selector = S::get(core, op)?;
@@ -171,7 +173,11 @@ fn ltr<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
         // Busy from now on, in memory, too.
         segment.rights |= 2;
         if let Some(lin) = core.descriptor_address(selector, 8) {
-            core.store_system(lin.wrapping_add(5), segment.rights as u8)?;
+            let found = core.update_system::<u8>(lin.wrapping_add(5), |rights| rights | 2)?;
+            if found & 2 != 0 {
+                // Another processor was faster (SDM vol. 3, 9.1.2.1).
+                return Err(core.selector_fault(vector::GP, selector));
+            }
         }
         core.cpu.tr = segment;
         Ok(())
