@@ -31,7 +31,7 @@ use super::payload::{self, Layout};
 use super::plan::Plan;
 use super::rendezvous::Rendezvous;
 use super::snapshot::{self, Snapshot};
-use super::spec::{BoardKind, ConsoleKind, CpuSpec, DiskSpec, MachineSpec};
+use super::spec::{BoardKind, ConsoleKind, CpuSpec, DiskSpec, MachineSpec, VirtioBus};
 use super::tables::PageTables;
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, process_cpu_time};
 
@@ -149,6 +149,11 @@ pub(super) fn build(
             spec.disks.len(),
         )));
     }
+    if spec.board == BoardKind::Pc && spec.virtio == VirtioBus::Mmio {
+        return Err(MachineError::Placement(
+            "the board pc has its virtio devices on PCI: leave --virtio away".into(),
+        ));
+    }
     if spec.board == BoardKind::Pc && spec.flash.is_some() {
         return Err(MachineError::Placement(
             "the board pc has no flash yet: leave --flash away".into(),
@@ -177,6 +182,7 @@ pub(super) fn build(
         memory: spec.memory,
         deterministic: spec.deterministic,
         console: spec.console,
+        virtio: spec.virtio,
         flash: spec.flash.is_some(),
         tohost: spec.image.tohost,
         fromhost: spec.image.fromhost,
@@ -229,8 +235,7 @@ pub(super) fn build(
     let mut ports = None;
     let (sides, mut states) = match &cpu {
         CpuSpec::Riscv(model) => {
-            let flash = spec.flash.as_ref();
-            let side = Arc::new(virt::wire(&ground, &space, &spec.disks, flash, &mut made)?);
+            let side = Arc::new(virt::wire(&ground, &space, &spec, &mut made)?);
             let sides = vec![Side::Riscv(side); spec.cpus];
             (sides, virt::harts(*model, spec.cpus))
         }
