@@ -296,6 +296,14 @@ impl Interp {
         self.stay_settled()
     }
 
+    /// Fetches and performs the instruction at `site`, which crosses into the next page. Translated code must be left.
+    pub fn cross_for(&mut self, site: Site) -> Leave {
+        self.settle(site.done);
+        self.core.frame.next_pc = self.core.frame.page_va.wrapping_add(site.at.offset());
+        self.step_uncached();
+        self.stay_settled()
+    }
+
     /// A load of translated code that missed the TLB. Zero-extended.
     ///
     /// # Errors
