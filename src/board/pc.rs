@@ -47,6 +47,12 @@ pub const PCI_IRQS: [u8; 4] = [10, 10, 11, 11];
 pub const HOST_BRIDGE: u8 = 0;
 /// The ISA bridge.
 pub const ISA_BRIDGE: u8 = 1;
+/// The entropy device.
+pub const ENTROPY: u8 = 2;
+/// The virtio console.
+pub const CONSOLE: u8 = 3;
+/// Disks, as far as there are any.
+pub const DISKS: std::ops::Range<u8> = 4..20;
 /// Where PCI functions may have memory below 4 GiB.
 pub const PCI_MEMORY: (u64, u64) = (RAM_HOLE, IOAPIC - 1);
 /// Where firmware puts its tables: the last 128 KiB below 1 MiB, the second half of which kernels search.

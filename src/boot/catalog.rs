@@ -173,7 +173,13 @@ pub const GUESTS: &[Guest] = &[
                 Package {
                     name: "linux-image-6.12.*-cloud-amd64",
                     metapackage: Some("linux-image-cloud-amd64"),
-                    files: &[("./boot/vmlinuz-*", "linux")],
+                    files: &[
+                        ("./boot/vmlinuz-*", "linux"),
+                        (
+                            "./usr/lib/modules/*/kernel/drivers/block/virtio_blk.ko.xz",
+                            "virtio_blk.ko.xz",
+                        ),
+                    ],
                 },
                 Package {
                     name: "busybox-static",
@@ -183,7 +189,7 @@ pub const GUESTS: &[Guest] = &[
             ],
             download: 35,
             kernel: "linux",
-            initrd: Initrd::Busybox { busybox: "busybox", disk_modules: &[] },
+            initrd: Initrd::Busybox { busybox: "busybox", disk_modules: &["virtio_blk.ko.xz"] },
         }),
     },
     Guest {

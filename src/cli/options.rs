@@ -15,7 +15,7 @@ use crate::gdb::Listener;
 use crate::loader::{self, ImageKind, Isa, LoadError, LoadOptions, LoadedImage};
 use crate::machine::Machine;
 use crate::machine::spec::{
-    BoardKind, ConsoleKind, CpuSpec, DiskSpec, Firmware, FlashSpec, Limits, MachineSpec,
+    BoardKind, ConsoleKind, CpuSpec, DiskSpec, Firmware, FlashSpec, Limits, MachineSpec, VirtioBus,
 };
 use crate::terminal::keys::EscapeKey;
 use crate::terminal::session::{GdbOptions, SessionOptions};
@@ -111,6 +111,15 @@ pub(super) enum ConsoleOption {
     Virtio,
 }
 
+/// Ways to virtio devices, by their names on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum VirtioOption {
+    /// Registers at fixed addresses
+    Mmio,
+    /// Functions of a PCI bus
+    Pci,
+}
+
 #[derive(Args, Clone, Debug)]
 pub(super) struct MachineArgs {
     /// Memory, like 512M or 2G
@@ -138,6 +147,9 @@ pub(super) struct MachineArgs {
     pub(super) firmware: Option<FirmwareOption>,
     #[command(flatten)]
     pub(super) disks: DiskArgs,
+    /// How the guest reaches disks, console and entropy [default: mmio on virt, pci on pc]
+    #[arg(long, value_enum)]
+    pub(super) virtio: Option<VirtioOption>,
     /// Flash memory with this firmware, such as EDK2's RISCV_VIRT_CODE.fd
     #[arg(long, value_name = "FILE")]
     pub(super) flash: Option<PathBuf>,
@@ -376,8 +388,9 @@ impl MachineArgs {
         limits: Limits,
         default_memory: u64,
     ) -> MachineSpec {
+        let board = self.machine.map_or(BoardKind::for_isa(guest.image.isa), Board::kind);
         MachineSpec {
-            board: self.machine.map_or(BoardKind::for_isa(guest.image.isa), Board::kind),
+            board,
             cpu: self.cpu.clone().unwrap_or_else(|| CpuSpec::default_for(guest.image.isa)),
             cpus: self.cpus,
             deterministic: self.deterministic,
@@ -392,6 +405,11 @@ impl MachineArgs {
             console: match self.console {
                 ConsoleOption::Uart => ConsoleKind::Uart,
                 ConsoleOption::Virtio => ConsoleKind::Virtio,
+            },
+            virtio: match self.virtio {
+                None => VirtioBus::default_for(board),
+                Some(VirtioOption::Mmio) => VirtioBus::Mmio,
+                Some(VirtioOption::Pci) => VirtioBus::Pci,
             },
             limits,
             signature: guest.signature.clone(),

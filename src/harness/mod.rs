@@ -20,7 +20,7 @@ pub use table::table;
 use crate::loader::{self, Isa, LoadOptions};
 use crate::machine::spec::{
     BoardKind, ConsoleKind, CpuSpec, End, EngineKind, EngineSpec, Firmware, Limits, MachineSpec,
-    Stats,
+    Stats, VirtioBus,
 };
 use crate::machine::{ConsoleIo, Machine};
 
@@ -201,8 +201,9 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         }
         _ => None,
     };
+    let board = BoardKind::for_isa(image.isa);
     let spec = MachineSpec {
-        board: BoardKind::for_isa(image.isa),
+        board,
         cpu: settings.cpu.or_default_for(image.isa),
         cpus: match &case.source {
             Source::File(_) => settings.cpus,
@@ -219,6 +220,7 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
+        virtio: VirtioBus::default_for(board),
         limits: settings.limits,
         disks: Vec::new(),
         flash: None,

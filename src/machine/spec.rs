@@ -170,6 +170,26 @@ pub enum ConsoleKind {
     Virtio,
 }
 
+/// How a guest reaches its virtio devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VirtioBus {
+    /// Registers at fixed addresses.
+    Mmio,
+    /// Functions of a PCI bus.
+    Pci,
+}
+
+impl VirtioBus {
+    /// The one that a board has unless told otherwise.
+    #[must_use]
+    pub fn default_for(board: BoardKind) -> Self {
+        match board {
+            BoardKind::Virt => VirtioBus::Mmio,
+            BoardKind::Pc => VirtioBus::Pci,
+        }
+    }
+}
+
 /// When to stop a guest that does not stop by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
@@ -206,6 +226,8 @@ pub struct MachineSpec {
     pub console: ConsoleKind,
     /// Limits.
     pub limits: Limits,
+    /// How the guest reaches its virtio devices.
+    pub virtio: VirtioBus,
     /// Disks, in the order of their slots.
     pub disks: Vec<DiskSpec>,
     /// Flash memory, entered if there is no image.
@@ -253,6 +275,7 @@ impl Resumption {
             initrd: None,
             cmdline: String::new(),
             console: config.console,
+            virtio: config.virtio,
             limits: self.limits,
             disks: self.disks.clone(),
             // Its contents are in the snapshot, and what becomes of them stays in memory.

@@ -11,6 +11,7 @@ use mimic::loader::{self, LoadOptions};
 use mimic::machine::snapshot::Snapshot;
 use mimic::machine::spec::{
     BoardKind, ConsoleKind, End, EngineKind, EngineSpec, Firmware, Limits, MachineSpec, Resumption,
+    VirtioBus,
 };
 use mimic::machine::stepped::Stop;
 use mimic::machine::{ConsoleIo, Machine, MachineError};
@@ -38,6 +39,7 @@ fn machine(image: &[u8], cpus: usize, io: ConsoleIo) -> Result<Machine, MachineE
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
+        virtio: VirtioBus::Mmio,
         limits: Limits::default(),
         disks: Vec::new(),
         flash: None,

@@ -10,7 +10,7 @@ use mimic::loader::{self, Bits, Isa, LoadOptions};
 use mimic::machine::snapshot::Snapshot;
 use mimic::machine::spec::{
     BoardKind, ConsoleKind, CpuSpec, End, EngineKind, Firmware, Limits, MachineSpec, Report,
-    Resumption,
+    Resumption, VirtioBus,
 };
 use mimic::machine::{ConsoleIo, Machine};
 use mimic_devices::serial::SerialOutput;
@@ -51,6 +51,7 @@ fn spec(file: &[u8], options: &LoadOptions, cpus: usize, deterministic: bool) ->
         initrd: None,
         cmdline: "words for the kernel".into(),
         console: ConsoleKind::Uart,
+        virtio: VirtioBus::Pci,
         limits: PATIENCE,
         disks: Vec::new(),
         flash: None,

@@ -73,6 +73,12 @@ impl PciBus {
         true
     }
 
+    /// A function.
+    #[must_use]
+    pub fn function(&self, number: u8) -> Option<Arc<Mutex<dyn PciFunction>>> {
+        self.slots.get(&number).map(|slot| Arc::clone(&slot.function))
+    }
+
     /// Reads a register of a function: up to 4 bytes that do not cross a word.
     #[must_use]
     pub fn read(&self, number: u8, register: u8, width: Width) -> u32 {

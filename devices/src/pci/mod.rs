@@ -70,3 +70,6 @@ pub trait PciFunction: Device {
         self.config().windows()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -287,3 +287,114 @@ fn isa_bridge(config: &PcConfig) -> Encoded {
     children.extend(serial.iter().map(|device| device as &dyn Aml));
     Device::new("ISA_".into(), children).encoded()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::x86::SerialPort;
+
+    const BASE: u32 = 0xe_0000;
+
+    fn config() -> PcConfig {
+        PcConfig {
+            cpus: 2,
+            lapic: 0xfee0_0000,
+            ioapic: 0xfec0_0000,
+            hpet: 0xfed0_0000,
+            hpet_id: 0x8086_a201,
+            pm: 0x600,
+            sci: 9,
+            s5: 5,
+            serial: vec![SerialPort { port: 0x3f8, irq: 4 }, SerialPort { port: 0x2f8, irq: 3 }],
+            pci_memory: (0xc000_0000, 0xfebf_ffff),
+            pci_irqs: [10, 10, 11, 11],
+        }
+    }
+
+    fn u32_at(bytes: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+    }
+
+    /// The table at an address, whose bytes add up to 0 (section 5.2.6).
+    fn at(tables: &Tables, address: u32) -> &[u8] {
+        let table = &tables.bytes[(address - BASE) as usize..];
+        let table = &table[..u32_at(table, 4) as usize];
+        let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        assert!(table.starts_with(b"FACS") || sum(table) == 0, "{:?}", &table[..4]);
+        table
+    }
+
+    /// The table of a signature, found as an operating system finds it (section 5.2.5).
+    fn find<'a>(tables: &'a Tables, signature: &[u8; 4]) -> &'a [u8] {
+        assert_eq!((tables.rsdp, &tables.bytes[..8]), (BASE.into(), &b"RSD PTR "[..]));
+        let xsdt = at(tables, u32_at(&tables.bytes, 24));
+        let entries = xsdt[36..].chunks_exact(8).map(|entry| at(tables, u32_at(entry, 0)));
+        entries.into_iter().find(|table| table.starts_with(signature)).unwrap()
+    }
+
+    #[test]
+    fn every_table_is_found_and_adds_up() {
+        let tables = tables(&config(), BASE);
+        for signature in [b"FACP", b"APIC", b"HPET"] {
+            find(&tables, signature);
+        }
+        let fadt = find(&tables, b"FACP");
+        let facs = u32_at(fadt, 36);
+        assert_eq!((&at(&tables, facs)[..4], facs % 64), (&b"FACS"[..], 0));
+        assert!(at(&tables, u32_at(fadt, 40)).starts_with(b"DSDT"));
+        // PM1a event and control block, PM timer, GPE0 (table 5.9: offsets 56, 64, 76, 80).
+        let blocks = [56, 64, 76, 80].map(|offset| u32_at(fadt, offset));
+        assert_eq!(blocks, [0x600, 0x604, 0x608, 0x60c]);
+        // The reset register: 8 bits at port 0xcf9, value 6 (offsets 116 and 128).
+        assert_eq!(fadt[116..128], [1, 8, 0, 1, 0xf9, 0x0c, 0, 0, 0, 0, 0, 0]);
+        assert_eq!((fadt[128], u32_at(fadt, 112) >> 10 & 1), (6, 1));
+    }
+
+    #[test]
+    fn interrupts_lead_where_the_board_leads_them() {
+        let tables = tables(&config(), BASE);
+        let mut entries = &find(&tables, b"APIC")[44..];
+        let mut found = Vec::new();
+        while let Some(&len) = entries.get(1) {
+            let (entry, rest) = entries.split_at(len.into());
+            found.push(entry);
+            entries = rest;
+        }
+        // Tables 5.21 to 5.26.
+        assert_eq!(found[0], [0, 8, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(found[1], [0, 8, 1, 1, 1, 0, 0, 0]);
+        assert_eq!(found[2], [1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0]);
+        assert_eq!(found[3], [2, 10, 0, 0, 2, 0, 0, 0, 0, 0], "IRQ 0 is input 2");
+        assert_eq!(found[4], [2, 10, 0, 9, 9, 0, 0, 0, 0xd, 0], "SCI");
+        assert_eq!(
+            found[5..7],
+            [[2, 10, 0, 10, 10, 0, 0, 0, 0xd, 0], [2, 10, 0, 11, 11, 0, 0, 0, 0xd, 0]]
+        );
+        assert_eq!(found[7..], [[4, 6, 0xff, 0, 0, 1]]);
+    }
+
+    #[test]
+    fn the_description_has_the_sleep_type_and_the_routes() {
+        let dsdt = dsdt(&config());
+        let aml = dsdt.as_slice();
+        let has = |bytes: &[u8]| aml.windows(bytes.len()).any(|window| window == bytes);
+        // Section 20.2: NameOp "_S5_" PackageOp, length, 4 elements: byte 5, zero, zero, zero.
+        assert!(has(b"\x08_S5_\x12\x07\x04\x0a\x05\x00\x00\x00"));
+        // Package: 0x0001ffff, pin 0, no link, 10; 0x0003ffff, pin 0: two lines further.
+        assert!(has(&[0x12, 0x0b, 0x04, 0x0c, 0xff, 0xff, 1, 0, 0, 0, 0x0a, 10]));
+        assert!(has(&[0x12, 0x0b, 0x04, 0x0c, 0xff, 0xff, 3, 0, 0, 0, 0x0a, 11]));
+        for name in [&b"PCI0"[..], b"COM1", b"COM2", b"RTC_", b"C000", b"C001"] {
+            assert!(has(name));
+        }
+    }
+
+    #[test]
+    fn interrupt_pins_take_turns() {
+        // As QEMU's pc: pci_slot_get_pirq.
+        let config = PcConfig { pci_irqs: [1, 2, 3, 4], ..config() };
+        let irqs = [(1, 0), (1, 3), (2, 0), (4, 0), (5, 0)]
+            .map(|(device, pin)| config.pci_irq(device, pin));
+        assert_eq!(irqs, [1, 4, 2, 4, 1]);
+        assert_eq!(config.pci_irq(0, 0), 4);
+    }
+}

@@ -27,6 +27,8 @@ use mimic_devices::power::PowerSink;
 use mimic_devices::rtc::{self, Rtc};
 use mimic_devices::serial::SerialOutput;
 use mimic_devices::uart16550::{self, Uart16550};
+use mimic_devices::virtio::VirtioDevice;
+use mimic_devices::virtio::pci::VirtioPci;
 
 use super::{Ground, Made, placement};
 use crate::board::pc;
@@ -35,7 +37,7 @@ use crate::machine::MachineError;
 use crate::machine::bus::{Attention, PcSide, TimeStamps};
 use crate::machine::control::Control;
 use crate::machine::payload::{Start, bootstrap};
-use crate::machine::spec::{ConsoleKind, End};
+use crate::machine::spec::{ConsoleKind, End, MachineSpec};
 
 /// Memory of a board with so much RAM, and ROM of so many bytes.
 pub(super) fn regions(memory: u64, rom: u64) -> Vec<RegionSpec> {
@@ -194,7 +196,7 @@ pub(super) fn wire(
     ground: &Ground,
     space: &Arc<AddressSpace>,
     (model, memory, start): (&Model, u64, Start),
-    pass_exit: Option<u32>,
+    spec: &MachineSpec,
     made: &mut Made,
 ) -> Result<Wired, MachineError> {
     let Ground { clock, timers, signals, control, output, .. } = ground;
@@ -235,7 +237,7 @@ pub(super) fn wire(
     let port_92 = Arc::new(Mutex::new(Port92::new(a20.input(1), Arc::clone(&power))));
     let testdev = Arc::new(Mutex::new(PcTestdev::new(interrupts.testdev_lines())));
     let exit = {
-        let control = Arc::clone(control);
+        let (control, pass_exit) = (Arc::clone(control), spec.pass_exit);
         DebugExit::new(Box::new(move |value| {
             control.end(if pass_exit == Some(value) { End::Pass } else { End::Exit(value) });
         }))
@@ -259,11 +261,28 @@ pub(super) fn wire(
     let pci = Arc::new(Mutex::new(pci));
     {
         let mut bus = lock(&pci);
-        let (host, isa) = (HostBridge::new(), IsaBridge::new(interrupts.pirq_router()));
+        let router = interrupts.pirq_router();
+        let (host, isa) = (HostBridge::new(), IsaBridge::new(Arc::clone(&router)));
         bus.insert(devfn(pc::HOST_BRIDGE, 0), Arc::new(Mutex::new(host)));
         bus.insert(devfn(pc::ISA_BRIDGE, 0), Arc::new(Mutex::new(isa)));
         let function = PmFunction::new(Arc::clone(&pm));
         bus.insert(devfn(pc::ISA_BRIDGE, 3), Arc::new(Mutex::new(function)));
+        // INTA# of the devices, each at its line of the bus.
+        let lines: Vec<_> = (0..piix::LINES as u32)
+            .map(|line| OrGate::new(IrqLine::new(Arc::<PirqRouter>::clone(&router), line)))
+            .collect();
+        let mut insert = |device: u8, virtio: Box<dyn VirtioDevice>| {
+            let line =
+                lines[usize::from(device.wrapping_sub(1)) % piix::LINES].input(device.into());
+            let messages = interrupts.lapics.clone();
+            let memory = Arc::clone(&ground.memory);
+            bus.insert(devfn(device, 0), VirtioPci::new(virtio, memory, line, Some(messages)));
+        };
+        insert(pc::ENTROPY, ground.entropy_device());
+        insert(pc::CONSOLE, ground.console(made));
+        for (device, disk) in pc::DISKS.zip(&spec.disks) {
+            insert(device, ground.block(disk, made));
+        }
     }
     let mechanism1 = Arc::new(Mutex::new(Mechanism1::new(pci, power)));
     let rows: [PortRow; 22] = [
