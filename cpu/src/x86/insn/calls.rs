@@ -2,6 +2,7 @@
 
 use iced_x86::{Code, Mnemonic as M};
 
+use super::CodeCache;
 use super::{Int, ends, sized_word, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
@@ -41,8 +42,8 @@ fn need_mode64(core: &mut Core) -> Result<(), Stop> {
     if core.wide() { Ok(()) } else { Err(core.ud()) }
 }
 
-fn swapgs(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn swapgs(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         need_mode64(core)?;
         core.need_cpl0()?;
         let old = core.segment(sreg::GS).base;
@@ -80,8 +81,8 @@ fn enter_flat(core: &mut Core, cs: Segment, ss: Segment, cpl: u8) {
     core.poll = true;
 }
 
-fn syscall(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn syscall(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         if !core.wide() || core.cpu.efer & efer::SCE == 0 {
             return Err(core.ud());
         }
@@ -97,8 +98,8 @@ fn syscall(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn sysret<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn sysret<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         if !core.wide() || core.cpu.efer & efer::SCE == 0 {
             return Err(core.ud());
         }
@@ -117,8 +118,8 @@ fn sysret<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn sysenter(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn sysenter(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         let selector = core.cpu.msr.sysenter_cs as u16;
         if !core.protected() || is_null(selector) {
             return Err(core.gp(0));
@@ -135,8 +136,8 @@ fn sysenter(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn sysexit<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn sysexit<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         let selector = core.cpu.msr.sysenter_cs as u16;
         if !core.protected() || is_null(selector) || core.cpu.cpl != 0 {
             return Err(core.gp(0));
@@ -158,16 +159,16 @@ fn need_fsgsbase(core: &mut Core) -> Result<(), Stop> {
     if core.wide() && core.cpu.cr4 & cr4::FSGSBASE != 0 { Ok(()) } else { Err(core.ud()) }
 }
 
-fn read_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn read_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         need_fsgsbase(core)?;
         T::put(core, op.r1, T::narrow(core.segment(SEGMENT).base));
         Ok(())
     })
 }
 
-fn write_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn write_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         need_fsgsbase(core)?;
         let base = T::get(core, op.r1).widen();
         if !core.is_canonical(base) {

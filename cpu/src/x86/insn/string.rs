@@ -5,6 +5,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::alu::{Operation, Sub};
 use super::{Int, address_mask, sized, step};
 use crate::bus::{PAGE_MASK, PAGE_SIZE};
@@ -202,8 +203,8 @@ fn in_page(offset: u64, bytes: u64, down: bool) -> u64 {
     if down { if room < bytes { 0 } else { at / bytes + 1 } } else { room / bytes }
 }
 
-fn string<K: StringOp, T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn string<K: StringOp, T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let repeated = op.prefix & (REP | REPNE) != 0;
         if !repeated {
             K::begin::<T>(core)?;

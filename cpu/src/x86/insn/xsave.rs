@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{effective, step, unit};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
@@ -99,8 +100,8 @@ fn get_halves(ymm: &mut [V256], half: usize, bytes: &[u8]) {
     }
 }
 
-fn fxsave<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn fxsave<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(unit::X87)?;
         let lin = area(core, op, LEGACY, 16, true)?;
         let count = registers(core);
@@ -112,8 +113,8 @@ fn fxsave<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn fxrstor<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn fxrstor<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(unit::X87)?;
         let lin = area(core, op, LEGACY, 16, false)?;
         let count = registers(core);
@@ -161,8 +162,8 @@ fn area_len(components: u64) -> usize {
     if components & xcr0::AVX != 0 { AREA } else { AVX }
 }
 
-fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let asked = requested(core)?;
         let lin = area(core, op, area_len(asked), 64, true)?;
         core.probe_write(lin, area_len(asked) as u64)?;
@@ -207,8 +208,8 @@ fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize 
     })
 }
 
-fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let asked = requested(core)?;
         let lin = area(core, op, area_len(asked), 64, false)?;
         let mut bytes = [0; AREA];
@@ -254,8 +255,8 @@ fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn xgetbv(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn xgetbv(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         need_osxsave(core)?;
         let value = match core.gpr(gpr::RCX) as u32 {
             0 => core.cpu.xcr0,
@@ -268,8 +269,8 @@ fn xgetbv(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn xsetbv(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn xsetbv(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         need_osxsave(core)?;
         core.need_cpl0()?;
         let value = core.gpr(gpr::RDX) << 32 | core.gpr(gpr::RAX) & 0xffff_ffff;
