@@ -281,7 +281,7 @@ fn join(ops: &mut [Op], usages: &[Usage]) {
         seen = seen & !usage.writes | usage.reads;
     }
     for (op, pair) in ops.iter_mut().zip(usages.windows(2)) {
-        if let ([Usage { fused: Some(fused), .. }, Usage { jumps_if: Some(condition), .. }]) = pair
+        if let [Usage { fused: Some(fused), .. }, Usage { jumps_if: Some(condition), .. }] = pair
             && let Some(both) = fused(*condition)
         {
             op.handler = both;

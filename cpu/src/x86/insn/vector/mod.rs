@@ -4,6 +4,9 @@
 //! Operations on vector registers, of which the last source can be memory, have functions of their own (`fast`,
 //! `store`); the others are performed by `general`, as the table's entry says.
 
+#[cfg(target_arch = "x86_64")]
+mod host;
+
 use iced_x86::{EncodingKind, Mnemonic as M};
 
 use super::CodeCache;
@@ -31,11 +34,23 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         M::Movnti => return sized_word!(ins.bytes(0), T, Some(store_around::<T>)),
         _ => {
             let entry = simd::lookup(ins.code(), ins.has_memory())?;
-            return fast_load(ins, entry)
+            return by_host(ins, entry)
+                .or_else(|| fast_load(ins, entry))
                 .or_else(|| fast_store(ins, entry))
                 .or_else(|| by_need(ins, entry));
         }
     })
+}
+
+/// The function by which the host performs an instruction.
+#[cfg(target_arch = "x86_64")]
+fn by_host(ins: &Ins, entry: &SimdOp) -> Option<Handler> {
+    host::lookup(ins, entry)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn by_host(_: &Ins, _: &SimdOp) -> Option<Handler> {
+    None
 }
 
 fn is_vex(ins: &Ins) -> bool {
