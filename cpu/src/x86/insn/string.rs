@@ -179,13 +179,7 @@ impl StringOp for Scas {
         Ok(())
     }
 
-    fn passed<T: Int>(
-        core: &Core,
-        _: u64,
-        destination: u64,
-        count: u64,
-        until_equal: bool,
-    ) -> u64 {
+    fn passed<T: Int>(core: &Core, _: u64, destination: u64, count: u64, until_equal: bool) -> u64 {
         let Some((page, _)) = core.tlb.readable(destination) else { return 0 };
         let wanted = pattern(T::get(core, gpr::RAX));
         page.passed(destination, |_| wanted, count * T::BYTES, T::WIDTH, until_equal) / T::BYTES

@@ -190,7 +190,7 @@ fn fp_xmm<const VEX: bool, const REGISTER: u8, const BYTES: u64, const ALIGNED: 
     ops: &[Op],
     code: &CodeCache,
     quick: impl Fn(__m128i, __m128i) -> (__m128i, bool),
-    f: impl Fn(u32, __m128i, __m128i) -> (__m128i, u32),
+    f: impl Fn(u32, __m128i, __m128i) -> (__m128i, u32) + Copy,
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(if VEX { unit::AVX } else { unit::SSE })?;
@@ -203,7 +203,7 @@ fn fp_xmm<const VEX: bool, const REGISTER: u8, const BYTES: u64, const ALIGNED: 
             set_xmm::<VEX>(core, op.r1, result);
             return Ok(());
         }
-        let (result, mxcsr) = f(mxcsr, a, b);
+        let (result, mxcsr) = exactly(move || f(mxcsr, a, b));
         raised(core, mxcsr);
         set_xmm::<VEX>(core, op.r1, result);
         Ok(())
@@ -216,7 +216,7 @@ fn fp_ymm<const REGISTER: u8, const ALIGNED: bool>(
     ops: &[Op],
     code: &CodeCache,
     quick: impl Fn(__m256i, __m256i) -> (__m256i, bool),
-    f: impl Fn(u32, __m256i, __m256i) -> (__m256i, u32),
+    f: impl Fn(u32, __m256i, __m256i) -> (__m256i, u32) + Copy,
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(unit::AVX)?;
@@ -229,7 +229,7 @@ fn fp_ymm<const REGISTER: u8, const ALIGNED: bool>(
             set_ymm(core, op.r1, result);
             return Ok(());
         }
-        let (result, mxcsr) = f(mxcsr, a, b);
+        let (result, mxcsr) = exactly(move || f(mxcsr, a, b));
         raised(core, mxcsr);
         set_ymm(core, op.r1, result);
         Ok(())
@@ -253,7 +253,7 @@ fn fma_xmm<const REGISTER: u8, const BYTES: u64, const ORDER: u8>(
     ops: &[Op],
     code: &CodeCache,
     quick: impl Fn(__m128i, __m128i, __m128i) -> (__m128i, bool),
-    f: impl Fn(u32, __m128i, __m128i, __m128i) -> (__m128i, u32),
+    f: impl Fn(u32, __m128i, __m128i, __m128i) -> (__m128i, u32) + Copy,
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(unit::AVX)?;
@@ -267,7 +267,7 @@ fn fma_xmm<const REGISTER: u8, const BYTES: u64, const ORDER: u8>(
             set_xmm::<true>(core, op.r1, result);
             return Ok(());
         }
-        let (result, mxcsr) = f(mxcsr, a, b, c);
+        let (result, mxcsr) = exactly(move || f(mxcsr, a, b, c));
         raised(core, mxcsr);
         set_xmm::<true>(core, op.r1, result);
         Ok(())
@@ -280,7 +280,7 @@ fn fma_ymm<const REGISTER: u8, const ORDER: u8>(
     ops: &[Op],
     code: &CodeCache,
     quick: impl Fn(__m256i, __m256i, __m256i) -> (__m256i, bool),
-    f: impl Fn(u32, __m256i, __m256i, __m256i) -> (__m256i, u32),
+    f: impl Fn(u32, __m256i, __m256i, __m256i) -> (__m256i, u32) + Copy,
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(unit::AVX)?;
@@ -294,7 +294,7 @@ fn fma_ymm<const REGISTER: u8, const ORDER: u8>(
             set_ymm(core, op.r1, result);
             return Ok(());
         }
-        let (result, mxcsr) = f(mxcsr, a, b, c);
+        let (result, mxcsr) = exactly(move || f(mxcsr, a, b, c));
         raised(core, mxcsr);
         set_ymm(core, op.r1, result);
         Ok(())
@@ -312,7 +312,8 @@ fn masked(core: &Core) -> Option<u32> {
 /// leaves MXCSR as it is then.
 #[inline(always)]
 fn usual(mxcsr: u32) -> bool {
-    mxcsr & !u32::from((Exceptions::all() - Exceptions::PE).bits()) == Mxcsr::RESET | u32::from(Exceptions::PE.bits())
+    mxcsr & !u32::from((Exceptions::all() - Exceptions::PE).bits())
+        == Mxcsr::RESET | u32::from(Exceptions::PE.bits())
 }
 
 /// For a type of vector, whether a result can have raised nothing but PE, in the lanes that `lanes` selects: it is above
@@ -353,6 +354,14 @@ fn raised(core: &mut Core, mxcsr: u32) {
     core.cpu.mxcsr = Mxcsr::from_bits(mxcsr).unwrap_or_default();
 }
 
+/// Calls `f`, away from the function that performs the instruction: what it has on the stack would keep that from going on by
+/// a tail call.
+#[cold]
+#[inline(never)]
+fn exactly<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
 /// Performs the table's operation.
 #[cold]
 #[inline(never)]
@@ -367,9 +376,28 @@ const MEMORY: u8 = 9;
 /// The moves of whole registers.
 macro_rules! whole {
     () => {
-        Movaps | Vmovaps | Movapd | Vmovapd | Movups | Vmovups | Movupd | Vmovupd | Movdqa | Vmovdqa
-            | Movdqu | Vmovdqu | Lddqu | Vlddqu | Movntps | Vmovntps | Movntpd | Vmovntpd | Movntdq
-            | Vmovntdq | Movntdqa | Vmovntdqa
+        Movaps
+            | Vmovaps
+            | Movapd
+            | Vmovapd
+            | Movups
+            | Vmovups
+            | Movupd
+            | Vmovupd
+            | Movdqa
+            | Vmovdqa
+            | Movdqu
+            | Vmovdqu
+            | Lddqu
+            | Vlddqu
+            | Movntps
+            | Vmovntps
+            | Movntpd
+            | Vmovntpd
+            | Movntdq
+            | Vmovntdq
+            | Movntdqa
+            | Vmovntdqa
     };
 }
 
@@ -440,11 +468,10 @@ macro_rules! pair {
 /// A shift of lanes by an immediate, or by a vector's low half.
 macro_rules! shift {
     ($shape:ident, $x:ident, $y:ident) => {
-        alone!(
-            $shape,
-            |a, _, i| $x(a, _mm_cvtsi32_si128(i.into())),
-            |a, _, i| $y(a, _mm_cvtsi32_si128(i.into()))
-        )
+        alone!($shape, |a, _, i| $x(a, _mm_cvtsi32_si128(i.into())), |a, _, i| $y(
+            a,
+            _mm_cvtsi32_si128(i.into())
+        ))
     };
 }
 
@@ -1057,30 +1084,26 @@ fn conversions(ins: &Ins, entry: &SimdOp) -> Option<Handler> {
         Comisd | Vcomisd => compare!(8, "vcomisd"),
         Ucomiss | Vucomiss => compare!(4, "vucomiss"),
         Ucomisd | Vucomisd => compare!(8, "vucomisd"),
-        Cvtss2si | Vcvtss2si => to_int!(
-            4,
-            "vcvtss2si",
-            |b| _mm_cvtss_si32(_mm_castsi128_ps(b)),
-            |b| _mm_cvtss_si64(_mm_castsi128_ps(b))
-        ),
-        Cvtsd2si | Vcvtsd2si => to_int!(
-            8,
-            "vcvtsd2si",
-            |b| _mm_cvtsd_si32(_mm_castsi128_pd(b)),
-            |b| _mm_cvtsd_si64(_mm_castsi128_pd(b))
-        ),
-        Cvttss2si | Vcvttss2si => to_int!(
-            4,
-            "vcvttss2si",
-            |b| _mm_cvttss_si32(_mm_castsi128_ps(b)),
-            |b| _mm_cvttss_si64(_mm_castsi128_ps(b))
-        ),
-        Cvttsd2si | Vcvttsd2si => to_int!(
-            8,
-            "vcvttsd2si",
-            |b| _mm_cvttsd_si32(_mm_castsi128_pd(b)),
-            |b| _mm_cvttsd_si64(_mm_castsi128_pd(b))
-        ),
+        Cvtss2si | Vcvtss2si => {
+            to_int!(4, "vcvtss2si", |b| _mm_cvtss_si32(_mm_castsi128_ps(b)), |b| _mm_cvtss_si64(
+                _mm_castsi128_ps(b)
+            ))
+        }
+        Cvtsd2si | Vcvtsd2si => {
+            to_int!(8, "vcvtsd2si", |b| _mm_cvtsd_si32(_mm_castsi128_pd(b)), |b| _mm_cvtsd_si64(
+                _mm_castsi128_pd(b)
+            ))
+        }
+        Cvttss2si | Vcvttss2si => {
+            to_int!(4, "vcvttss2si", |b| _mm_cvttss_si32(_mm_castsi128_ps(b)), |b| _mm_cvttss_si64(
+                _mm_castsi128_ps(b)
+            ))
+        }
+        Cvttsd2si | Vcvttsd2si => {
+            to_int!(8, "vcvttsd2si", |b| _mm_cvttsd_si32(_mm_castsi128_pd(b)), |b| _mm_cvttsd_si64(
+                _mm_castsi128_pd(b)
+            ))
+        }
         Cvtsi2sd | Vcvtsi2sd if !memory && entry.b.kind == Kind::Gpr32 => {
             encoded!(exact_from_gpr)
         }
@@ -1131,7 +1154,7 @@ fn compare<const VEX: bool, const REGISTER: u8, const BYTES: u64>(
     core: &mut Core,
     ops: &[Op],
     code: &CodeCache,
-    f: impl Fn(u32, __m128i, __m128i) -> (u64, u32),
+    f: impl Fn(u32, __m128i, __m128i) -> (u64, u32) + Copy,
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(if VEX { unit::AVX } else { unit::SSE })?;
@@ -1142,7 +1165,7 @@ fn compare<const VEX: bool, const REGISTER: u8, const BYTES: u64>(
             core.flags = Lazy::from_bits(u64::from(below) * bit::CF | u64::from(equal) * bit::ZF);
             return Ok(());
         }
-        let (flags, mxcsr) = f(mxcsr, a, b);
+        let (flags, mxcsr) = exactly(move || f(mxcsr, a, b));
         raised(core, mxcsr);
         // The others are clear.
         core.flags = Lazy::from_bits(flags & (bit::ZF | bit::PF | bit::CF));
@@ -1157,7 +1180,7 @@ fn to_int<const VEX: bool, const REGISTER: u8, const BYTES: u64>(
     ops: &[Op],
     code: &CodeCache,
     quick: impl Fn(__m128i) -> Option<u64>,
-    f: impl Fn(u32, __m128i) -> (u64, u32),
+    f: impl Fn(u32, __m128i) -> (u64, u32) + Copy,
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(if VEX { unit::AVX } else { unit::SSE })?;
@@ -1169,7 +1192,7 @@ fn to_int<const VEX: bool, const REGISTER: u8, const BYTES: u64>(
             core.set_gpr(op.r1, result);
             return Ok(());
         }
-        let (result, mxcsr) = f(mxcsr, b);
+        let (result, mxcsr) = exactly(move || f(mxcsr, b));
         raised(core, mxcsr);
         core.set_gpr(op.r1, result);
         Ok(())
