@@ -340,6 +340,33 @@ impl Tlb {
         true
     }
 
+    /// Loads the 16 bytes at `va`, in one step where the host can, if they are aligned and the current table allows
+    /// it.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_16(&self, va: u64) -> Option<[u64; 2]> {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.read != va & !(PAGE_MASK - 15) {
+            return None;
+        }
+        // SAFETY: the tag fits, so the page is live, and the address is aligned as the tag is.
+        Some(unsafe { ram::load_16(entry.addend.wrapping_add(va as usize)) })
+    }
+
+    /// Stores 16 bytes to `va`, in one step where the host can, if they are aligned and the current table allows it.
+    /// Whether it hit.
+    #[inline(always)]
+    #[must_use]
+    pub fn store_16(&self, va: u64, value: [u64; 2]) -> bool {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.write != va & !(PAGE_MASK - 15) {
+            return false;
+        }
+        // SAFETY: as in `load_16`; the write tag is only set for writable pages.
+        unsafe { ram::store_16(entry.addend.wrapping_add(va as usize), value) };
+        true
+    }
+
     /// Replaces the value at `va` by `f(old)`, not atomically, if the current table allows stores there. What was
     /// there before.
     #[inline(always)]

@@ -1,5 +1,8 @@
-//! `pc`, the x86 board in its small form: what bare-metal programs, test suites and kernels that are started directly
-//! need. No firmware, no PCI yet.
+//! `pc`: i440FX and PIIX, with what bare-metal programs, test suites and kernels that are started directly need. There is
+//! no firmware: what one would leave behind is made here.
+
+use mimic_devices::{hpet, pm};
+use mimic_firmware::x86::{PcConfig, SerialPort, acpi};
 
 use super::{BoardInfo, MapLine};
 
@@ -25,10 +28,29 @@ const ROM_ALIAS: u64 = 128 << 10;
 pub const IOAPIC: u64 = 0xfec0_0000;
 /// Memory of pc-testdev.
 pub const TESTDEV: u64 = 0xff00_0000;
-/// Input clock of the serial port: 115200 baud times 16.
+/// The HPET.
+pub const HPET: u64 = 0xfed0_0000;
+/// Inputs of the I/O APIC that the HPET's timers may lead to: those that the ISA bus does not have.
+pub const HPET_ROUTES: u32 = 0x00ff_0000;
+/// Input clock of the serial ports: 115200 baud times 16.
 pub const UART_CLOCK: u64 = 1_843_200;
-/// Interrupt of the serial port.
-pub const UART_IRQ: u32 = 4;
+/// The serial ports; the first is the console.
+pub const UARTS: [SerialPort; 2] =
+    [SerialPort { port: 0x3f8, irq: 4 }, SerialPort { port: 0x2f8, irq: 3 }];
+/// Where firmware puts the registers of power management.
+pub const PM: u16 = 0x600;
+/// The interrupt of power management.
+pub const SCI: u32 = 9;
+/// IRQs that firmware leads the PCI bus's lines A to D to.
+pub const PCI_IRQS: [u8; 4] = [10, 10, 11, 11];
+/// Numbers of devices on the PCI bus: host bridge; ISA bridge, whose function 3 is power management.
+pub const HOST_BRIDGE: u8 = 0;
+/// The ISA bridge.
+pub const ISA_BRIDGE: u8 = 1;
+/// Where PCI functions may have memory below 4 GiB.
+pub const PCI_MEMORY: (u64, u64) = (RAM_HOLE, IOAPIC - 1);
+/// Where firmware puts its tables: the last 128 KiB below 1 MiB, the second half of which kernels search.
+pub const TABLES: u64 = 0xe_0000;
 /// isa-debug-exit.
 pub const DEBUG_EXIT: u16 = 0xf4;
 
@@ -55,6 +77,17 @@ pub struct Range {
     pub kind: u32,
 }
 
+impl Range {
+    /// The range as E820 has it: 20 bytes.
+    #[must_use]
+    pub fn e820(&self) -> Vec<u8> {
+        let mut entry = self.base.to_le_bytes().to_vec();
+        entry.extend(self.size.to_le_bytes());
+        entry.extend(self.kind.to_le_bytes());
+        entry
+    }
+}
+
 /// What guests are told of memory.
 #[must_use]
 pub fn memory_map(memory: u64) -> Vec<Range> {
@@ -71,18 +104,43 @@ pub fn memory_map(memory: u64) -> Vec<Range> {
     map
 }
 
+/// What the tables tell of a board with so many processors.
+#[must_use]
+pub fn config(cpus: usize) -> PcConfig {
+    PcConfig {
+        cpus: cpus as u8,
+        lapic: mimic_devices::lapic::DEFAULT_BASE as u32,
+        ioapic: IOAPIC as u32,
+        hpet: HPET as u32,
+        hpet_id: hpet::ID,
+        pm: PM,
+        sci: SCI as u8,
+        s5: pm::S5,
+        serial: UARTS.to_vec(),
+        pci_memory: (PCI_MEMORY.0 as u32, PCI_MEMORY.1 as u32),
+        pci_irqs: PCI_IRQS,
+    }
+}
+
+/// ACPI's tables, to be placed at [`TABLES`].
+#[must_use]
+pub fn acpi_tables(cpus: usize) -> acpi::Tables {
+    acpi::tables(&config(cpus), TABLES as u32)
+}
+
 /// The board for `mimic machines`.
 #[must_use]
 pub fn describe() -> BoardInfo {
     let line = |name: &str, base, size, irq| MapLine { name: name.into(), base, size, irq };
     BoardInfo {
         name: "pc",
-        title: "x86-64 board without firmware and PCI yet: multiboot kernels, flat binaries, ROMs",
+        title: "x86-64 board (i440FX, PIIX) without firmware: Linux, multiboot and PVH kernels, flat binaries, ROMs",
         map: vec![
             line("RAM (--mem), up to 640 KiB", 0, LOW_RAM_END, None),
             line("RAM, or the end of the ROM", SHADOW, (1 << 20) - SHADOW, None),
             line("RAM, up to 3 GiB", 1 << 20, 0, None),
             line("IOAPIC", IOAPIC, mimic_devices::ioapic::SIZE, None),
+            line("HPET", HPET, hpet::SIZE, None),
             line("local APICs", mimic_devices::lapic::DEFAULT_BASE, 0x1000, None),
             line("pc-testdev: memory", TESTDEV, mimic_devices::pc_testdev::MEMORY_SIZE, None),
             line("RAM, the rest", HIGH_RAM, 0, None),
@@ -97,15 +155,24 @@ pub fn describe() -> BoardInfo {
             line("POST codes", 0x80, 1, None),
             line("A20, reset", 0x92, 1, None),
             line("PIC", 0xa0, 2, None),
+            line("APM", 0xb2, 2, None),
             line("pc-testdev: register", 0xe0, 9, None),
             line("debug console", 0xe9, 1, None),
             line("pc-testdev: register", 0xea, 2, None),
             line("isa-debug-exit", u64::from(DEBUG_EXIT), 4, None),
             line("POST codes", 0x190, 1, None),
-            line("UART 16550A", 0x3f8, 8, Some(UART_IRQ)),
+            line("second UART 16550A", UARTS[1].port.into(), 8, Some(UARTS[1].irq.into())),
+            line("UART 16550A", UARTS[0].port.into(), 8, Some(UARTS[0].irq.into())),
             line("debug console", 0x402, 1, None),
             line("PIC: edge or level", 0x4d0, 2, None),
             line("fw_cfg", 0x510, 12, None),
+            line(
+                "power management, when firmware has put it there",
+                PM.into(),
+                pm::REGISTER_PORTS,
+                Some(SCI),
+            ),
+            line("PCI configuration, reset", 0xcf8, 8, None),
             line("pc-testdev: interrupts", 0x2000, 24, None),
         ],
     }

@@ -225,7 +225,7 @@ impl Guest {
                 for name in disk_modules.iter().filter(|_| options.disks) {
                     modules.push((*name, fs::read(folder.join(name))?));
                 }
-                initramfs::build(&fs::read(folder.join(busybox))?, &modules)?
+                initramfs::build((self.name, self.isa), &fs::read(folder.join(busybox))?, &modules)?
             }
         };
         Ok(Some(Files { kernel: folder.join(source.kernel), initrd }))

@@ -231,9 +231,6 @@ pub(super) struct RunningArgs {
 
 impl RunningArgs {
     pub(super) fn session(&self, image: &LoadedImage) -> Result<SessionOptions, Failure> {
-        if image.isa == Isa::X86_64 && self.gdb.is_some() {
-            return Err(Failure::usage("--gdb knows RISC-V guests alone so far; leave it away"));
-        }
         let advice = match image.kind {
             _ if image.isa == Isa::X86_64 => {
                 "Does the program use the serial port (16550A at port 0x3f8) or the debug console (port 0xe9)?"

@@ -18,6 +18,7 @@ use mimic_devices::virtio::entropy::EntropySource;
 
 use crate::board;
 use crate::engine::{CpuState, HartEngine};
+use crate::loader::Isa;
 
 use super::bus::{CodeLog, MachineBus, PATIENCE, Side};
 use super::control::Control;
@@ -222,7 +223,10 @@ pub(super) fn build(
     };
 
     let coherent = spec.deterministic.then(|| Arc::clone(&rendezvous));
-    let code = CodeLog::new(&memory, coherent.clone());
+    // No instruction tells an x86 processor that another one has written code; it must find out before its next
+    // serialising instruction is over (SDM vol. 3, 9.1.3).
+    let looks = spec.deterministic || cpu.isa() == Isa::X86_64;
+    let code = CodeLog::new(&memory, looks.then(|| Arc::clone(&rendezvous)));
     let tables = coherent.map(|rendezvous| PageTables::new(&memory, rendezvous));
     let mut observers: Vec<Arc<dyn mimic_devices::memory::WriteObserver>> = vec![code.clone()];
     if let Some(tohost) = spec.image.tohost {

@@ -5,7 +5,7 @@ use iced_x86::Mnemonic as M;
 use super::CodeCache;
 use super::{
     Addr, Flat, Int, Mem, R1, Segmented, Src, address_mask, chain, each_condition, ends, go_on,
-    jumps, sized_word, step,
+    jumps, serializes, sized_word, step,
 };
 use crate::x86::core::{Core, IP_PAGE};
 use crate::x86::decode::{Handler, Ins, Op};
@@ -273,11 +273,7 @@ fn retf<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
 }
 
 fn iret<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, _| {
-        core.stale_code = true;
-        core.poll = true;
-        core.interrupt_return::<T>()
-    })
+    serializes(core, ops, code, |core, _| core.interrupt_return::<T>())
 }
 
 fn int(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
@@ -291,7 +287,16 @@ fn int(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
 fn trap<const VECTOR: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
     ends(core, ops, code, |core, _| {
         let back = core.next_rip;
-        let source = if VECTOR == vector::DB { Source::Exception } else { Source::Trap };
+        let source = if VECTOR == vector::DB {
+            // Breakpoints met by a load of SS before are told by the same exception.
+            let met = std::mem::take(&mut core.met);
+            if met != 0 {
+                core.set_debug_status(met.into());
+            }
+            Source::Exception
+        } else {
+            Source::Trap
+        };
         core.software_interrupt(VECTOR, source, back)
     })
 }

@@ -176,6 +176,20 @@ fn chain(core: &mut Core, code: &CodeCache, offset: u64, undone: usize) -> usize
     (first.handler)(core, ops, code)
 }
 
+/// [`ends`] for instructions that serialise (SDM vol. 3, 9.3).
+#[inline(always)]
+fn serializes(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+    f: impl Fn(&mut Core, &Op) -> Result<(), Stop>,
+) -> usize {
+    ends(core, ops, code, |core, op| {
+        core.serialize();
+        f(core, op)
+    })
+}
+
 /// The operand sizes.
 pub(super) trait Int: Cell + 'static {
     const BITS: u32 = Self::WIDTH.bits();

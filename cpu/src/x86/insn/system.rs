@@ -3,7 +3,7 @@
 use iced_x86::Mnemonic as M;
 
 use super::CodeCache;
-use super::{Dst, Int, Mem, R1, Segmented, Src, ends, sized_word, step};
+use super::{Dst, Int, Mem, R1, Segmented, Src, ends, serializes, sized_word, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Fault, Stop, vector};
@@ -45,11 +45,13 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         M::Pause => pause,
         M::Mfence | M::Lfence | M::Sfence => fence,
         M::Wbinvd | M::Invd => wbinvd,
-        M::Clflush | M::Clflushopt => clflush,
+        M::Clflush | M::Clflushopt | M::Clwb => clflush,
         M::Cpuid => cpuid,
         M::Rdtsc => rdtsc::<false>,
         M::Rdtscp => rdtsc::<true>,
         M::Rdpid => rdpid,
+        M::Rdpkru => rdpkru,
+        M::Wrpkru => wrpkru,
         M::Rdmsr => rdmsr,
         M::Wrmsr => wrmsr,
         M::Rdrand | M::Rdseed => return sized_word!(ins.bytes(0), T, Some(random::<T>)),
@@ -94,7 +96,7 @@ fn fence(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
 }
 
 fn wbinvd(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, _| core.need_cpl0())
+    serializes(core, ops, code, |core, _| core.need_cpl0())
 }
 
 /// There are no caches; but the address is checked as that of a load of one byte.
@@ -103,10 +105,11 @@ fn clflush(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
 }
 
 fn cpuid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, _| {
+    serializes(core, ops, code, |core, _| {
         let apic_base = core.bus.interrupt_msr(core.cpu.id as usize, 0x1b);
         let live = Live {
             osxsave: core.cpu.cr4 & cr4::OSXSAVE != 0,
+            ospke: core.cpu.cr4 & cr4::PKE != 0,
             apic: apic_base.is_ok_and(|base| base >> 11 & 1 != 0),
             apic_id: core.cpu.id,
             xcr0: core.cpu.xcr0,
@@ -116,9 +119,6 @@ fn cpuid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
         for (register, value) in [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX].into_iter().zip(answer) {
             core.set_gpr(register, u64::from(value));
         }
-        // Serialising: code that others have written counts from now on.
-        core.stale_code = true;
-        core.poll = true;
         Ok(())
     })
 }
@@ -153,6 +153,33 @@ fn rdpid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
     })
 }
 
+/// RDPKRU and WRPKRU exist once CR4.PKE is set, and want ECX to be 0.
+fn need_pkru(core: &mut Core) -> Result<(), Stop> {
+    if core.cpu.cr4 & cr4::PKE == 0 {
+        return Err(core.ud());
+    }
+    if core.gpr(gpr::RCX) as u32 == 0 { Ok(()) } else { Err(core.gp(0)) }
+}
+
+fn rdpkru(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
+        need_pkru(core)?;
+        put_pair(core, core.cpu.pkru.into());
+        Ok(())
+    })
+}
+
+fn wrpkru(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
+        need_pkru(core)?;
+        if core.gpr(gpr::RDX) as u32 != 0 {
+            return Err(core.gp(0));
+        }
+        core.set_pkru(core.gpr(gpr::RAX) as u32);
+        Ok(())
+    })
+}
+
 fn rdmsr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
     ends(core, ops, code, |core, _| {
         core.need_cpl0()?;
@@ -163,7 +190,7 @@ fn rdmsr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
 }
 
 fn wrmsr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, _| {
+    serializes(core, ops, code, |core, _| {
         core.need_cpl0()?;
         core.write_msr(core.gpr(gpr::RCX) as u32, pair(core))
     })
@@ -192,7 +219,7 @@ fn mov_from_cr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
 }
 
 fn mov_to_cr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, op| {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let value = core.gpr(op.r2);
         let value = if core.wide() { value } else { value & 0xffff_ffff };
@@ -210,7 +237,7 @@ fn debug_register(core: &mut Core, number: u8) -> Result<usize, Stop> {
     };
     core.need_cpl0()?;
     if core.cpu.dr[7] & GENERAL_DETECT != 0 {
-        core.cpu.dr[6] |= GENERAL_DETECT;
+        core.set_debug_status(GENERAL_DETECT);
         core.cpu.dr[7] &= !GENERAL_DETECT;
         return Err(core.raise(Fault::new(vector::DB)));
     }
@@ -227,7 +254,7 @@ fn mov_from_dr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
 }
 
 fn mov_to_dr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, op| {
+    serializes(core, ops, code, |core, op| {
         let number = debug_register(core, op.r1)?;
         let value = core.gpr(op.r2);
         let value = if core.wide() { value } else { value & 0xffff_ffff };
@@ -277,7 +304,7 @@ fn smsw<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usi
 }
 
 fn invlpg(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, op| {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let base = core.reach[usize::from(op.seg & 7)].base;
         let lin = super::effective(core, op).wrapping_add(base) & core.lin_mask;
@@ -287,7 +314,7 @@ fn invlpg(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
 }
 
 fn invpcid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, op| {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let kind = core.gpr(op.r1);
         let kind = if core.wide() { kind } else { kind & 0xffff_ffff };
@@ -298,7 +325,7 @@ fn invpcid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
         let enabled = core.cpu.cr4 & cr4::PCIDE != 0;
         let bad = kind > 3
             || kind < 2 && (pcid >> 12 != 0 || !enabled && pcid != 0)
-            || kind == 0 && !core.is_canonical(address);
+            || kind == 0 && !core.is_canonical_base(address);
         if bad {
             return Err(core.gp(0));
         }

@@ -5,7 +5,9 @@ use iced_x86::Mnemonic as M;
 use super::CodeCache;
 use super::branch::far_pointer;
 use super::system::not_prevented;
-use super::{Dst, Int, Mem, R1, R2, Segmented, Src, address_mask, effective, ends, sized_word};
+use super::{
+    Dst, Int, Mem, R1, R2, Segmented, Src, address_mask, effective, ends, serializes, sized_word,
+};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Stop, vector};
@@ -74,7 +76,7 @@ fn table_operand(core: &mut Core, op: &Op, write: bool) -> Result<(u64, u64), St
 }
 
 fn load_table<const IDT: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, op| {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let (at_limit, at_base) = table_operand(core, op, false)?;
         let limit: u16 = core.load(at_limit)?;
@@ -85,7 +87,7 @@ fn load_table<const IDT: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) ->
             let base: u32 = core.load(at_base)?;
             u64::from(if op.size == 5 { base & 0xff_ffff } else { base })
         };
-        if core.wide() && !core.is_canonical(base) {
+        if core.wide() && !core.is_canonical_base(base) {
             return Err(core.gp(0));
         }
         let register = TableRegister { base, limit };
@@ -119,7 +121,7 @@ fn need_protected(core: &mut Core) -> Result<(), Stop> {
 }
 
 fn lldt<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, op| {
+    serializes(core, ops, code, |core, op| {
         need_protected(core)?;
         core.need_cpl0()?;
         let selector = S::get(core, op)?;
@@ -151,7 +153,7 @@ fn system_segment(core: &mut Core, selector: u16, kinds: &[u32]) -> Result<Segme
             return Err(core.selector_fault(vector::GP, selector));
         }
         segment.base |= upper << 32;
-        if !core.is_canonical(segment.base) {
+        if !core.is_canonical_base(segment.base) {
             return Err(core.selector_fault(vector::GP, selector));
         }
     }
@@ -159,7 +161,7 @@ fn system_segment(core: &mut Core, selector: u16, kinds: &[u32]) -> Result<Segme
 }
 
 fn ltr<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
-    ends(core, ops, code, |core, op| {
+    serializes(core, ops, code, |core, op| {
         need_protected(core)?;
         core.need_cpl0()?;
         let selector = S::get(core, op)?;
@@ -172,7 +174,11 @@ fn ltr<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
         // Busy from now on, in memory, too.
         segment.rights |= 2;
         if let Some(lin) = core.descriptor_address(selector, 8) {
-            core.store_system(lin.wrapping_add(5), segment.rights as u8)?;
+            let found = core.update_system::<u8>(lin.wrapping_add(5), |rights| rights | 2)?;
+            if found & 2 != 0 {
+                // Another processor was faster (SDM vol. 3, 9.1.2.1).
+                return Err(core.selector_fault(vector::GP, selector));
+            }
         }
         core.cpu.tr = segment;
         Ok(())
