@@ -39,6 +39,8 @@ pub(super) struct Package {
 
 /// An initial RAM disk.
 pub(super) enum Initrd {
+    /// None.
+    Absent,
     /// This file of the cache.
     File(&'static str),
     /// Made here from files of the cache.
@@ -190,6 +192,49 @@ pub const GUESTS: &[Guest] = &[
             download: 35,
             kernel: "linux",
             initrd: Initrd::Busybox { busybox: "busybox", disk_modules: &["virtio_blk.ko.xz"] },
+        }),
+    },
+    Guest {
+        name: "debian-installer-amd64",
+        about: "Debian's installer for x86-64, in the terminal",
+        isa: Isa::X86_64,
+        memory: 1 << 30,
+        cmdline: "console=ttyS0 quiet",
+        source: Some(&Source {
+            packages: &[Package {
+                name: "debian-installer-13-netboot-amd64",
+                metapackage: None,
+                files: &[
+                    (
+                        "./usr/lib/debian-installer/images/13/amd64/text/debian-installer/amd64/linux",
+                        "linux",
+                    ),
+                    (
+                        "./usr/lib/debian-installer/images/13/amd64/text/debian-installer/amd64/initrd.gz",
+                        "initrd.gz",
+                    ),
+                ],
+            }],
+            download: 151,
+            kernel: "linux",
+            initrd: Initrd::File("initrd.gz"),
+        }),
+    },
+    Guest {
+        name: "memtest86",
+        about: "Memtest86+, which tests the memory of x86-64 machines, on the serial port",
+        isa: Isa::X86_64,
+        memory: 64 << 20,
+        cmdline: "console=ttyS0,115200",
+        source: Some(&Source {
+            packages: &[Package {
+                name: "memtest86+",
+                metapackage: None,
+                files: &[("./boot/memtest86+x64.bin", "memtest")],
+            }],
+            download: 1,
+            kernel: "memtest",
+            initrd: Initrd::Absent,
         }),
     },
     Guest {
