@@ -85,12 +85,10 @@ fn memtest86_tests_memory_on_the_serial_port() {
     let mut child = Program(command.spawn().unwrap());
     let mut console = Console::of(&mut child);
     console.expect("Memtest86+ v", PATIENCE);
+    // The tests before this one are done, and have found nothing.
+    console.expect("#3", PATIENCE);
     console.expect("[60MB of 6", PATIENCE);
-    // The second test is under way, and the first found nothing.
-    console.expect("#1", PATIENCE);
-    let seen = console.expect("Errors: ", PATIENCE);
-    assert!(!seen.contains("Failing"), "{seen}");
-    console.expect("0 ", Duration::from_secs(1));
+    console.expect("Errors: 0", PATIENCE);
 }
 
 const PATIENCE: Duration = Duration::from_secs(120);
