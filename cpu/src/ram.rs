@@ -489,3 +489,73 @@ pub(crate) unsafe fn store_16(host: usize, value: [u64; 2]) {
         unsafe { Cell::store(word, at) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    #[repr(align(4096))]
+    #[expect(dead_code, reason = "reached through the host address alone")]
+    struct Page([u8; 4096]);
+
+    fn host_page() -> HostPage {
+        let page = Box::leak(Box::new(Page([0; 4096])));
+        // SAFETY: leaked, page-aligned by its type, not referenced otherwise.
+        unsafe { HostPage::new(NonNull::from(page).cast()) }
+    }
+
+    /// What one thread stores, the other one sees as a whole: up to eight bytes inside a cache line, aligned or not, and
+    /// sixteen aligned ones where the host promises that.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn accesses_are_whole() {
+        const ROUNDS: u64 = 200_000;
+        let page = host_page();
+        let stop = AtomicBool::new(false);
+        let avx = std::arch::is_x86_feature_detected!("avx");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..ROUNDS {
+                    page.store(0x40, Width::Double, round * 0x1_0000_0001);
+                    page.store(0x83, Width::Double, round * 0x1_0000_0001);
+                    page.store(0xc5, Width::Word, (round & 0xffff) * 0x1_0001);
+                    page.store_16(0x100, [round, round]);
+                }
+                stop.store(true, Ordering::SeqCst);
+            });
+            while !stop.load(Ordering::SeqCst) {
+                for offset in [0x40, 0x83] {
+                    let value = page.load(offset, Width::Double);
+                    assert_eq!(value >> 32, value & 0xffff_ffff, "{offset:#x}");
+                }
+                let value = page.load(0xc5, Width::Word);
+                assert_eq!(value >> 16, value & 0xffff);
+                let [low, high] = page.load_16(0x100);
+                assert!(low == high || !avx, "{low:#x} {high:#x}");
+            }
+        });
+    }
+
+    /// Misaligned exchanges of two threads, inside a line and across two, lose nothing.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn misaligned_exchanges_lose_nothing() {
+        const ROUNDS: u64 = 2_000;
+        let page = host_page();
+        let count = || {
+            for offset in [0x41, 0xbd] {
+                for _ in 0..ROUNDS {
+                    let mut old = page.load(offset, Width::Double);
+                    while let Err(found) =
+                        page.compare_exchange_any(offset, Width::Double, old, old + 1)
+                    {
+                        old = found;
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(count))));
+        assert_eq!([0x41, 0xbd].map(|at| page.load(at, Width::Double)), [2 * ROUNDS; 2]);
+    }
+}

@@ -243,9 +243,6 @@ pub(super) struct RunningArgs {
 
 impl RunningArgs {
     pub(super) fn session(&self, image: &LoadedImage) -> Result<SessionOptions, Failure> {
-        if image.isa == Isa::X86_64 && self.gdb.is_some() {
-            return Err(Failure::usage("--gdb knows RISC-V guests alone so far; leave it away"));
-        }
         let advice = match image.kind {
             ImageKind::LinuxX86 | ImageKind::Pvh => {
                 "Does the kernel know its console? Try --append \"console=ttyS0 earlyprintk=ttyS0,keep\"; the \

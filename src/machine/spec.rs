@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::snapshot;
 use crate::loader::{Isa, LoadedImage};
 
-pub use super::cpus::{CpuSpec, x86_models};
+pub use super::cpus::CpuSpec;
 
 /// The boards Mimic can build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -108,6 +108,24 @@ fn sixteen_bit_code_starts_in_real_mode() {
     assert_eq!((report.end, text.as_str()), (End::Exit(0x5a), "real"));
 }
 
+/// The vectors and the timer that a BIOS leaves: IRQ 0 at vector 8 ends its interrupt itself, 18.2 times a second, and a
+/// call of a service returns.
+#[test]
+fn real_mode_finds_what_a_bios_leaves() {
+    let mut a = asm(16);
+    a.mov(eax, 3).unwrap();
+    a.int(0x11).unwrap();
+    a.sti().unwrap();
+    for _ in 0..3 {
+        a.hlt().unwrap();
+        a.add(eax, 0x10).unwrap();
+    }
+    exit(&mut a);
+    let code = a.assemble(0x7c00).unwrap();
+    let (report, _) = run(spec(&code, &flat(0x7c00, Bits::B16), 1, true));
+    assert_eq!(report.end, End::Exit(0x33));
+}
+
 #[test]
 fn thirty_two_bit_code_starts_with_flat_segments() {
     let mut a = asm(32);

@@ -33,6 +33,18 @@ pub struct Reach {
     pub write: u64,
 }
 
+/// When an instruction is followed by a single-step trap (SDM vol. 3, 18.3.1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepTrap {
+    /// If the trap flag was set before it.
+    Usual,
+    /// If the trap flag is set after it: SYSCALL, whose mask may clear it, and SYSRET, so that a program sees its
+    /// system calls as one instruction.
+    ByNewFlags,
+    /// Never: the handler of INT n, INT3, INTO and INT1 has been entered.
+    Never,
+}
+
 /// Code that was fetched must be fetched anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FetchFlush {
@@ -72,6 +84,10 @@ pub struct Core {
     pub unfinished: bool,
     /// The current instruction is the last one before the run loop looks at what it caused.
     pub leave: bool,
+    /// Whether the instruction that was just performed is followed by a single-step trap.
+    pub(super) step_trap: StepTrap,
+    /// A repeated string instruction has done an element, and more are left.
+    pub(super) iterated: bool,
     /// Something happened that the run loop must look at before the next block.
     pub poll: bool,
     /// Which of x87, MMX, SSE and AVX may be used: bits that `insn::units` names.
@@ -123,6 +139,8 @@ impl Core {
             stopped: false,
             unfinished: false,
             leave: false,
+            step_trap: StepTrap::Usual,
+            iterated: false,
             poll: true,
             units: 0,
             by_segment: false,
@@ -346,6 +364,21 @@ impl Core {
         self.page_lin = NO_PAGE;
         self.leave = true;
         self.poll = true;
+    }
+
+    /// Follows a change of PKRU or IA32_PKRS: translations of data have the rights by them.
+    pub fn keys_changed(&mut self) {
+        if self.cpu.cr4 & (cr4::PKE | cr4::PKS) != 0 {
+            self.tlb.flush();
+        }
+    }
+
+    /// Sets PKRU.
+    pub fn set_pkru(&mut self, value: u32) {
+        if value != self.cpu.pkru {
+            self.cpu.pkru = value;
+            self.keys_changed();
+        }
     }
 
     /// Drops the translations of one process-context identifier.

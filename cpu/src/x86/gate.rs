@@ -1,7 +1,7 @@
 //! Delivery of exceptions and interrupts through the IDT, and the return from them (SDM vol. 3, chapters 7 and 21.1;
 //! vol. 2, "INT n", "IRET").
 
-use super::core::Core;
+use super::core::{Core, StepTrap};
 use super::fault::{Fault, Stop, vector};
 use super::flags::bit;
 use super::insn::Int;
@@ -63,7 +63,9 @@ impl Core {
         if self.v86() && source == Source::Int && self.iopl() < 3 {
             return Err(self.gp(0));
         }
-        self.deliver(vector, source, None, back)
+        self.deliver(vector, source, None, back)?;
+        self.step_trap = StepTrap::Never;
+        Ok(())
     }
 
     /// Enters the handler of `vector` with return address `back`.

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::state::xcr0;
 
+pub mod text;
+
 /// Words of features that CPUID reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
@@ -39,8 +41,8 @@ macro_rules! features {
                 #[doc = $doc]
                 pub const $name: Feature = Feature(Word::$word, $bit);
             )*
-            /// All of them.
-            pub const ALL: &[Feature] = &[$($name),*];
+            /// All of them, with their names and what they are.
+            pub const ALL: &[(Feature, &str, &str)] = &[$(($name, stringify!($name), $doc)),*];
         }
     };
 }
@@ -69,11 +71,13 @@ features! {
     TSC = L1Edx 4, "RDTSC.";
     MSR = L1Edx 5, "RDMSR and WRMSR.";
     PAE = L1Edx 6, "Physical address extension.";
+    MCE = L1Edx 7, "The machine-check exception.";
     CX8 = L1Edx 8, "CMPXCHG8B.";
     APIC = L1Edx 9, "A local APIC.";
     SEP = L1Edx 11, "SYSENTER and SYSEXIT.";
     MTRR = L1Edx 12, "Memory-type range registers.";
     PGE = L1Edx 13, "Global pages.";
+    MCA = L1Edx 14, "The machine-check architecture.";
     CMOV = L1Edx 15, "CMOVcc.";
     PAT = L1Edx 16, "Page attribute table.";
     PSE36 = L1Edx 17, "4 MiB pages above 4 GiB.";
@@ -83,6 +87,7 @@ features! {
     SSE = L1Edx 25, "SSE.";
     SSE2 = L1Edx 26, "SSE2.";
     FSGSBASE = L7Ebx 0, "RDFSBASE and its like.";
+    TSC_ADJUST = L7Ebx 1, "IA32_TSC_ADJUST.";
     BMI1 = L7Ebx 3, "BMI1.";
     AVX2 = L7Ebx 5, "AVX2.";
     SMEP = L7Ebx 7, "Supervisor-mode execution prevention.";
@@ -93,10 +98,13 @@ features! {
     ADX = L7Ebx 19, "ADCX and ADOX.";
     SMAP = L7Ebx 20, "Supervisor-mode access prevention.";
     CLFLUSHOPT = L7Ebx 23, "CLFLUSHOPT.";
+    CLWB = L7Ebx 24, "CLWB.";
     SHA = L7Ebx 29, "SHA.";
     UMIP = L7Ecx 2, "User-mode instruction prevention.";
+    PKU = L7Ecx 3, "Protection keys of user-mode pages.";
     LA57 = L7Ecx 16, "5-level paging.";
     RDPID = L7Ecx 22, "RDPID.";
+    PKS = L7Ecx 31, "Protection keys of supervisor-mode pages.";
     XSAVEOPT = LdEax 0, "XSAVEOPT.";
     XSAVEC = LdEax 1, "XSAVEC.";
     XGETBV1 = LdEax 2, "XGETBV of what is in use.";
@@ -112,19 +120,33 @@ features! {
     LM = X1Edx 29, "Long mode.";
 }
 
+/// Whose manual counts where Intel's and AMD's differ, and what CPUID says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Vendor {
+    /// `GenuineIntel`.
+    #[default]
+    Intel,
+    /// `AuthenticAMD`: SYSCALL and SYSRET outside 64-bit mode, too; SYSENTER and SYSEXIT only outside IA-32e mode.
+    Amd,
+}
+
 /// A model of processor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// The feature words, in the order of [`Word`].
     words: [u32; 8],
+    /// Who it says has made it.
+    pub vendor: Vendor,
+    /// Physical address bits.
+    phys_bits: u32,
     /// Frequency of the time-stamp counter.
     pub tsc_hz: u64,
     /// Logical processors in the machine.
     pub cpus: u32,
 }
 
-/// Physical address bits.
-pub const PHYS_BITS: u32 = 40;
+/// Physical address bits that a model may have: as many as a 32-bit kernel with PAE expects, to all.
+pub const PHYS_BITS: std::ops::RangeInclusive<u32> = 36..=52;
 
 /// Features that `x86-64-v3` adds to `x86-64-v2`.
 const V3: [Feature; 12] = [
@@ -142,6 +164,27 @@ const V3: [Feature; 12] = [
     feature::XGETBV1,
 ];
 
+/// Features that no model has unless it is asked for: an engine may have to do without them.
+const ON_REQUEST: [Feature; 2] = [feature::PKU, feature::PKS];
+
+/// Where XSAVE's standard format has its components: past what other processors have in between.
+pub(super) mod xsave {
+    /// The upper halves of the YMM registers.
+    pub(in crate::x86) const AVX: usize = 576;
+    /// PKRU.
+    pub(in crate::x86) const PKRU: usize = 2688;
+}
+
+/// Bytes of XSAVE's area for components, in the compacted format or the standard one.
+pub(super) fn xsave_len(components: u64, compacted: bool) -> usize {
+    let avx = if components & xcr0::AVX != 0 { 256 } else { 0 };
+    match (components & xcr0::PKRU != 0, compacted) {
+        (false, _) => xsave::AVX + avx,
+        (true, true) => xsave::AVX + avx + 8,
+        (true, false) => xsave::PKRU + 8,
+    }
+}
+
 impl Model {
     /// `x86-64-v2`.
     #[must_use]
@@ -156,9 +199,15 @@ impl Model {
     /// `x86-64-v3`.
     #[must_use]
     pub fn v3() -> Self {
-        let mut model = Model { words: [0; 8], tsc_hz: 1_000_000_000, cpus: 1 };
-        for feature in feature::ALL {
-            model.set(*feature, true);
+        let mut model = Model {
+            words: [0; 8],
+            vendor: Vendor::Intel,
+            phys_bits: 40,
+            tsc_hz: 1_000_000_000,
+            cpus: 1,
+        };
+        for (feature, ..) in feature::ALL {
+            model.set(*feature, !ON_REQUEST.contains(feature));
         }
         // Kernels that idle by MWAIT would never let the host rest: HLT does.
         model.set(feature::MONITOR, false);
@@ -177,10 +226,35 @@ impl Model {
         self.words[feature.0 as usize] >> feature.1 & 1 != 0
     }
 
-    /// Family 6, model 60 (0x3c), stepping 3.
+    /// Physical address bits.
+    #[must_use]
+    pub fn phys_bits(&self) -> u32 {
+        self.phys_bits
+    }
+
+    /// Sets the physical address bits. Whether there may be so many: [`PHYS_BITS`].
+    pub fn set_phys_bits(&mut self, bits: u32) -> bool {
+        let legal = PHYS_BITS.contains(&bits);
+        if legal {
+            self.phys_bits = bits;
+        }
+        legal
+    }
+
+    /// Bits 51 to 0 of a physical address that no address of this processor has.
+    #[must_use]
+    pub fn beyond(&self) -> u64 {
+        (1 << 52) - (1 << self.phys_bits)
+    }
+
+    /// Family, model and stepping as CPUID packs them: 6, 60 and 3; or AMD's first ones with AVX2 and what goes with it,
+    /// 0x17, 1 and 2.
     #[must_use]
     pub fn signature(&self) -> u32 {
-        0x0003_06c3
+        match self.vendor {
+            Vendor::Intel => 0x0003_06c3,
+            Vendor::Amd => 0x0080_0f12,
+        }
     }
 
     /// Whether an instruction that belongs to `feature` exists.
@@ -243,7 +317,9 @@ impl Model {
             C::SMAP => feature::SMAP,
             C::CLFSH => feature::CLFSH,
             C::CLFLUSHOPT => feature::CLFLUSHOPT,
+            C::CLWB => feature::CLWB,
             C::PREFETCHW => feature::PREFETCHW,
+            C::PKU => feature::PKU,
             _ => return false,
         };
         self.has(one)
@@ -253,7 +329,8 @@ impl Model {
     #[must_use]
     pub fn components(&self) -> u64 {
         let avx = if self.has(feature::AVX) { xcr0::AVX } else { 0 };
-        xcr0::X87 | xcr0::SSE | avx
+        let pkru = if self.has(feature::PKU) { xcr0::PKRU } else { 0 };
+        xcr0::X87 | xcr0::SSE | avx | pkru
     }
 
     /// EAX, EBX, ECX and EDX of a leaf. `live` says what depends on the processor's state.
@@ -271,7 +348,13 @@ impl Model {
             _ => LAST,
         };
         match leaf {
-            0 => [LAST, text(b"Genu"), text(b"ntel"), text(b"ineI")],
+            0 => {
+                let [b, d, c] = match self.vendor {
+                    Vendor::Intel => [b"Genu", b"ineI", b"ntel"],
+                    Vendor::Amd => [b"Auth", b"enti", b"cAMD"],
+                };
+                [LAST, text(b), text(c), text(d)]
+            }
             1 => {
                 let osxsave = if live.osxsave { 1 << 27 } else { 0 };
                 let apic = if live.apic { u32::MAX } else { !(1 << 9) };
@@ -281,7 +364,10 @@ impl Model {
             }
             // No cache descriptors: leaf 4 says.
             2 => [0x00ff_ff01, 0, 0, 0],
-            7 if subleaf == 0 => [0, word(Word::L7Ebx), word(Word::L7Ecx), word(Word::L7Edx)],
+            7 if subleaf == 0 => {
+                let ospke = if live.ospke { 1 << 4 } else { 0 };
+                [0, word(Word::L7Ebx), word(Word::L7Ecx) | ospke, word(Word::L7Edx)]
+            }
             0xb => {
                 let bits = self.cpus.next_power_of_two().trailing_zeros();
                 match subleaf {
@@ -291,13 +377,14 @@ impl Model {
                 }
             }
             0xd if self.has(feature::XSAVE) => {
-                let len = |components: u64| if components & xcr0::AVX != 0 { 832 } else { 576 };
+                let len = |components, compacted| xsave_len(components, compacted) as u32;
                 let all = self.components();
                 match subleaf {
-                    0 => [all as u32, len(live.xcr0), len(all), (all >> 32) as u32],
-                    1 => [word(Word::LdEax), len(live.xcr0), 0, 0],
-                    // The upper halves of the YMM registers: their size and place.
-                    2 if all & xcr0::AVX != 0 => [256, 576, 0, 0],
+                    0 => [all as u32, len(live.xcr0, false), len(all, false), (all >> 32) as u32],
+                    1 => [word(Word::LdEax), len(live.xcr0, true), 0, 0],
+                    // Sizes and places of components.
+                    2 if all & xcr0::AVX != 0 => [256, xsave::AVX as u32, 0, 0],
+                    9 if all & xcr0::PKRU != 0 => [8, xsave::PKRU as u32, 0, 0],
                     _ => [0; 4],
                 }
             }
@@ -311,7 +398,7 @@ impl Model {
             0x8000_0007 => [0, 0, 0, 1 << 8],
             0x8000_0008 => {
                 let linear = if self.has(feature::LA57) { 57 } else { 48 };
-                [linear << 8 | PHYS_BITS, 0, 0, 0]
+                [linear << 8 | self.phys_bits, 0, 0, 0]
             }
             _ => [0; 4],
         }
@@ -323,6 +410,8 @@ impl Model {
 pub struct Live {
     /// CR4.OSXSAVE.
     pub osxsave: bool,
+    /// CR4.PKE.
+    pub ospke: bool,
     /// The local APIC is enabled.
     pub apic: bool,
     /// The initial APIC ID.

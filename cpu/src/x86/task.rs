@@ -186,7 +186,7 @@ impl Core {
             return Err(self.gp(0));
         }
         if image.trap {
-            self.cpu.dr[6] |= DR6_BT;
+            self.set_debug_status(DR6_BT);
             return Err(self.raise(Fault::new(vector::DB)));
         }
         self.fault_rip = None;

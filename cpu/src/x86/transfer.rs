@@ -341,14 +341,16 @@ impl Core {
         Ok(self.mark_accessed(ss, descriptor)?.segment(ss))
     }
 
-    /// After a return to a less privileged level: segments that it must not see become null.
+    /// After a return to a less privileged level: segments that it must not see become null. Their bases stay, which
+    /// 64-bit mode goes on using for FS and GS.
     fn drop_inner_segments(&mut self) {
         for number in [sreg::ES, sreg::DS, sreg::FS, sreg::GS] {
             let segment = *self.segment(number);
             let conforming = segment.has(rights::S | rights::CODE | rights::EXPAND_DOWN);
             let usable = !segment.has(rights::UNUSABLE);
             if usable && !conforming && segment.dpl() < self.cpu.cpl {
-                self.set_segment(number, Segment::null(0));
+                let null = Segment { base: segment.base, ..Segment::null(0) };
+                self.set_segment(number, null);
             }
         }
     }

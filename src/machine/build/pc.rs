@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use mimic_cpu::x86::model::{Model, PHYS_BITS, feature};
+use mimic_cpu::x86::model::{Model, feature};
 use mimic_cpu::x86::state::{Activity, Cpu};
 use mimic_devices::bus::{AddressSpace, MapError, SharedDevice, Width, lock};
 use mimic_devices::debug_ports::{DebugConsole, DebugExit, Port92, PostPort};
@@ -94,7 +94,7 @@ impl Interrupts {
         let stamps = TimeStamps::new(clock.clone(), model.tsc_hz.max(1));
         let config = Config {
             ids: (0..signals.len() as u32).collect(),
-            physical_bits: PHYS_BITS,
+            physical_bits: model.phys_bits(),
             x2apic: model.has(feature::X2APIC),
             tsc: model.has(feature::TSC_DEADLINE).then(|| Arc::new(stamps) as Arc<_>),
         };
@@ -148,15 +148,19 @@ impl Interrupts {
     }
 
     /// What firmware leaves behind: all local APICs on, the PIC's interrupts and NMIs at the first one's pins, the PIC
-    /// at the vectors 8 and 0x70 with everything masked.
+    /// at the vectors 8 and 0x70 with timer, keyboard, second controller and clock open, the timer at 18.2 Hz.
     fn set_up(&self, ports: &PortSpace) {
         self.lapics.set_virtual_wire();
         set_up_pci(ports);
-        for (port, words) in [(0x20, [0x11, 0x08, 4, 1, 0xff]), (0xa0, [0x11, 0x70, 2, 1, 0xff])] {
+        for (port, words) in [(0x20, [0x11, 0x08, 4, 1, 0xf8]), (0xa0, [0x11, 0x70, 2, 1, 0xfe])] {
             ports.write(port, Width::Byte, words[0]);
             for word in &words[1..] {
                 ports.write(port + 1, Width::Byte, *word);
             }
+        }
+        // Counter 0 in mode 2; a count of 0 means 65536.
+        for (port, byte) in [(0x43, 0x34), (0x40, 0), (0x40, 0)] {
+            ports.write(port, Width::Byte, byte);
         }
     }
 }

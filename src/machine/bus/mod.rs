@@ -305,6 +305,18 @@ mod tests {
     use mimic_devices::memory::RegionSpec;
 
     #[test]
+    fn whoever_must_look_at_the_code_log_is_called() {
+        let memory = Arc::new(GuestMemory::new(&[RegionSpec::ram(0x8000_0000, 0x1_0000)]).unwrap());
+        let harts: Vec<_> = (0..3).map(|_| Arc::default()).collect();
+        let log = CodeLog::new(&memory, Some(Arc::new(Rendezvous::new(harts.clone()))));
+        memory.store(0x8000_0008, 1u8).unwrap();
+        assert!(harts.iter().all(|hart| !hart.needs_attention()), "there was no code");
+        memory.watch(0x8000_0000, WatchBits::CODE);
+        memory.store(0x8000_0008, 2u8).unwrap();
+        assert!(log.len() == 1 && harts.iter().all(|hart| hart.needs_attention()));
+    }
+
+    #[test]
     fn the_code_log_forgets_what_is_old_and_says_so() {
         let memory = Arc::new(GuestMemory::new(&[RegionSpec::ram(0x8000_0000, 0x1_0000)]).unwrap());
         let log = CodeLog::new(&memory, None);

@@ -1,5 +1,6 @@
 //! What memory holds when a machine starts, and where its first processor begins.
 
+mod bios;
 mod linux;
 mod multiboot;
 mod pc;

@@ -3,7 +3,7 @@
 use mimic_cpu::x86::model::Model;
 use mimic_cpu::x86::state::{Cpu, Segment, TableRegister, cr0, cr4, efer, gpr, rights, sreg};
 
-use super::{Layout, MIB, Piece, linux, multiboot, pvh};
+use super::{Layout, MIB, Piece, bios, linux, multiboot, pvh};
 use crate::board::pc::{self, LOW_RAM_END, RAM_HOLE};
 use crate::loader::{Bits, ImageKind, LoadedImage};
 use crate::machine::MachineError;
@@ -115,6 +115,10 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
         .iter()
         .map(|segment| Piece { addr: segment.addr, bytes: segment.bytes.clone() })
         .collect();
+    if image.segments.iter().all(|segment| segment.addr >= bios::VECTORS_SIZE) {
+        // Before the image, which may lie where the handlers do.
+        pieces.splice(0..0, bios::pieces());
+    }
     let pc::Tables { rsdp, pieces: tables } = pc::tables(spec.cpus, spec.memory);
     pieces.extend(tables.into_iter().map(|(addr, bytes)| Piece { addr, bytes }));
     let start = match (image.kind, image.bits) {

@@ -285,7 +285,16 @@ fn int(core: &mut Core, ops: &[Op]) -> usize {
 fn trap<const VECTOR: u8>(core: &mut Core, ops: &[Op]) -> usize {
     ends(core, ops, |core, _| {
         let back = core.next_rip;
-        let source = if VECTOR == vector::DB { Source::Exception } else { Source::Trap };
+        let source = if VECTOR == vector::DB {
+            // Breakpoints met by a load of SS before are told by the same exception.
+            let met = std::mem::take(&mut core.met);
+            if met != 0 {
+                core.set_debug_status(met.into());
+            }
+            Source::Exception
+        } else {
+            Source::Trap
+        };
         core.software_interrupt(VECTOR, source, back)
     })
 }

@@ -220,6 +220,7 @@ fn string<K: StringOp, T: Int>(core: &mut Core, ops: &[Op]) -> usize {
         }
         // Performed again, after a look at interrupts.
         core.unfinished = true;
+        core.iterated = true;
         Err(Stop)
     })
 }
@@ -238,8 +239,8 @@ fn elements<K: StringOp, T: Int>(core: &mut Core, op: &Op, count: u64) -> Result
         let base = core.reach[usize::from(sreg::ES)].base;
         chunk = chunk.min(in_page(base.wrapping_add(di), T::BYTES, down));
     }
-    // An element that crosses pages is done alone.
-    let chunk = chunk.max(1);
+    // An element that crosses pages is done alone; and each, where single steps and breakpoints come in between.
+    let chunk = if core.watches_elements() { 1 } else { chunk.max(1) };
     if !down && chunk > 1 && !K::COMPARES && at_once::<K, T>(core, op, si, di, chunk) {
         let bytes = chunk * T::BYTES;
         if K::SOURCE {

@@ -44,11 +44,13 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         M::Pause => pause,
         M::Mfence | M::Lfence | M::Sfence => fence,
         M::Wbinvd | M::Invd => wbinvd,
-        M::Clflush | M::Clflushopt => clflush,
+        M::Clflush | M::Clflushopt | M::Clwb => clflush,
         M::Cpuid => cpuid,
         M::Rdtsc => rdtsc::<false>,
         M::Rdtscp => rdtsc::<true>,
         M::Rdpid => rdpid,
+        M::Rdpkru => rdpkru,
+        M::Wrpkru => wrpkru,
         M::Rdmsr => rdmsr,
         M::Wrmsr => wrmsr,
         M::Rdrand | M::Rdseed => return sized_word!(ins.bytes(0), T, Some(random::<T>)),
@@ -106,6 +108,7 @@ fn cpuid(core: &mut Core, ops: &[Op]) -> usize {
         let apic_base = core.bus.interrupt_msr(core.cpu.id as usize, 0x1b);
         let live = Live {
             osxsave: core.cpu.cr4 & cr4::OSXSAVE != 0,
+            ospke: core.cpu.cr4 & cr4::PKE != 0,
             apic: apic_base.is_ok_and(|base| base >> 11 & 1 != 0),
             apic_id: core.cpu.id,
             xcr0: core.cpu.xcr0,
@@ -145,6 +148,33 @@ fn rdtsc<const AUX: bool>(core: &mut Core, ops: &[Op]) -> usize {
 fn rdpid(core: &mut Core, ops: &[Op]) -> usize {
     step(core, ops, false, |core, op| {
         core.set_gpr(op.r1, core.cpu.msr.tsc_aux);
+        Ok(())
+    })
+}
+
+/// RDPKRU and WRPKRU exist once CR4.PKE is set, and want ECX to be 0.
+fn need_pkru(core: &mut Core) -> Result<(), Stop> {
+    if core.cpu.cr4 & cr4::PKE == 0 {
+        return Err(core.ud());
+    }
+    if core.gpr(gpr::RCX) as u32 == 0 { Ok(()) } else { Err(core.gp(0)) }
+}
+
+fn rdpkru(core: &mut Core, ops: &[Op]) -> usize {
+    step(core, ops, false, |core, _| {
+        need_pkru(core)?;
+        put_pair(core, core.cpu.pkru.into());
+        Ok(())
+    })
+}
+
+fn wrpkru(core: &mut Core, ops: &[Op]) -> usize {
+    step(core, ops, false, |core, _| {
+        need_pkru(core)?;
+        if core.gpr(gpr::RDX) as u32 != 0 {
+            return Err(core.gp(0));
+        }
+        core.set_pkru(core.gpr(gpr::RAX) as u32);
         Ok(())
     })
 }
@@ -206,7 +236,7 @@ fn debug_register(core: &mut Core, number: u8) -> Result<usize, Stop> {
     };
     core.need_cpl0()?;
     if core.cpu.dr[7] & GENERAL_DETECT != 0 {
-        core.cpu.dr[6] |= GENERAL_DETECT;
+        core.set_debug_status(GENERAL_DETECT);
         core.cpu.dr[7] &= !GENERAL_DETECT;
         return Err(core.raise(Fault::new(vector::DB)));
     }
@@ -294,7 +324,7 @@ fn invpcid(core: &mut Core, ops: &[Op]) -> usize {
         let enabled = core.cpu.cr4 & cr4::PCIDE != 0;
         let bad = kind > 3
             || kind < 2 && (pcid >> 12 != 0 || !enabled && pcid != 0)
-            || kind == 0 && !core.is_canonical(address);
+            || kind == 0 && !core.is_canonical_base(address);
         if bad {
             return Err(core.gp(0));
         }

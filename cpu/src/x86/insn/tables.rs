@@ -86,7 +86,7 @@ fn load_table<const IDT: bool>(core: &mut Core, ops: &[Op]) -> usize {
             let base: u32 = core.load(at_base)?;
             u64::from(if op.size == 5 { base & 0xff_ffff } else { base })
         };
-        if core.wide() && !core.is_canonical(base) {
+        if core.wide() && !core.is_canonical_base(base) {
             return Err(core.gp(0));
         }
         let register = TableRegister { base, limit };
@@ -152,7 +152,7 @@ fn system_segment(core: &mut Core, selector: u16, kinds: &[u32]) -> Result<Segme
             return Err(core.selector_fault(vector::GP, selector));
         }
         segment.base |= upper << 32;
-        if !core.is_canonical(segment.base) {
+        if !core.is_canonical_base(segment.base) {
             return Err(core.selector_fault(vector::GP, selector));
         }
     }

@@ -2,11 +2,11 @@
 
 use iced_x86::Mnemonic as M;
 
-use super::{effective, step, unit};
+use super::{address_mask, effective, step, unit};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Fault, Stop, vector};
-use crate::x86::model::feature;
+use crate::x86::model::{feature, xsave, xsave_len};
 use crate::x86::simd::{Mxcsr, V256};
 use crate::x86::state::{cr0, cr4, gpr, xcr0};
 use crate::x86::x87;
@@ -21,9 +21,9 @@ const XMM: usize = 160;
 /// The header, which tells what is there.
 const HEADER: usize = 512;
 /// Where the upper halves of the YMM registers are, in the standard format and in the compacted one.
-const AVX: usize = 576;
+const AVX: usize = xsave::AVX;
 /// Bytes of all that.
-const AREA: usize = 832;
+const AREA: usize = AVX + 256;
 /// XCOMP_BV: the area is in the compacted format.
 const COMPACTED: u64 = 1 << 63;
 
@@ -153,12 +153,22 @@ fn in_use(core: &Core) -> u64 {
     let ymm = &core.cpu.ymm[..registers(core)];
     let any = |half: usize| ymm.iter().any(|register| register.0[half..half + 2] != [0, 0]);
     let bit = |set, bit| if set { bit } else { 0 };
-    bit(!core.cpu.x87.is_initial(), xcr0::X87) | bit(any(0), xcr0::SSE) | bit(any(2), xcr0::AVX)
+    bit(!core.cpu.x87.is_initial(), xcr0::X87)
+        | bit(any(0), xcr0::SSE)
+        | bit(any(2), xcr0::AVX)
+        | bit(core.cpu.pkru != 0, xcr0::PKRU)
 }
 
-/// Bytes of an area for components.
+/// Bytes of an area for components, without PKRU, which has its own place.
 fn area_len(components: u64) -> usize {
-    if components & xcr0::AVX != 0 { AREA } else { AVX }
+    xsave_len(components & !xcr0::PKRU, false)
+}
+
+/// The linear address of PKRU in the area of `op`, whose format has `components`.
+fn pkru_place(core: &mut Core, op: &Op, components: u64, compacted: bool) -> Result<u64, Stop> {
+    let at = xsave_len(components | xcr0::PKRU, compacted) as u64 - 8;
+    let offset = effective(core, op).wrapping_add(at) & address_mask(op);
+    core.linear_unaligned(op.seg, offset, 8, false)
 }
 
 fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
@@ -166,6 +176,10 @@ fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize 
         let asked = requested(core)?;
         let lin = area(core, op, area_len(asked), 64, true)?;
         core.probe_write(lin, area_len(asked) as u64)?;
+        if asked & xcr0::PKRU != 0 {
+            let place = pkru_place(core, op, asked, KIND == COMPACT)?;
+            core.probe_write(place, 8)?;
+        }
         let mut used = in_use(core);
         if KIND == COMPACT && core.cpu.mxcsr.bits() != Mxcsr::RESET {
             used |= xcr0::SSE;
@@ -196,6 +210,10 @@ fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize 
         if saved & xcr0::AVX != 0 {
             put(AVX, AVX + 16 * count)?;
         }
+        if saved & xcr0::PKRU != 0 {
+            let place = pkru_place(core, op, asked, KIND == COMPACT)?;
+            core.store(place, u64::from(core.cpu.pkru))?;
+        }
         let header = lin.wrapping_add(HEADER as u64);
         if KIND == COMPACT {
             core.store(header, saved)?;
@@ -224,6 +242,12 @@ fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
         if bad {
             return Err(core.gp(0));
         }
+        let pkru = if asked & present & xcr0::PKRU != 0 {
+            let place = pkru_place(core, op, components, compacted)?;
+            core.load::<u64>(place)? as u32
+        } else {
+            0
+        };
         let loads_mxcsr = if compacted {
             asked & present & xcr0::SSE != 0
         } else {
@@ -249,6 +273,9 @@ fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
             get_x87(&mut core.cpu.x87, WIDE, &bytes);
         } else if asked & xcr0::X87 != 0 {
             core.cpu.x87 = x87::State::default();
+        }
+        if asked & xcr0::PKRU != 0 {
+            core.set_pkru(pkru);
         }
         Ok(())
     })

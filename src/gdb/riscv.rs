@@ -8,6 +8,10 @@ use std::num::NonZeroUsize;
 use std::sync::LazyLock;
 
 use gdbstub::arch::{Arch, RegId, Registers};
+use mimic_cpu::riscv::hart::{Hart, Mode};
+
+use super::guest::Guest;
+use crate::machine::MachineHandle;
 
 const PC: usize = 32;
 const F0: usize = 33;
@@ -31,8 +35,8 @@ impl Arch for Rv64 {
 /// The registers of a `g` packet; gdb asks for the others one by one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Core {
-    pub(super) x: [u64; 32],
-    pub(super) pc: u64,
+    x: [u64; 32],
+    pc: u64,
 }
 
 impl Registers for Core {
@@ -71,7 +75,7 @@ pub(super) enum Register {
 
 impl Register {
     /// Bytes.
-    pub(super) fn size(self) -> usize {
+    fn size(self) -> usize {
         match self {
             Register::Csr(number) if FP_CSRS.iter().any(|&(_, fp)| fp == number) => 4,
             _ => 8,
@@ -94,6 +98,68 @@ impl RegId for Register {
             _ => return None,
         };
         Some((register, NonZeroUsize::new(register.size())))
+    }
+}
+
+/// A hart that is sent elsewhere no longer waits where it was.
+fn set_pc(hart: &mut Hart, pc: u64) {
+    if hart.pc != pc {
+        hart.pc = pc & !1;
+        hart.waiting = false;
+    }
+}
+
+impl Guest for Rv64 {
+    const TRIPLE: &'static str = "riscv64-unknown-elf";
+
+    fn core(machine: &MachineHandle, hart: usize) -> Option<Core> {
+        machine.hart(hart).map(|state| Core { x: state.x, pc: state.pc })
+    }
+
+    fn set_core(machine: &MachineHandle, hart: usize, core: Core) -> Option<()> {
+        let Core { mut x, pc } = core;
+        x[0] = 0;
+        machine.change_hart(hart, move |state| {
+            state.x = x;
+            set_pc(state, pc);
+        })
+    }
+
+    fn read(machine: &MachineHandle, hart: usize, register: Register) -> Option<Vec<u8>> {
+        let value = match register {
+            Register::Csr(number) => machine.read_csr(hart, number)?,
+            _ => {
+                let state = machine.hart(hart)?;
+                match register {
+                    Register::X(number) => state.x[number],
+                    Register::F(number) => state.f[number],
+                    Register::Pc | Register::Csr(_) => state.pc,
+                    Register::Priv => state.mode as u64,
+                }
+            }
+        };
+        Some(value.to_le_bytes()[..register.size()].to_vec())
+    }
+
+    fn write(machine: &MachineHandle, hart: usize, register: Register, bytes: &[u8]) -> bool {
+        if bytes.len() != register.size() {
+            return false;
+        }
+        let mut value = [0; 8];
+        value[..bytes.len()].copy_from_slice(bytes);
+        let value = u64::from_le_bytes(value);
+        let changed = match register {
+            Register::Csr(number) => return machine.write_csr(hart, number, value),
+            Register::X(0) => return true,
+            Register::Priv => match Mode::from_bits(value) {
+                Some(mode) => machine.change_hart(hart, move |state| state.mode = mode),
+                None => None,
+            },
+            Register::X(number) => machine.change_hart(hart, move |state| state.x[number] = value),
+            Register::F(number) => machine.change_hart(hart, move |state| state.f[number] = value),
+            Register::Pc => machine.change_hart(hart, move |state| set_pc(state, value)),
+        };
+        changed.is_some()
     }
 }
 
