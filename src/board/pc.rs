@@ -2,7 +2,7 @@
 //! no firmware: what one would leave behind is made here.
 
 use mimic_devices::{hpet, pm};
-use mimic_firmware::x86::{PcConfig, SerialPort, acpi};
+use mimic_firmware::x86::{PcConfig, SerialPort, acpi, mp, smbios};
 
 use super::{BoardInfo, MapLine};
 
@@ -55,8 +55,10 @@ pub const CONSOLE: u8 = 3;
 pub const DISKS: std::ops::Range<u8> = 4..20;
 /// Where PCI functions may have memory below 4 GiB.
 pub const PCI_MEMORY: (u64, u64) = (RAM_HOLE, IOAPIC - 1);
-/// Where firmware puts its tables: the last 128 KiB below 1 MiB, the second half of which kernels search.
-pub const TABLES: u64 = 0xe_0000;
+/// Where firmware puts ACPI's tables, and where the MP table and SMBIOS: kernels search the last 64 KiB below 1 MiB.
+const ACPI: u64 = 0xe_0000;
+const MP_TABLE: u64 = 0xf_0000;
+const SMBIOS: u64 = 0xf_1000;
 /// isa-debug-exit.
 pub const DEBUG_EXIT: u16 = 0xf4;
 
@@ -79,7 +81,7 @@ pub struct Range {
     pub base: u64,
     /// Bytes.
     pub size: u64,
-    /// 1: RAM; 2: reserved.
+    /// Its kind: 1 is RAM, 2 reserved.
     pub kind: u32,
 }
 
@@ -94,18 +96,22 @@ impl Range {
     }
 }
 
+/// Kinds of ranges.
+const RAM: u32 = 1;
+const RESERVED: u32 = 2;
+
 /// What guests are told of memory.
 #[must_use]
 pub fn memory_map(memory: u64) -> Vec<Range> {
     let range = |base, end: u64, kind| Range { base, size: end - base, kind };
     let mut map = vec![
-        range(0, EBDA, 1),
-        range(EBDA, LOW_RAM_END, 2),
-        range(SHADOW, 1 << 20, 2),
-        range(1 << 20, low_memory(memory), 1),
+        range(0, EBDA, RAM),
+        range(EBDA, LOW_RAM_END, RESERVED),
+        range(SHADOW, 1 << 20, RESERVED),
+        range(1 << 20, low_memory(memory), RAM),
     ];
     if memory > RAM_HOLE {
-        map.push(range(HIGH_RAM, HIGH_RAM + (memory - RAM_HOLE), 1));
+        map.push(range(HIGH_RAM, HIGH_RAM + (memory - RAM_HOLE), RAM));
     }
     map
 }
@@ -128,10 +134,32 @@ pub fn config(cpus: usize) -> PcConfig {
     }
 }
 
-/// ACPI's tables, to be placed at [`TABLES`].
+/// The tables of a firmware.
+pub struct Tables {
+    /// Where ACPI's begin.
+    pub rsdp: u64,
+    /// Addresses and bytes.
+    pub pieces: Vec<(u64, Vec<u8>)>,
+}
+
+/// The tables that a firmware leaves in the memory of a board with so many processors and so much RAM.
 #[must_use]
-pub fn acpi_tables(cpus: usize) -> acpi::Tables {
-    acpi::tables(&config(cpus), TABLES as u32)
+pub fn tables(cpus: usize, memory: u64) -> Tables {
+    let config = config(cpus);
+    let ram: Vec<_> = memory_map(memory)
+        .iter()
+        .filter(|range| range.kind == RAM)
+        .map(|range| (range.base, range.size))
+        .collect();
+    let acpi = acpi::tables(&config, ACPI as u32);
+    Tables {
+        rsdp: acpi.rsdp,
+        pieces: vec![
+            (ACPI, acpi.bytes),
+            (MP_TABLE, mp::table(&config, MP_TABLE as u32)),
+            (SMBIOS, smbios::tables(&config, &ram, SMBIOS as u32)),
+        ],
+    }
 }
 
 /// The board for `mimic machines`.

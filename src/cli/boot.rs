@@ -106,7 +106,7 @@ fn load(
         Some(files) => {
             cmdline.push_str(words);
             let image = loader::load_file(&files.kernel, &LoadOptions::default());
-            (image.map_err(Failure::host)?, Some(files.initrd))
+            (image.map_err(Failure::host)?, files.initrd)
         }
     };
     if let Some(more) = append {

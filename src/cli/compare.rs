@@ -274,7 +274,8 @@ fn guest(args: &CompareArgs, folder: &Path) -> Result<Guest, Failure> {
             None => kernel.image = place("guest.elf", &mimic_test_roms::demo::image())?,
             Some(files) => {
                 kernel.image = files.kernel;
-                kernel.initrd = Some(place("initrd", &files.initrd)?);
+                kernel.initrd =
+                    files.initrd.as_ref().map(|initrd| place("initrd", initrd)).transpose()?;
             }
         }
     }

@@ -244,6 +244,10 @@ pub(super) struct RunningArgs {
 impl RunningArgs {
     pub(super) fn session(&self, image: &LoadedImage) -> Result<SessionOptions, Failure> {
         let advice = match image.kind {
+            ImageKind::LinuxX86 | ImageKind::Pvh => {
+                "Does the kernel know its console? Try --append \"console=ttyS0 earlyprintk=ttyS0,keep\"; the \
+                 serial port is a 16550A at port 0x3f8."
+            }
             _ if image.isa == Isa::X86_64 => {
                 "Does the program use the serial port (16550A at port 0x3f8) or the debug console (port 0xe9)?"
             }

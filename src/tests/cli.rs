@@ -37,7 +37,7 @@ fn wrong_command_lines_end_with_126_and_say_what_to_do() {
         (&["boot", "demo", "--cpu", "rv64,svade"], "svade=on or svade=off"),
         (&["boot", "debian-risc"], "debian-riscv64"),
         (&["boot", "debian-amd6"], "debian-amd64"),
-        (&["compare", "debian-amd64", "--engine", "jit"], "no translator for x86-64"),
+        (&["compare", "debian-amd64", "--engines", "jit"], "no translator for x86-64"),
         (&["test", "/no/such/folder"], "/no/such/folder"),
         (&["frobnicate"], "frobnicate"),
     ] {

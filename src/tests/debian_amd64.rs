@@ -8,9 +8,11 @@ mod console;
 mod support;
 
 use std::io::Write;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use console::{Console, start_guest};
+use support::{Program, mimic};
 
 /// The kernel said nothing that it takes for wrong.
 fn content(console: &mut Console) {
@@ -71,6 +73,25 @@ fn debian_uses_two_processors_and_resets() {
     assert!(stderr.contains("reset"), "{stderr}");
 }
 
+#[test]
+fn memtest86_tests_memory_on_the_serial_port() {
+    if std::env::var_os("MIMIC_SKIP_DEBIAN").is_some() {
+        return;
+    }
+    let fetched = mimic(&["boot", "memtest86", "--fetch-only"]).output().unwrap();
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    let mut command = mimic(&["boot", "memtest86"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = Program(command.spawn().unwrap());
+    let mut console = Console::of(&mut child);
+    console.expect("Memtest86+ v", PATIENCE);
+    // The tests before this one are done, and have found nothing.
+    console.expect("#3", PATIENCE);
+    console.expect("[60MB of 6", PATIENCE);
+    console.expect("Errors: 0", PATIENCE);
+}
+
+const PATIENCE: Duration = Duration::from_secs(120);
 const SHA256_OF_20000_NUMBERS: &str =
     "f6351f5ead9a700e34275480b3856ea738122a7c57bdeb744a631251c069587a";
 const SHA256_OF_MIMIC: &str = "cad3272dfaab779ffb997c2698e00f861ed76a02fc951c4039efe4136ba27d9f";

@@ -108,6 +108,8 @@ features! {
     XSAVEOPT = LdEax 0, "XSAVEOPT.";
     XSAVEC = LdEax 1, "XSAVEC.";
     XGETBV1 = LdEax 2, "XGETBV of what is in use.";
+    SPEC_CTRL = L7Edx 26, "IA32_SPEC_CTRL and IA32_PRED_CMD.";
+    ARCH_CAPABILITIES = L7Edx 29, "IA32_ARCH_CAPABILITIES: which faults of other processors this one does not have.";
     LAHF_LM = X1Ecx 0, "LAHF and SAHF in 64-bit mode.";
     LZCNT = X1Ecx 5, "LZCNT.";
     PREFETCHW = X1Ecx 8, "PREFETCHW.";

@@ -12,7 +12,10 @@ mod num {
     pub(super) const APIC_BASE: u32 = 0x1b;
     pub(super) const FEATURE_CONTROL: u32 = 0x3a;
     pub(super) const TSC_ADJUST: u32 = 0x3b;
+    pub(super) const SPEC_CTRL: u32 = 0x48;
+    pub(super) const PRED_CMD: u32 = 0x49;
     pub(super) const UCODE_REV: u32 = 0x8b;
+    pub(super) const ARCH_CAPABILITIES: u32 = 0x10a;
     pub(super) const MTRRCAP: u32 = 0xfe;
     pub(super) const SYSENTER_CS: u32 = 0x174;
     pub(super) const SYSENTER_ESP: u32 = 0x175;
@@ -57,6 +60,26 @@ pub(super) mod misc_enable {
     /// After reset.
     pub(in crate::x86) const RESET: u64 = FAST_STRINGS | NO_BTS | NO_PEBS;
 }
+
+/// IA32_ARCH_CAPABILITIES (SDM vol. 4, table 2-2): nothing here is executed on speculation, so none of the faults
+/// that come of it is there, and kernels need no detours around them. RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO,
+/// MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+const ARCH_CAPABILITIES: u64 = 1 << 62
+    | 1 << 27
+    | 1 << 26
+    | 1 << 24
+    | 1 << 20
+    | 7 << 13
+    | 1 << 8
+    | 1 << 6
+    | 1 << 5
+    | 1 << 4
+    | 1 << 3
+    | 1 << 1
+    | 1;
+/// IA32_SPEC_CTRL: IBRS. IA32_PRED_CMD: IBPB.
+const IBRS: u64 = 1;
+const IBPB: u64 = 1;
 
 /// The index of a fixed-range MTRR.
 fn fixed_mtrr(msr: u32) -> Option<usize> {
@@ -122,6 +145,8 @@ impl Core {
             num::PLATFORM_ID | num::UCODE_REV => 0,
             // Locked, with nothing in it.
             num::FEATURE_CONTROL => 1,
+            num::ARCH_CAPABILITIES if self.has(feature::ARCH_CAPABILITIES) => ARCH_CAPABILITIES,
+            num::SPEC_CTRL if self.has(feature::SPEC_CTRL) => state.spec_ctrl,
             num::MTRRCAP if self.has(feature::MTRR) => 0x508,
             num::SYSENTER_CS => state.sysenter_cs,
             num::SYSENTER_ESP => state.sysenter_esp,
@@ -187,6 +212,11 @@ impl Core {
             num::TSC_ADJUST if self.has(feature::TSC_ADJUST) => self.set_tsc_offset(value),
             // A microcode update is not needed and succeeds.
             num::UCODE_REV => {}
+            num::SPEC_CTRL if self.has(feature::SPEC_CTRL) && value & !IBRS == 0 => {
+                self.cpu.msr.spec_ctrl = value;
+            }
+            // There are no predictions to forget.
+            num::PRED_CMD if self.has(feature::SPEC_CTRL) && value & !IBPB == 0 => {}
             num::SYSENTER_CS => self.cpu.msr.sysenter_cs = value & 0xffff_ffff,
             num::SYSENTER_ESP => self.cpu.msr.sysenter_esp = self.canonical(value)?,
             num::SYSENTER_EIP => self.cpu.msr.sysenter_eip = self.canonical(value)?,

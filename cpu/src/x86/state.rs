@@ -272,6 +272,8 @@ pub struct Msrs {
     pub sysenter_eip: u64,
     /// IA32_TSC_AUX.
     pub tsc_aux: u64,
+    /// IA32_SPEC_CTRL.
+    pub spec_ctrl: u64,
     /// Added to the machine's time-stamp counter.
     pub tsc_offset: u64,
     /// IA32_PAT.
@@ -396,6 +398,7 @@ impl Cpu {
                 sysenter_esp: 0,
                 sysenter_eip: 0,
                 tsc_aux: 0,
+                spec_ctrl: 0,
                 tsc_offset: 0,
                 pat: 0x0007_0406_0007_0406,
                 misc_enable: misc_enable::RESET,

@@ -291,25 +291,9 @@ fn isa_bridge(config: &PcConfig) -> Encoded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::x86::SerialPort;
+    use crate::x86::tests::config;
 
     const BASE: u32 = 0xe_0000;
-
-    fn config() -> PcConfig {
-        PcConfig {
-            cpus: 2,
-            lapic: 0xfee0_0000,
-            ioapic: 0xfec0_0000,
-            hpet: 0xfed0_0000,
-            hpet_id: 0x8086_a201,
-            pm: 0x600,
-            sci: 9,
-            s5: 5,
-            serial: vec![SerialPort { port: 0x3f8, irq: 4 }, SerialPort { port: 0x2f8, irq: 3 }],
-            pci_memory: (0xc000_0000, 0xfebf_ffff),
-            pci_irqs: [10, 10, 11, 11],
-        }
-    }
 
     fn u32_at(bytes: &[u8], at: usize) -> u32 {
         u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())

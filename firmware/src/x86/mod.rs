@@ -1,6 +1,8 @@
-//! What a PC's firmware leaves in memory for kernels: ACPI.
+//! What a PC's firmware leaves in memory for kernels: ACPI, the MP table, SMBIOS.
 
 pub mod acpi;
+pub mod mp;
+pub mod smbios;
 
 /// A serial port, and its interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,5 +46,27 @@ impl PcConfig {
     #[must_use]
     pub fn pci_irq(&self, device: u8, pin: u8) -> u8 {
         self.pci_irqs[usize::from(device.wrapping_add(pin).wrapping_sub(1) % 4)]
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A PC of two processors.
+    pub(crate) fn config() -> PcConfig {
+        PcConfig {
+            cpus: 2,
+            lapic: 0xfee0_0000,
+            ioapic: 0xfec0_0000,
+            hpet: 0xfed0_0000,
+            hpet_id: 0x8086_a201,
+            pm: 0x600,
+            sci: 9,
+            s5: 5,
+            serial: vec![SerialPort { port: 0x3f8, irq: 4 }, SerialPort { port: 0x2f8, irq: 3 }],
+            pci_memory: (0xc000_0000, 0xfebf_ffff),
+            pci_irqs: [10, 10, 11, 11],
+        }
     }
 }

@@ -119,9 +119,8 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
         // Before the image, which may lie where the handlers do.
         pieces.splice(0..0, bios::pieces());
     }
-    let acpi = pc::acpi_tables(spec.cpus);
-    let rsdp = acpi.rsdp;
-    pieces.push(Piece { addr: pc::TABLES, bytes: acpi.bytes });
+    let pc::Tables { rsdp, pieces: tables } = pc::tables(spec.cpus, spec.memory);
+    pieces.extend(tables.into_iter().map(|(addr, bytes)| Piece { addr, bytes }));
     let start = match (image.kind, image.bits) {
         (ImageKind::Multiboot, _) => {
             let info = multiboot::lay_out(spec, end, &mut pieces)?;
