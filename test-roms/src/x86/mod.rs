@@ -2,6 +2,7 @@
 
 mod image;
 mod stress;
+pub(crate) mod tables;
 
 use crate::Oracle::Qemu;
 use crate::{Define, Expected, Kind, Rom};
@@ -28,7 +29,7 @@ const fn stress(
     }
 }
 
-/// All x86 ROMs.
+/// The x86 ROMs but for [`tables`].
 #[rustfmt::skip] // one row per ROM
 pub(crate) static ROMS: &[Rom] = &[
     stress("x86/stress-lock-2", "two processors: every LOCKable form, aligned, in a line, across lines and pages, on a device", 2, stress::forms::define::<2>),
