@@ -111,7 +111,7 @@ impl Rom {
     }
 
     /// [`Self::build`] with the time that a stress ROM shall last, in milliseconds of guest time (`mtime` at 10 MHz; the
-    /// PIT). Others are built as always. (RV64: the word that this changes is the ELF symbol `duration`, in ticks.)
+    /// TSC). Others are built as always. (RV64: the word that this changes is the ELF symbol `duration`, in ticks.)
     pub fn build_for(&self, milliseconds: u64) -> Vec<u8> {
         self.assemble(Some(milliseconds)).0
     }
