@@ -319,9 +319,9 @@ impl Driver<'_> {
         self.load_control(&mut a, at::CR0, cr0)?;
         a.xor(eax, eax)?;
         if self.long() {
-            a.mov(cr2, rax)?
+            a.mov(cr2, rax)?;
         } else {
-            a.mov(cr2, eax)?
+            a.mov(cr2, eax)?;
         }
         a.mov(eax, u32::from(selector::of(selector::DATA, 3)))?;
         for segment in [ds, es, fs, gs] {
@@ -358,9 +358,9 @@ impl Driver<'_> {
         a.xor(edi, edi)?;
         a.xor(ebp, ebp)?;
         if self.long() {
-            a.iretq()?
+            a.iretq()?;
         } else {
-            a.iretd()?
+            a.iretd()?;
         }
         a.assemble(at::LOOP.into())
     }
@@ -466,9 +466,9 @@ impl Driver<'_> {
         a.mov(esp, at::DRIVER_STACK)?;
         a.push(2)?;
         if self.long() {
-            a.popfq()?
+            a.popfq()?;
         } else {
-            a.popfd()?
+            a.popfd()?;
         }
         self.note_processor(&mut a)?;
         self.note_place(&mut a)?;
@@ -490,9 +490,9 @@ impl Driver<'_> {
         a.mov(dword_ptr(outcome(Word::Tr)), eax)?;
         for (control, to) in [(cr2, Word::Cr2), (cr0, Word::Cr0)] {
             if self.long() {
-                a.mov(rax, control)?
+                a.mov(rax, control)?;
             } else {
-                a.mov(eax, control)?
+                a.mov(eax, control)?;
             }
             a.mov(dword_ptr(outcome(to)), eax)?;
         }
