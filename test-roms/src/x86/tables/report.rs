@@ -3,7 +3,6 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use super::at;
 use super::driver::Driver;
 use super::driver::variable::*;
 
