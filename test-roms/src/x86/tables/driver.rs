@@ -8,23 +8,23 @@ use iced_x86::code_asm::*;
 use super::{Mode, STUB, Table, Word, at, selector};
 
 /// Addresses of the driver's variables.
-mod variable {
+pub(super) mod variable {
     use super::super::at::VARIABLES;
 
     /// The record of the cell, and of the next.
-    pub(super) const RECORD: u32 = VARIABLES;
-    pub(super) const NEXT: u32 = VARIABLES + 4;
+    pub(in super::super) const RECORD: u32 = VARIABLES;
+    pub(in super::super) const NEXT: u32 = VARIABLES + 4;
     /// The number of the cell, from 0.
-    pub(super) const CELL: u32 = VARIABLES + 8;
+    pub(in super::super) const CELL: u32 = VARIABLES + 8;
     /// The case number of the first failure.
-    pub(super) const FAILED: u32 = VARIABLES + 12;
+    pub(in super::super) const FAILED: u32 = VARIABLES + 12;
     /// Whether everything is to be printed.
-    pub(super) const LIST: u32 = VARIABLES + 16;
+    pub(in super::super) const LIST: u32 = VARIABLES + 16;
     /// What the watched words were.
-    pub(super) const BEFORE: u32 = VARIABLES + 0x20;
+    pub(in super::super) const BEFORE: u32 = VARIABLES + 0x20;
     /// All words of the outcome, and those that are compared.
-    pub(super) const OUTCOME: u32 = VARIABLES + 0x80;
-    pub(super) const COMPARED: u32 = VARIABLES + 0x100;
+    pub(in super::super) const OUTCOME: u32 = VARIABLES + 0x80;
+    pub(in super::super) const COMPARED: u32 = VARIABLES + 0x100;
 }
 use variable::*;
 
@@ -58,10 +58,6 @@ const CR4_PAE: u32 = 0x20;
 const MSR_EFER: u32 = 0xc000_0080;
 const EFER: u32 = 0x900;
 const EFER_NXE: u32 = 0x800;
-const DEBUG_CONSOLE: u32 = 0xe9;
-const DEBUG_EXIT: i32 = 0xf4;
-/// Bochs ends when it reads this word at this port.
-const BOCHS_END: (u32, &str) = (0x8900, "Shutdown");
 
 pub(super) struct Driver<'a> {
     pub(super) table: &'a Table,
@@ -319,9 +315,9 @@ impl Driver<'_> {
         self.load_control(&mut a, at::CR0, cr0)?;
         a.xor(eax, eax)?;
         if self.long() {
-            a.mov(cr2, rax)?
+            a.mov(cr2, rax)?;
         } else {
-            a.mov(cr2, eax)?
+            a.mov(cr2, eax)?;
         }
         a.mov(eax, u32::from(selector::of(selector::DATA, 3)))?;
         for segment in [ds, es, fs, gs] {
@@ -358,9 +354,9 @@ impl Driver<'_> {
         a.xor(edi, edi)?;
         a.xor(ebp, ebp)?;
         if self.long() {
-            a.iretq()?
+            a.iretq()?;
         } else {
-            a.iretd()?
+            a.iretd()?;
         }
         a.assemble(at::LOOP.into())
     }
@@ -370,23 +366,6 @@ impl Driver<'_> {
         a.mov(edi, top - 4 * CLEARED)?;
         a.mov(ecx, CLEARED)?;
         a.rep().stosd()
-    }
-
-    /// Reports the first case that failed, or 0.
-    fn end(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
-        a.mov(eax, dword_ptr(FAILED))?;
-        a.out(DEBUG_EXIT, eax)?;
-        let (port, word) = BOCHS_END;
-        a.mov(edx, port)?;
-        for byte in word.bytes() {
-            a.mov(al, u32::from(byte))?;
-            a.out(dx, al)?;
-        }
-        let mut halt = a.create_label();
-        a.set_label(&mut halt)?;
-        a.cli()?;
-        a.hlt()?;
-        a.jmp(halt)
     }
 
     /// Where vectors lead: a frame with an error code and the vector, whatever it was.
@@ -466,9 +445,9 @@ impl Driver<'_> {
         a.mov(esp, at::DRIVER_STACK)?;
         a.push(2)?;
         if self.long() {
-            a.popfq()?
+            a.popfq()?;
         } else {
-            a.popfd()?
+            a.popfd()?;
         }
         self.note_processor(&mut a)?;
         self.note_place(&mut a)?;
@@ -490,9 +469,9 @@ impl Driver<'_> {
         a.mov(dword_ptr(outcome(Word::Tr)), eax)?;
         for (control, to) in [(cr2, Word::Cr2), (cr0, Word::Cr0)] {
             if self.long() {
-                a.mov(rax, control)?
+                a.mov(rax, control)?;
             } else {
-                a.mov(eax, control)?
+                a.mov(eax, control)?;
             }
             a.mov(dword_ptr(outcome(to)), eax)?;
         }
@@ -534,99 +513,6 @@ impl Driver<'_> {
         a.rep().movsd()?;
         a.set_label(&mut done)?;
         a.zero_bytes()
-    }
-
-    /// Prints the outcome, or compares it and prints it if it is another one than the expected.
-    fn judge(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
-        let words = self.table.words.len() as u32;
-        let [mut print, mut hex, mut compare, mut first, mut end] =
-            [(); 5].map(|()| a.create_label());
-        a.cmp(dword_ptr(LIST), 0)?;
-        a.je(compare)?;
-        a.mov(esi, COMPARED)?;
-        a.call(print)?;
-        Self::character(a, b'\n')?;
-        a.jmp(end)?;
-
-        a.set_label(&mut compare)?;
-        a.mov(ecx, dword_ptr(CELL))?;
-        a.movzx(eax, word_ptr(ecx * 2 + self.indices))?;
-        a.imul_3(edi, eax, 4 * words as i32)?;
-        a.add(edi, self.known as i32)?;
-        a.mov(ebp, edi)?;
-        a.mov(esi, COMPARED)?;
-        a.mov(ecx, words)?;
-        a.repe().cmpsd()?;
-        a.je(end)?;
-        a.mov(ebx, dword_ptr(CELL))?;
-        a.inc(ebx)?;
-        a.cmp(dword_ptr(FAILED), 0)?;
-        a.jne(first)?;
-        a.mov(dword_ptr(FAILED), ebx)?;
-        a.set_label(&mut first)?;
-        Self::text(a, "case 0x")?;
-        a.call(hex)?;
-        Self::text(a, ": ")?;
-        a.mov(esi, COMPARED)?;
-        a.call(print)?;
-        Self::text(a, "instead of ")?;
-        a.mov(esi, ebp)?;
-        a.call(print)?;
-        Self::character(a, b'\n')?;
-        a.jmp(end)?;
-
-        // The words at ESI, each with a space behind it.
-        let mut next = a.create_label();
-        a.set_label(&mut print)?;
-        a.mov(ecx, words)?;
-        a.set_label(&mut next)?;
-        a.mov(ebx, dword_ptr(esi))?;
-        a.add(esi, 4)?;
-        a.call(hex)?;
-        Self::character(a, b' ')?;
-        a.dec(ecx)?;
-        a.jne(next)?;
-        a.ret()?;
-        // EBX without leading zeros; EDI counts what is left to print.
-        let [mut skip, mut digit, mut letter, mut out] = [(); 4].map(|()| a.create_label());
-        a.set_label(&mut hex)?;
-        a.mov(edi, 8)?;
-        a.set_label(&mut skip)?;
-        a.cmp(edi, 1)?;
-        a.je(digit)?;
-        a.test(ebx, 0xf000_0000u32 as i32)?;
-        a.jne(digit)?;
-        a.shl(ebx, 4)?;
-        a.dec(edi)?;
-        a.jmp(skip)?;
-        a.set_label(&mut digit)?;
-        a.rol(ebx, 4)?;
-        a.mov(al, bl)?;
-        a.and(al, 15)?;
-        a.cmp(al, 10)?;
-        a.jae(letter)?;
-        a.add(al, i32::from(b'0'))?;
-        a.jmp(out)?;
-        a.set_label(&mut letter)?;
-        a.add(al, i32::from(b'a' - 10))?;
-        a.set_label(&mut out)?;
-        a.mov(edx, DEBUG_CONSOLE)?;
-        a.out(dx, al)?;
-        a.dec(edi)?;
-        a.jne(digit)?;
-        a.ret()?;
-        a.set_label(&mut end)?;
-        a.zero_bytes()
-    }
-
-    fn text(a: &mut CodeAssembler, text: &str) -> Result<(), IcedError> {
-        text.bytes().try_for_each(|byte| Self::character(a, byte))
-    }
-
-    fn character(a: &mut CodeAssembler, byte: u8) -> Result<(), IcedError> {
-        a.mov(edx, DEBUG_CONSOLE)?;
-        a.mov(al, u32::from(byte))?;
-        a.out(dx, al)
     }
 }
 

@@ -15,6 +15,7 @@ mod driver;
 mod expected;
 mod gates;
 mod paging;
+mod report;
 mod segments;
 mod tasks;
 

@@ -276,11 +276,15 @@ fn halves(world: World, expected: &'static str) -> Table {
     let mut cells = Vec::new();
     for (stub, operation) in operations.iter().enumerate() {
         for kind in 0..16 {
+            // Bases are checked by the width that the processor offers, 48 or 57 bits, offsets by the one in use.
+            let based = matches!(operation.name, "lldt" | "ltr");
+            let (above, below) =
+                if based { (0x0100_0000, 0xfeff_ffff) } else { (0x8000, 0xffff_7fff) };
             for half in [
                 0,
                 0x7fff,
-                0x8000,
-                0xffff_7fff,
+                above,
+                below,
                 0xffff_8000,
                 1 << 40,
                 1 << 44,
