@@ -126,6 +126,46 @@ fn real_mode_finds_what_a_bios_leaves() {
     assert_eq!(report.end, End::Exit(0x33));
 }
 
+/// A TSC deadline is a value of the processor's own counter (SDM vol. 3, 11.5.4.1), which software has moved.
+#[test]
+fn a_deadline_follows_a_moved_time_stamp_counter() {
+    let mut a = asm(16);
+    let write = |a: &mut CodeAssembler, msr: u32, high: u32, low: u32| {
+        a.mov(ecx, msr).unwrap();
+        a.mov(edx, high).unwrap();
+        a.mov(eax, low).unwrap();
+        a.wrmsr().unwrap();
+    };
+    a.mov(al, 0xff).unwrap();
+    a.out(0x21, al).unwrap();
+    // x2APIC mode; on; the timer by deadline, at vector 20h, whose handler is the BIOS's.
+    write(&mut a, 0x1b, 0, 0xfee0_0d00);
+    write(&mut a, 0x80f, 0, 0x1ff);
+    write(&mut a, 0x832, 0, 0x4_0020);
+    write(&mut a, 0x10, 0x100, 0);
+    // In 1 ms.
+    a.rdtsc().unwrap();
+    a.add(eax, 1_000_000).unwrap();
+    a.adc(edx, 0).unwrap();
+    a.mov(esi, eax).unwrap();
+    a.mov(edi, edx).unwrap();
+    a.mov(ecx, 0x6e0).unwrap();
+    a.wrmsr().unwrap();
+    a.sti().unwrap();
+    a.hlt().unwrap();
+    // Not before, and less than 134 ms after.
+    a.rdtsc().unwrap();
+    a.sub(eax, esi).unwrap();
+    a.sbb(edx, edi).unwrap();
+    a.shr(eax, 27).unwrap();
+    a.or(eax, edx).unwrap();
+    a.add(eax, 0x44).unwrap();
+    exit(&mut a);
+    let code = a.assemble(0x7c00).unwrap();
+    let (report, _) = run(spec(&code, &flat(0x7c00, Bits::B16), 1, true));
+    assert_eq!(report.end, End::Exit(0x44));
+}
+
 #[test]
 fn thirty_two_bit_code_starts_with_flat_segments() {
     let mut a = asm(32);
