@@ -320,8 +320,12 @@ impl Tlb {
             return None;
         }
         let host = entry.addend.wrapping_add(va as usize);
-        // SAFETY: as in `load_any`, for all of them.
-        Some(std::array::from_fn(|i| unsafe { ram::load_pair(host.wrapping_add(16 * i)) }))
+        let mut pairs = [[0; 2]; N];
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            // SAFETY: as in `load_any`, for all of them.
+            *pair = unsafe { ram::load_pair(host.wrapping_add(16 * i)) };
+        }
+        Some(pairs)
     }
 
     /// Stores `N` times 16 bytes to `va`, of any alignment inside a page, if the current table allows it. Whether it hit.

@@ -72,6 +72,8 @@ pub struct Core {
     pub(super) block: Block,
     /// Blocks follow one another as long as no more instructions than this have retired.
     pub(super) window: u64,
+    /// What a load of more than eight bytes found, or is to be stored, off the fast path.
+    pub(super) wide: [u64; 4],
     /// The last offset into CS that code may have.
     pub(super) code_limit: u64,
     /// By number of the segment register.
@@ -141,6 +143,7 @@ impl Core {
             code_page: 0,
             block: Block::NONE,
             window: 0,
+            wide: [0; 4],
             code_limit: 0,
             reach: [Reach::default(); 8],
             lin_mask: 0,

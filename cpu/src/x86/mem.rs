@@ -63,6 +63,13 @@ impl Core {
         if let Some(old) = self.tlb.update_any(lin, &f) {
             return Ok(old);
         }
+        self.update_off_path(lin, f)
+    }
+
+    /// [`update`](Self::update) off the fast path, where a function may lie on the stack.
+    #[cold]
+    #[inline(never)]
+    fn update_off_path<T: Cell>(&mut self, lin: u64, f: impl Fn(T) -> T) -> Result<T, Stop> {
         self.update_slow(lin, T::WIDTH, &|old| f(T::narrow(old)).widen()).map(T::narrow)
     }
 
@@ -277,7 +284,11 @@ impl Core {
     pub fn load_16(&mut self, lin: u64) -> Result<[u64; 2], Stop> {
         match self.tlb.load_pairs(lin) {
             Some([pair]) => Ok(pair),
-            None => self.load_words_slow(lin),
+            None => {
+                self.load_wide_slow::<2>(lin)?;
+                let [a, b, ..] = self.wide;
+                Ok([a, b])
+            }
         }
     }
 
@@ -289,7 +300,10 @@ impl Core {
     pub fn load_32(&mut self, lin: u64) -> Result<[u64; 4], Stop> {
         match self.tlb.load_pairs(lin) {
             Some([[a, b], [c, d]]) => Ok([a, b, c, d]),
-            None => self.load_words_slow(lin),
+            None => {
+                self.load_wide_slow::<4>(lin)?;
+                Ok(self.wide)
+            }
         }
     }
 
@@ -299,7 +313,11 @@ impl Core {
     /// As [`load`](Self::load).
     #[inline(always)]
     pub fn store_16(&mut self, lin: u64, words: [u64; 2]) -> Result<(), Stop> {
-        if self.tlb.store_pairs(lin, [words]) { Ok(()) } else { self.store_words_slow(lin, &words) }
+        if self.tlb.store_pairs(lin, [words]) {
+            return Ok(());
+        }
+        self.wide = [words[0], words[1], 0, 0];
+        self.store_wide_slow::<2>(lin)
     }
 
     /// Stores 32 bytes, all of them or none.
@@ -312,19 +330,25 @@ impl Core {
         if self.tlb.store_pairs(lin, [[a, b], [c, d]]) {
             return Ok(());
         }
-        self.store_words_slow(lin, &words)
+        self.wide = words;
+        self.store_wide_slow::<4>(lin)
+    }
+
+    /// Loads words into [`Core::wide`]: nothing that these functions need may lie on the stack of a caller that goes on by
+    /// a tail call.
+    #[cold]
+    #[inline(never)]
+    fn load_wide_slow<const N: usize>(&mut self, lin: u64) -> Result<(), Stop> {
+        let words: [u64; N] = self.load_words(lin)?;
+        self.wide[..N].copy_from_slice(&words);
+        Ok(())
     }
 
     #[cold]
     #[inline(never)]
-    fn load_words_slow<const N: usize>(&mut self, lin: u64) -> Result<[u64; N], Stop> {
-        self.load_words(lin)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn store_words_slow(&mut self, lin: u64, words: &[u64]) -> Result<(), Stop> {
-        self.store_words(lin, words)
+    fn store_wide_slow<const N: usize>(&mut self, lin: u64) -> Result<(), Stop> {
+        let words = self.wide;
+        self.store_words(lin, &words[..N])
     }
 
     /// Loads words of eight bytes, which may cross pages; two at an aligned address in one step (SDM vol. 3, 9.1.1).

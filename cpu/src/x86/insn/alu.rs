@@ -235,7 +235,7 @@ fn binary<K: Operation, T: Int, D: Dst<T>, S: Src<T>>(
     step(core, ops, code, D::MEMORY || S::MEMORY, |core, op| {
         let b = S::get(core, op)?.widen();
         let carry = if K::CARRY_IN { u64::from(core.flags.cf()) } else { 0 };
-        let apply = |a: T| T::narrow(K::apply(a.widen(), b, carry));
+        let apply = move |a: T| T::narrow(K::apply(a.widen(), b, carry));
         let a = D::update(core, op, apply)?;
         core.flags = K::flags(a.widen(), b, apply(a).sext(), T::BITS);
         Ok(())
@@ -279,7 +279,7 @@ fn increment<K: Operation, T: Int, D: Dst<T>>(
     code: &CodeCache,
 ) -> usize {
     step(core, ops, code, D::MEMORY, |core, op| {
-        let apply = |a: T| T::narrow(K::apply(a.widen(), 1, 0));
+        let apply = move |a: T| T::narrow(K::apply(a.widen(), 1, 0));
         let a = D::update(core, op, apply)?;
         let cf = core.flags.cf();
         core.flags = K::flags(a.widen(), 1, apply(a).sext(), T::BITS).with_carry(cf);
@@ -297,7 +297,7 @@ impl Family1 for Neg {
 
 fn neg<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
     step(core, ops, code, D::MEMORY, |core, op| {
-        let apply = |a: T| T::narrow(a.widen().wrapping_neg());
+        let apply = move |a: T| T::narrow(a.widen().wrapping_neg());
         let a = D::update(core, op, apply)?;
         core.flags = Sub::flags(0, a.widen(), apply(a).sext(), T::BITS);
         Ok(())
@@ -314,7 +314,7 @@ impl Family1 for Not {
 
 fn not<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
     step(core, ops, code, D::MEMORY, |core, op| {
-        D::update(core, op, |a| T::narrow(!a.widen())).map(drop)
+        D::update(core, op, move |a| T::narrow(!a.widen())).map(drop)
     })
 }
 

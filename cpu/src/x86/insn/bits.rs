@@ -77,7 +77,7 @@ fn bit_test<const WHAT: u8, T: Int, D: Dst<T>, const IMM: bool>(
         let old = if WHAT == TEST {
             D::get(core, op)?
         } else {
-            D::update(core, op, |old| T::narrow(changed::<WHAT>(old.widen(), bit)))?
+            D::update(core, op, move |old| T::narrow(changed::<WHAT>(old.widen(), bit)))?
         };
         core.flags = core.flags.with_carry(old.widen() & bit != 0);
         Ok(())

@@ -223,11 +223,12 @@ fn shift<K: Shift, T: Int, C: Count, D: Dst<T>>(
         let count = masked::<T>(C::get(core, op));
         if count == 0 {
             // Nothing changes; but memory must be writable, and the upper half of a 32-bit register is cleared.
-            return D::update(core, op, |old| old).map(drop);
+            return D::update(core, op, move |old| old).map(drop);
         }
         let before = core.flags;
-        let old = D::update(core, op, |old| K::apply(old, count, before.cf()))?;
-        core.flags = K::flags(before, old, K::apply(old, count, before.cf()), count);
+        let cf = before.cf();
+        let old = D::update(core, op, move |old| K::apply(old, count, cf))?;
+        core.flags = K::flags(before, old, K::apply(old, count, cf), count);
         Ok(())
     })
 }
@@ -303,10 +304,10 @@ fn double<const LEFT: bool, T: Int, C: Count, D: Dst<T>>(
     step(core, ops, code, D::MEMORY, |core, op| {
         let count = masked::<T>(C::get(core, op));
         if count == 0 {
-            return D::update(core, op, |old| old).map(drop);
+            return D::update(core, op, move |old| old).map(drop);
         }
         let fill = T::get(core, op.r2);
-        let old = D::update(core, op, |old| double_shift::<LEFT, T>(old, fill, count).0)?;
+        let old = D::update(core, op, move |old| double_shift::<LEFT, T>(old, fill, count).0)?;
         let (new, cf) = double_shift::<LEFT, T>(old, fill, count);
         core.flags = Lazy::result(new.sext(), cf, top(old) != top(new));
         Ok(())

@@ -242,9 +242,9 @@ impl Interp {
         let ops = self.code.ops(block);
         let Some(first) = ops.first() else {
             return if block == Block::CROSSING {
-                self.step_uncached()
+                self.step_uncached();
             } else {
-                self.decode(offset)
+                self.decode(offset);
             };
         };
         let behind = rip.wrapping_add(block.bytes());

@@ -183,7 +183,8 @@ fn run_ymm<const REGISTER: u8, const ALIGNED: bool>(
 }
 
 /// `quick` of the operands gives the result and whether it is all there is to know, provided that MXCSR says
-/// [`usual`] things; `f` of MXCSR and the operands gives the result and MXCSR behind it.
+/// [`usual`] things; `f` of MXCSR and the operands gives the result and MXCSR behind it. That is a function of its own:
+/// what it has on the stack would keep this one from going on by a tail call.
 #[inline(always)]
 fn fp_xmm<const VEX: bool, const REGISTER: u8, const BYTES: u64, const ALIGNED: bool>(
     core: &mut Core,
@@ -194,20 +195,32 @@ fn fp_xmm<const VEX: bool, const REGISTER: u8, const BYTES: u64, const ALIGNED: 
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(if VEX { unit::AVX } else { unit::SSE })?;
-        let Some(mxcsr) = masked(core) else { return slowly::<VEX>(core, op) };
-        let b = last_xmm::<REGISTER, BYTES, ALIGNED>(core, op)?;
-        let a = xmm(core, if VEX { op.r2 } else { op.r1 });
-        if usual(mxcsr)
-            && let (result, true) = quick(a, b)
-        {
-            set_xmm::<VEX>(core, op.r1, result);
-            return Ok(());
+        if usual(core.cpu.mxcsr.bits()) {
+            let b = last_xmm::<REGISTER, BYTES, ALIGNED>(core, op)?;
+            let a = xmm(core, if VEX { op.r2 } else { op.r1 });
+            if let (result, true) = quick(a, b) {
+                set_xmm::<VEX>(core, op.r1, result);
+                return Ok(());
+            }
         }
-        let (result, mxcsr) = exactly(move || f(mxcsr, a, b));
-        raised(core, mxcsr);
-        set_xmm::<VEX>(core, op.r1, result);
-        Ok(())
+        exact_xmm::<VEX, REGISTER, BYTES, ALIGNED>(core, op, f)
     })
+}
+
+#[cold]
+#[inline(never)]
+fn exact_xmm<const VEX: bool, const REGISTER: u8, const BYTES: u64, const ALIGNED: bool>(
+    core: &mut Core,
+    op: &Op,
+    f: impl Fn(u32, __m128i, __m128i) -> (__m128i, u32),
+) -> Result<(), Stop> {
+    let Some(mxcsr) = masked(core) else { return slowly::<VEX>(core, op) };
+    let b = last_xmm::<REGISTER, BYTES, ALIGNED>(core, op)?;
+    let a = xmm(core, if VEX { op.r2 } else { op.r1 });
+    let (result, mxcsr) = f(mxcsr, a, b);
+    raised(core, mxcsr);
+    set_xmm::<VEX>(core, op.r1, result);
+    Ok(())
 }
 
 #[inline(always)]
@@ -220,20 +233,32 @@ fn fp_ymm<const REGISTER: u8, const ALIGNED: bool>(
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(unit::AVX)?;
-        let Some(mxcsr) = masked(core) else { return slowly::<true>(core, op) };
-        let b = last_ymm::<REGISTER, ALIGNED>(core, op)?;
-        let a = ymm(core, op.r2);
-        if usual(mxcsr)
-            && let (result, true) = quick(a, b)
-        {
-            set_ymm(core, op.r1, result);
-            return Ok(());
+        if usual(core.cpu.mxcsr.bits()) {
+            let b = last_ymm::<REGISTER, ALIGNED>(core, op)?;
+            let a = ymm(core, op.r2);
+            if let (result, true) = quick(a, b) {
+                set_ymm(core, op.r1, result);
+                return Ok(());
+            }
         }
-        let (result, mxcsr) = exactly(move || f(mxcsr, a, b));
-        raised(core, mxcsr);
-        set_ymm(core, op.r1, result);
-        Ok(())
+        exact_ymm::<REGISTER, ALIGNED>(core, op, f)
     })
+}
+
+#[cold]
+#[inline(never)]
+fn exact_ymm<const REGISTER: u8, const ALIGNED: bool>(
+    core: &mut Core,
+    op: &Op,
+    f: impl Fn(u32, __m256i, __m256i) -> (__m256i, u32),
+) -> Result<(), Stop> {
+    let Some(mxcsr) = masked(core) else { return slowly::<true>(core, op) };
+    let b = last_ymm::<REGISTER, ALIGNED>(core, op)?;
+    let a = ymm(core, op.r2);
+    let (result, mxcsr) = f(mxcsr, a, b);
+    raised(core, mxcsr);
+    set_ymm(core, op.r1, result);
+    Ok(())
 }
 
 /// Factors and addend among the operands, as the digits of a mnemonic say.
@@ -257,21 +282,31 @@ fn fma_xmm<const REGISTER: u8, const BYTES: u64, const ORDER: u8>(
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(unit::AVX)?;
-        let Some(mxcsr) = masked(core) else { return slowly::<true>(core, op) };
-        let c = last_xmm::<REGISTER, BYTES, false>(core, op)?;
-        let (a, b) = (xmm(core, op.r1), xmm(core, op.r2));
-        if usual(mxcsr)
-            && let (x, y, z) = formula::<ORDER, _>(a, b, c)
-            && let (result, true) = quick(x, y, z)
-        {
-            set_xmm::<true>(core, op.r1, result);
-            return Ok(());
+        if usual(core.cpu.mxcsr.bits()) {
+            let c = last_xmm::<REGISTER, BYTES, false>(core, op)?;
+            let (x, y, z) = formula::<ORDER, _>(xmm(core, op.r1), xmm(core, op.r2), c);
+            if let (result, true) = quick(x, y, z) {
+                set_xmm::<true>(core, op.r1, result);
+                return Ok(());
+            }
         }
-        let (result, mxcsr) = exactly(move || f(mxcsr, a, b, c));
-        raised(core, mxcsr);
-        set_xmm::<true>(core, op.r1, result);
-        Ok(())
+        exact_fma_xmm::<REGISTER, BYTES>(core, op, f)
     })
+}
+
+#[cold]
+#[inline(never)]
+fn exact_fma_xmm<const REGISTER: u8, const BYTES: u64>(
+    core: &mut Core,
+    op: &Op,
+    f: impl Fn(u32, __m128i, __m128i, __m128i) -> (__m128i, u32),
+) -> Result<(), Stop> {
+    let Some(mxcsr) = masked(core) else { return slowly::<true>(core, op) };
+    let c = last_xmm::<REGISTER, BYTES, false>(core, op)?;
+    let (result, mxcsr) = f(mxcsr, xmm(core, op.r1), xmm(core, op.r2), c);
+    raised(core, mxcsr);
+    set_xmm::<true>(core, op.r1, result);
+    Ok(())
 }
 
 #[inline(always)]
@@ -284,21 +319,31 @@ fn fma_ymm<const REGISTER: u8, const ORDER: u8>(
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(unit::AVX)?;
-        let Some(mxcsr) = masked(core) else { return slowly::<true>(core, op) };
-        let c = last_ymm::<REGISTER, false>(core, op)?;
-        let (a, b) = (ymm(core, op.r1), ymm(core, op.r2));
-        if usual(mxcsr)
-            && let (x, y, z) = formula::<ORDER, _>(a, b, c)
-            && let (result, true) = quick(x, y, z)
-        {
-            set_ymm(core, op.r1, result);
-            return Ok(());
+        if usual(core.cpu.mxcsr.bits()) {
+            let c = last_ymm::<REGISTER, false>(core, op)?;
+            let (x, y, z) = formula::<ORDER, _>(ymm(core, op.r1), ymm(core, op.r2), c);
+            if let (result, true) = quick(x, y, z) {
+                set_ymm(core, op.r1, result);
+                return Ok(());
+            }
         }
-        let (result, mxcsr) = exactly(move || f(mxcsr, a, b, c));
-        raised(core, mxcsr);
-        set_ymm(core, op.r1, result);
-        Ok(())
+        exact_fma_ymm::<REGISTER>(core, op, f)
     })
+}
+
+#[cold]
+#[inline(never)]
+fn exact_fma_ymm<const REGISTER: u8>(
+    core: &mut Core,
+    op: &Op,
+    f: impl Fn(u32, __m256i, __m256i, __m256i) -> (__m256i, u32),
+) -> Result<(), Stop> {
+    let Some(mxcsr) = masked(core) else { return slowly::<true>(core, op) };
+    let c = last_ymm::<REGISTER, false>(core, op)?;
+    let (result, mxcsr) = f(mxcsr, ymm(core, op.r1), ymm(core, op.r2), c);
+    raised(core, mxcsr);
+    set_ymm(core, op.r1, result);
+    Ok(())
 }
 
 /// MXCSR, if all exceptions are masked.
@@ -352,14 +397,6 @@ sound! {
 #[inline(always)]
 fn raised(core: &mut Core, mxcsr: u32) {
     core.cpu.mxcsr = Mxcsr::from_bits(mxcsr).unwrap_or_default();
-}
-
-/// Calls `f`, away from the function that performs the instruction: what it has on the stack would keep that from going on by
-/// a tail call.
-#[cold]
-#[inline(never)]
-fn exactly<R>(f: impl FnOnce() -> R) -> R {
-    f()
 }
 
 /// Performs the table's operation.
@@ -1158,19 +1195,29 @@ fn compare<const VEX: bool, const REGISTER: u8, const BYTES: u64>(
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(if VEX { unit::AVX } else { unit::SSE })?;
-        let Some(mxcsr) = masked(core) else { return slowly::<VEX>(core, op) };
         let b = last_xmm::<REGISTER, BYTES, false>(core, op)?;
-        let a = xmm(core, op.r1);
-        if let Some((below, equal)) = ordered::<BYTES>(a, b) {
+        if let Some((below, equal)) = ordered::<BYTES>(xmm(core, op.r1), b) {
             core.flags = Lazy::from_bits(u64::from(below) * bit::CF | u64::from(equal) * bit::ZF);
             return Ok(());
         }
-        let (flags, mxcsr) = exactly(move || f(mxcsr, a, b));
-        raised(core, mxcsr);
-        // The others are clear.
-        core.flags = Lazy::from_bits(flags & (bit::ZF | bit::PF | bit::CF));
-        Ok(())
+        exact_compare::<VEX, REGISTER, BYTES>(core, op, f)
     })
+}
+
+#[cold]
+#[inline(never)]
+fn exact_compare<const VEX: bool, const REGISTER: u8, const BYTES: u64>(
+    core: &mut Core,
+    op: &Op,
+    f: impl Fn(u32, __m128i, __m128i) -> (u64, u32),
+) -> Result<(), Stop> {
+    let Some(mxcsr) = masked(core) else { return slowly::<VEX>(core, op) };
+    let b = last_xmm::<REGISTER, BYTES, false>(core, op)?;
+    let (flags, mxcsr) = f(mxcsr, xmm(core, op.r1), b);
+    raised(core, mxcsr);
+    // The others are clear.
+    core.flags = Lazy::from_bits(flags & (bit::ZF | bit::PF | bit::CF));
+    Ok(())
 }
 
 /// A conversion to an integer.
@@ -1184,19 +1231,30 @@ fn to_int<const VEX: bool, const REGISTER: u8, const BYTES: u64>(
 ) -> usize {
     step(core, ops, code, REGISTER == MEMORY, |core, op| {
         core.need(if VEX { unit::AVX } else { unit::SSE })?;
-        let Some(mxcsr) = masked(core) else { return slowly::<VEX>(core, op) };
-        let b = last_xmm::<REGISTER, BYTES, false>(core, op)?;
-        if usual(mxcsr)
-            && let Some(result) = quick(b)
-        {
-            core.set_gpr(op.r1, result);
-            return Ok(());
+        if usual(core.cpu.mxcsr.bits()) {
+            let b = last_xmm::<REGISTER, BYTES, false>(core, op)?;
+            if let Some(result) = quick(b) {
+                core.set_gpr(op.r1, result);
+                return Ok(());
+            }
         }
-        let (result, mxcsr) = exactly(move || f(mxcsr, b));
-        raised(core, mxcsr);
-        core.set_gpr(op.r1, result);
-        Ok(())
+        exact_to_int::<VEX, REGISTER, BYTES>(core, op, f)
     })
+}
+
+#[cold]
+#[inline(never)]
+fn exact_to_int<const VEX: bool, const REGISTER: u8, const BYTES: u64>(
+    core: &mut Core,
+    op: &Op,
+    f: impl Fn(u32, __m128i) -> (u64, u32),
+) -> Result<(), Stop> {
+    let Some(mxcsr) = masked(core) else { return slowly::<VEX>(core, op) };
+    let b = last_xmm::<REGISTER, BYTES, false>(core, op)?;
+    let (result, mxcsr) = f(mxcsr, b);
+    raised(core, mxcsr);
+    core.set_gpr(op.r1, result);
+    Ok(())
 }
 
 /// CVTSI2SD from 32 bits, always exact.
