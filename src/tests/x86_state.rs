@@ -12,7 +12,7 @@ use mimic::loader::{self, Bits, Isa, LoadOptions};
 use mimic::machine::snapshot::Snapshot;
 use mimic::machine::spec::{
     BoardKind, ConsoleKind, CpuSpec, End, EngineKind, Firmware, Limits, MachineSpec, Report,
-    Resumption,
+    Resumption, VirtioBus,
 };
 use mimic::machine::{ConsoleIo, Machine};
 use mimic_devices::serial::SerialOutput;
@@ -42,6 +42,7 @@ fn spec(file: &[u8], options: &LoadOptions, cpus: usize, deterministic: bool) ->
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
+        virtio: VirtioBus::Pci,
         limits: PATIENCE,
         disks: Vec::new(),
         flash: None,
