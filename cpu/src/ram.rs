@@ -145,6 +145,48 @@ impl HostPage {
         }
     }
 
+    /// Loads eight bytes at `offset`, of any alignment; the last ones of the page if they would reach beyond it.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_any(self, offset: u64) -> u64 {
+        let offset = (offset & PAGE_MASK).min(PAGE_SIZE - 8);
+        // SAFETY: eight bytes inside the live page.
+        unsafe { u64::load_any(self.addr() + offset as usize) }
+    }
+
+    /// Of the `len` bytes from `offset` on, inside the page, how many come before the first element of `width` that is
+    /// equal to its counterpart (`until_equal`), or different. `other` gives the eight bytes that are compared with those
+    /// at a distance from `offset`. What is less than eight bytes at the end does not count.
+    #[must_use]
+    pub fn passed(
+        self,
+        offset: u64,
+        other: impl Fn(u64) -> u64,
+        len: u64,
+        width: Width,
+        until_equal: bool,
+    ) -> u64 {
+        let bits = width.bits();
+        // The lowest and the highest bit of each element.
+        let low = u64::MAX / (u64::MAX >> (64 - bits));
+        let high = low << (bits - 1);
+        let mut at = 0;
+        while at + 8 <= len {
+            let difference = self.load_any(offset + at) ^ other(at);
+            // The lowest bit that this marks is right: borrows come from marked elements alone.
+            let found = if until_equal {
+                difference.wrapping_sub(low) & !difference & high
+            } else {
+                difference
+            };
+            if found != 0 {
+                return at + u64::from(found.trailing_zeros() / bits) * width.bytes();
+            }
+            at += 8;
+        }
+        at
+    }
+
     /// Copies `len` bytes at `offset` to `to_offset` of another page or the same one, upwards, in steps of at least
     /// `step`: a string that begins inside its own source repeats what lies between. Both lie inside their pages.
     pub fn copy_to(self, offset: u64, to: HostPage, to_offset: u64, len: u64, step: Width) {
@@ -153,6 +195,12 @@ impl HostPage {
         let from = self.addr() + offset as usize;
         let to = to.addr() + to_offset as usize;
         let distance = to.wrapping_sub(from) as u64;
+        if len >= 128 && distance >= 64 {
+            // SAFETY: the bytes lie inside both live pages (the assertion above); the callers write to writable pages
+            // only. Upwards, nothing is read that was to be written before: it lies 64 bytes ahead at least.
+            unsafe { copy_up(from, to, len as usize) };
+            return;
+        }
         // Larger steps would read what smaller ones have not written yet.
         let largest = if distance < 8 { step.bytes() } else { 8 };
         let mut at = 0;
@@ -434,6 +482,70 @@ cell!(u8, AtomicU8, Width::Byte, reg_byte, "mov {value}, [{host}]", "mov [{host}
 cell!(u16, AtomicU16, Width::Half, reg, "mov {value:x}, [{host}]", "mov [{host}], {value:x}");
 cell!(u32, AtomicU32, Width::Word, reg, "mov {value:e}, [{host}]", "mov [{host}], {value:e}");
 cell!(u64, AtomicU64, Width::Double, reg, "mov {value:r}, [{host}]", "mov [{host}], {value:r}");
+
+/// Loads 16 bytes from a host address of any alignment.
+///
+/// # Safety
+/// All bytes must lie in a live [`HostPage`].
+#[inline(always)]
+pub(crate) unsafe fn load_pair(host: usize) -> [u64; 2] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let pair: std::arch::x86_64::__m128i;
+        // SAFETY: the caller's promise; an assembler's load, because the memory is shared.
+        unsafe {
+            std::arch::asm!("movdqu {pair}, [{host}]", host = in(reg) host, pair = out(xmm_reg) pair,
+                options(nostack, preserves_flags, readonly));
+        }
+        bytemuck::cast(pair)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        // SAFETY: the caller's promise, for each half.
+        [0, 8].map(|at| unsafe { u64::load_any(host.wrapping_add(at)) })
+    }
+}
+
+/// Stores 16 bytes to a host address of any alignment.
+///
+/// # Safety
+/// As [`load_pair`], and the page must be writable.
+#[inline(always)]
+pub(crate) unsafe fn store_pair(host: usize, pair: [u64; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let pair: std::arch::x86_64::__m128i = bytemuck::cast(pair);
+        // SAFETY: the caller's promise; an assembler's store, because the memory is shared.
+        unsafe {
+            std::arch::asm!("movdqu [{host}], {pair}", host = in(reg) host, pair = in(xmm_reg) pair,
+                options(nostack, preserves_flags));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for (at, half) in [0, 8].into_iter().zip(pair) {
+        // SAFETY: the caller's promise, for each half.
+        unsafe { half.store_any(host.wrapping_add(at)) };
+    }
+}
+
+/// Copies bytes upwards.
+///
+/// # Safety
+/// All bytes must lie in live [`HostPage`]s, `to` in a writable one, and not within 64 bytes above `from`.
+#[inline(always)]
+unsafe fn copy_up(from: usize, to: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller's promise; an assembler's copy, because the memory is shared.
+    unsafe {
+        std::arch::asm!("rep movsb", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") len => _,
+            options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for at in 0..len {
+        // SAFETY: the caller's promise, for each byte.
+        unsafe { Cell::store(<u8 as Cell>::load(from.wrapping_add(at)), to.wrapping_add(at)) };
+    }
+}
 
 /// Loads 16 bytes: in one step on hosts with AVX (SDM vol. 3, 9.1.1; AMD's manual vol. 2, 7.3.2, says the same).
 ///

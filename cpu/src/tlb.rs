@@ -311,6 +311,35 @@ impl Tlb {
         true
     }
 
+    /// Loads `N` times 16 bytes from `va`, of any alignment inside a page, if the current table allows it.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_pairs<const N: usize>(&self, va: u64) -> Option<[[u64; 2]; N]> {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.read != va.wrapping_add(16 * N as u64 - 1) & !PAGE_MASK {
+            return None;
+        }
+        let host = entry.addend.wrapping_add(va as usize);
+        // SAFETY: as in `load_any`, for all of them.
+        Some(std::array::from_fn(|i| unsafe { ram::load_pair(host.wrapping_add(16 * i)) }))
+    }
+
+    /// Stores `N` times 16 bytes to `va`, of any alignment inside a page, if the current table allows it. Whether it hit.
+    #[inline(always)]
+    #[must_use]
+    pub fn store_pairs<const N: usize>(&self, va: u64, pairs: [[u64; 2]; N]) -> bool {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.write != va.wrapping_add(16 * N as u64 - 1) & !PAGE_MASK {
+            return false;
+        }
+        let host = entry.addend.wrapping_add(va as usize);
+        for (i, pair) in pairs.into_iter().enumerate() {
+            // SAFETY: as in `store_any`, for all of them.
+            unsafe { ram::store_pair(host.wrapping_add(16 * i), pair) };
+        }
+        true
+    }
+
     /// Loads the 16 bytes at `va`, in one step where the host can, if they are aligned and the current table allows
     /// it.
     #[inline(always)]

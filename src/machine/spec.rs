@@ -303,6 +303,8 @@ pub enum End {
     Panicked,
     /// The guest can not go on (trap loop, ...); the text explains the chain of faults.
     Died(String),
+    /// All harts wait where no interrupt that can be masked is taken, and no device can send another.
+    Halted,
     /// `Limits::insns` was reached.
     InsnLimit,
     /// `Limits::time` was reached.

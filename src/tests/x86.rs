@@ -319,3 +319,59 @@ fn the_translator_is_refused_and_a_triple_fault_is_explained() {
         report.end
     );
 }
+
+#[test]
+fn a_machine_that_nothing_wakes_ends_and_tells_its_last_post_code() {
+    let mut a = asm(16);
+    a.mov(al, 0x3a).unwrap();
+    a.out(0x80, al).unwrap();
+    a.cli().unwrap();
+    a.hlt().unwrap();
+    let code = a.assemble(0x7c00).unwrap();
+    for (cpus, deterministic) in [(1, false), (1, true), (3, false), (3, true)] {
+        let (report, _) = run(spec(&code, &flat(0x7c00, Bits::B16), cpus, deterministic));
+        assert_eq!((report.end, report.post), (End::Halted, Some(0x3a)), "{cpus} processors");
+    }
+}
+
+#[test]
+fn a_halt_with_interrupts_off_goes_on_where_a_device_raises_nmi() {
+    // SDM vol. 3, 11.5.1: LINT0, where the PIC is, delivers NMI; its handler's address is that of vector 2.
+    let mut a = asm(16);
+    let mut handler = a.create_label();
+    a.xor(ax, ax).unwrap();
+    a.mov(ds, ax).unwrap();
+    a.lea(ax, ptr(handler)).unwrap();
+    a.mov(word_ptr(8), ax).unwrap();
+    a.mov(word_ptr(10), 0).unwrap();
+    // The APIC's registers by unreal mode's way: no segment reaches them, so 32-bit protected mode sets the limit.
+    a.lgdt(fword_ptr(0x7d00)).unwrap();
+    a.mov(eax, cr0).unwrap();
+    a.or(al, 1).unwrap();
+    a.mov(cr0, eax).unwrap();
+    a.mov(bx, 8).unwrap();
+    a.mov(ds, bx).unwrap();
+    a.and(al, 0xfe).unwrap();
+    a.mov(cr0, eax).unwrap();
+    a.mov(dword_ptr(0xfee0_0350u32), 0x400).unwrap();
+    // IRQ 0, whose rising edges come from counter 0 (mode 2, 1193 of 1193182 Hz).
+    for (port, value) in [(0x43u32, 0x34u32), (0x40, 0xa9), (0x40, 4), (0x21, 0xfe)] {
+        a.mov(al, value).unwrap();
+        a.out(port as i32, al).unwrap();
+    }
+    a.cli().unwrap();
+    a.hlt().unwrap();
+    a.set_label(&mut handler).unwrap();
+    a.mov(eax, 0x33).unwrap();
+    exit(&mut a);
+    let mut code = a.assemble(0x7c00).unwrap();
+    assert!(code.len() < 0x100);
+    code.resize(0x100, 0);
+    code.extend([0x0f, 0, 0x08, 0x7d, 0, 0, 0, 0]);
+    code.extend([0; 8]);
+    code.extend(0x00cf_9300_0000_ffff_u64.to_le_bytes());
+    for deterministic in [false, true] {
+        let (report, _) = run(spec(&code, &flat(0x7c00, Bits::B16), 1, deterministic));
+        assert_eq!(report.end, End::Exit(0x33), "deterministic {deterministic}");
+    }
+}

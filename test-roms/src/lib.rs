@@ -79,6 +79,7 @@ pub enum Expected {
 enum Define {
     Rv64(fn(&mut suite::Suite)),
     X86(fn(&mut x86::Suite) -> x86::Assembled),
+    X86Table(fn() -> x86::tables::Table),
 }
 
 /// One guest.
@@ -110,7 +111,7 @@ impl Rom {
     }
 
     /// [`Self::build`] with the time that a stress ROM shall last, in milliseconds of guest time (`mtime` at 10 MHz; the
-    /// PIT). Others are built as always. (RV64: the word that this changes is the ELF symbol `duration`, in ticks.)
+    /// TSC). Others are built as always. (RV64: the word that this changes is the ELF symbol `duration`, in ticks.)
     pub fn build_for(&self, milliseconds: u64) -> Vec<u8> {
         self.assemble(Some(milliseconds)).0
     }
@@ -139,13 +140,43 @@ impl Rom {
                 s.finish()
             }
             Define::X86(define) => x86::Suite::assemble(milliseconds, define),
+            Define::X86Table(define) => define().assemble(),
+        }
+    }
+
+    /// The expected outcomes that a table's listing makes, as the text that they are kept as, with a comment.
+    ///
+    /// # Errors
+    /// This is no table, or the listing is not whole.
+    pub fn expectations(&self, listing: &str, comment: &str) -> Result<String, String> {
+        self.table()?.expectations(listing, comment)
+    }
+
+    /// Where a table's listing differs from what is expected: cell, what is listed, what is expected.
+    ///
+    /// # Errors
+    /// As [`expectations`](Self::expectations).
+    pub fn differences(&self, listing: &str) -> Result<Vec<(String, String, String)>, String> {
+        self.table()?.differences(listing)
+    }
+
+    /// Whether the ROM is a table, whose outcomes can be listed.
+    pub fn is_table(&self) -> bool {
+        matches!(self.define, Define::X86Table(_))
+    }
+
+    fn table(&self) -> Result<x86::tables::Table, String> {
+        match self.define {
+            Define::X86Table(define) => Ok(define()),
+            Define::Rv64(_) | Define::X86(_) => Err(format!("{} is no table", self.name)),
         }
     }
 }
 
 /// All ROMs, those of an instruction set together, conformance first.
 pub fn roms() -> &'static [Rom] {
-    static ALL: LazyLock<Vec<Rom>> = LazyLock::new(|| [rv64::ROMS, x86::ROMS].concat());
+    static ALL: LazyLock<Vec<Rom>> =
+        LazyLock::new(|| [rv64::ROMS, x86::ROMS, x86::tables::ROMS].concat());
     &ALL
 }
 

@@ -12,6 +12,7 @@ use super::breakpoints::Breakpoints;
 use super::decode::{CodeSize, Op};
 use super::fault::{Fault, Stop, vector};
 use super::flags::{Lazy, bit};
+use super::interp::Block;
 use super::simd::{self, SimdOp};
 use super::state::{Cpu, Segment, cr0, cr4, efer, gpr, rights, sreg};
 
@@ -65,6 +66,14 @@ pub struct Core {
     pub next_rip: u64,
     /// Linear address of the page that is being executed, or [`NO_PAGE`].
     pub page_lin: u64,
+    /// Where its blocks begin in the [`CodeCache`](super::interp::CodeCache).
+    pub(super) code_page: usize,
+    /// The block that is being performed.
+    pub(super) block: Block,
+    /// Blocks follow one another as long as no more instructions than this have retired.
+    pub(super) window: u64,
+    /// The last offset into CS that code may have.
+    pub(super) code_limit: u64,
     /// By number of the segment register.
     pub reach: [Reach; 8],
     /// Bits of a linear address outside 64-bit mode: 32.
@@ -129,6 +138,10 @@ impl Core {
             flags: Lazy::default(),
             next_rip: 0,
             page_lin: NO_PAGE,
+            code_page: 0,
+            block: Block::NONE,
+            window: 0,
+            code_limit: 0,
             reach: [Reach::default(); 8],
             lin_mask: 0,
             aligned: false,

@@ -269,6 +269,64 @@ impl Core {
         Ok(())
     }
 
+    /// Loads 16 bytes.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn load_16(&mut self, lin: u64) -> Result<[u64; 2], Stop> {
+        match self.tlb.load_pairs(lin) {
+            Some([pair]) => Ok(pair),
+            None => self.load_words_slow(lin),
+        }
+    }
+
+    /// Loads 32 bytes.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn load_32(&mut self, lin: u64) -> Result<[u64; 4], Stop> {
+        match self.tlb.load_pairs(lin) {
+            Some([[a, b], [c, d]]) => Ok([a, b, c, d]),
+            None => self.load_words_slow(lin),
+        }
+    }
+
+    /// Stores 16 bytes, all of them or none.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn store_16(&mut self, lin: u64, words: [u64; 2]) -> Result<(), Stop> {
+        if self.tlb.store_pairs(lin, [words]) { Ok(()) } else { self.store_words_slow(lin, &words) }
+    }
+
+    /// Stores 32 bytes, all of them or none.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn store_32(&mut self, lin: u64, words: [u64; 4]) -> Result<(), Stop> {
+        let [a, b, c, d] = words;
+        if self.tlb.store_pairs(lin, [[a, b], [c, d]]) {
+            return Ok(());
+        }
+        self.store_words_slow(lin, &words)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_words_slow<const N: usize>(&mut self, lin: u64) -> Result<[u64; N], Stop> {
+        self.load_words(lin)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_words_slow(&mut self, lin: u64, words: &[u64]) -> Result<(), Stop> {
+        self.store_words(lin, words)
+    }
+
     /// Loads words of eight bytes, which may cross pages; two at an aligned address in one step (SDM vol. 3, 9.1.1).
     ///
     /// # Errors

@@ -310,10 +310,10 @@ impl Core {
             let privileged = if descriptor.is_conforming() { dpl <= rpl } else { dpl == rpl };
             descriptor.is_code() && privileged
         } else if stack {
+            // An absent stack is told before one of another level (SDM vol. 3, table 9-1, checks 9 to 11).
             descriptor.has(rights::S | rights::WRITABLE)
                 && !descriptor.is_code()
-                && dpl == cpl
-                && rpl == cpl
+                && (dpl == cpl && rpl == cpl || !descriptor.has(rights::P))
         } else {
             let readable = !descriptor.is_code() || descriptor.has(rights::WRITABLE);
             descriptor.has(rights::S)

@@ -170,6 +170,10 @@ impl Core {
         if !sound {
             return Err(self.selector_fault(vector::GP, target));
         }
+        // JMP cannot change the level, and says so before it looks whether the code is there.
+        if !call && !code.is_conforming() && code.dpl() != self.cpu.cpl {
+            return Err(self.selector_fault(vector::GP, target));
+        }
         if !code.has(rights::P) {
             return Err(self.selector_fault(vector::NP, target));
         }
@@ -180,9 +184,6 @@ impl Core {
         };
         if call && !code.is_conforming() && code.dpl() < self.cpu.cpl {
             return self.inner_call(target, code, offset, size, (gate.0 >> 32) as u8 & 0x1f);
-        }
-        if !call && !code.is_conforming() && code.dpl() != self.cpu.cpl {
-            return Err(self.selector_fault(vector::GP, target));
         }
         let segment = self.mark_accessed(target, code)?.segment(target);
         let (back, rsp) = (self.next_rip, self.gpr(gpr::RSP));

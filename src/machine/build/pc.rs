@@ -1,6 +1,6 @@
 //! The devices of the board `pc`, and its processors.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mimic_cpu::x86::model::{Model, feature};
 use mimic_cpu::x86::state::{Activity, Cpu};
@@ -322,6 +322,11 @@ pub(super) fn wire(
         space.map_part("pc-testdev", pc::TESTDEV, size, testdev.clone(), first)
     };
     place().map_err(placement)?;
+    let (lapics, ioapic) = (Arc::clone(&interrupts.lapics), Arc::clone(&interrupts.ioapic));
+    control.set_unmaskable(move || {
+        lapics.has_unmaskable()
+            || ioapic.lock().unwrap_or_else(PoisonError::into_inner).has_unmaskable()
+    });
     if start != Start::Reset {
         interrupts.set_up(&ports);
     }

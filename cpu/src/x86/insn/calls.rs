@@ -3,6 +3,7 @@
 
 use iced_x86::{Code, Mnemonic as M};
 
+use super::CodeCache;
 use super::{Int, ends, sized_word, step};
 use crate::x86::core::{Core, StepTrap};
 use crate::x86::decode::{Handler, Ins, Op};
@@ -43,8 +44,8 @@ fn need_mode64(core: &mut Core) -> Result<(), Stop> {
     if core.wide() { Ok(()) } else { Err(core.ud()) }
 }
 
-fn swapgs(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn swapgs(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         need_mode64(core)?;
         core.need_cpl0()?;
         let old = core.segment(sreg::GS).base;
@@ -91,8 +92,8 @@ fn need_syscall(core: &mut Core) -> Result<(), Stop> {
     if mode && core.cpu.efer & efer::SCE != 0 { Ok(()) } else { Err(core.ud()) }
 }
 
-fn syscall(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn syscall(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         need_syscall(core)?;
         let flags = core.rflags();
         let msr = &core.cpu.msr;
@@ -115,8 +116,8 @@ fn syscall(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn sysret<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn sysret<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         need_syscall(core)?;
         core.need_cpl0()?;
         let target = core.gpr(gpr::RCX);
@@ -146,8 +147,8 @@ fn need_sysenter(core: &mut Core) -> Result<(), Stop> {
     Ok(())
 }
 
-fn sysenter(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn sysenter(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         need_sysenter(core)?;
         let selector = core.cpu.msr.sysenter_cs as u16;
         if !core.protected() || is_null(selector) {
@@ -165,8 +166,8 @@ fn sysenter(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn sysexit<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn sysexit<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         need_sysenter(core)?;
         let selector = core.cpu.msr.sysenter_cs as u16;
         if !core.protected() || is_null(selector) || core.cpu.cpl != 0 {
@@ -189,16 +190,16 @@ fn need_fsgsbase(core: &mut Core) -> Result<(), Stop> {
     if core.wide() && core.cpu.cr4 & cr4::FSGSBASE != 0 { Ok(()) } else { Err(core.ud()) }
 }
 
-fn read_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn read_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         need_fsgsbase(core)?;
         T::put(core, op.r1, T::narrow(core.segment(SEGMENT).base));
         Ok(())
     })
 }
 
-fn write_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn write_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         need_fsgsbase(core)?;
         let base = T::get(core, op.r1).widen();
         if !core.is_canonical_base(base) {

@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{Dst, Int, Mem, R1, Segmented, Src, ends, serializes, sized_word, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
@@ -71,8 +72,8 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
     })
 }
 
-fn hlt(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn hlt(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         core.need_cpl0()?;
         core.cpu.activity = Activity::Halted;
         core.poll = true;
@@ -80,31 +81,31 @@ fn hlt(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn pause(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn pause(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         core.bus.relax();
         Ok(())
     })
 }
 
-fn fence(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |_, _| {
+fn fence(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |_, _| {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         Ok(())
     })
 }
 
-fn wbinvd(core: &mut Core, ops: &[Op]) -> usize {
-    serializes(core, ops, |core, _| core.need_cpl0())
+fn wbinvd(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, _| core.need_cpl0())
 }
 
 /// There are no caches; but the address is checked as that of a load of one byte.
-fn clflush(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| <Mem<Segmented> as Src<u8>>::get(core, op).map(drop))
+fn clflush(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| <Mem<Segmented> as Src<u8>>::get(core, op).map(drop))
 }
 
-fn cpuid(core: &mut Core, ops: &[Op]) -> usize {
-    serializes(core, ops, |core, _| {
+fn cpuid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, _| {
         let apic_base = core.bus.interrupt_msr(core.cpu.id as usize, 0x1b);
         let live = Live {
             osxsave: core.cpu.cr4 & cr4::OSXSAVE != 0,
@@ -131,8 +132,8 @@ fn pair(core: &Core) -> u64 {
     core.gpr(gpr::RDX) << 32 | core.gpr(gpr::RAX) & 0xffff_ffff
 }
 
-fn rdtsc<const AUX: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn rdtsc<const AUX: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         if core.cpu.cr4 & cr4::TSD != 0 && core.cpu.cpl != 0 {
             return Err(core.gp(0));
         }
@@ -145,8 +146,8 @@ fn rdtsc<const AUX: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn rdpid(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn rdpid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         core.set_gpr(op.r1, core.cpu.msr.tsc_aux);
         Ok(())
     })
@@ -160,16 +161,16 @@ fn need_pkru(core: &mut Core) -> Result<(), Stop> {
     if core.gpr(gpr::RCX) as u32 == 0 { Ok(()) } else { Err(core.gp(0)) }
 }
 
-fn rdpkru(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn rdpkru(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         need_pkru(core)?;
         put_pair(core, core.cpu.pkru.into());
         Ok(())
     })
 }
 
-fn wrpkru(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn wrpkru(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         need_pkru(core)?;
         if core.gpr(gpr::RDX) as u32 != 0 {
             return Err(core.gp(0));
@@ -179,8 +180,8 @@ fn wrpkru(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn rdmsr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn rdmsr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         core.need_cpl0()?;
         let value = core.read_msr(core.gpr(gpr::RCX) as u32)?;
         put_pair(core, value);
@@ -188,16 +189,16 @@ fn rdmsr(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn wrmsr(core: &mut Core, ops: &[Op]) -> usize {
-    serializes(core, ops, |core, _| {
+fn wrmsr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, _| {
         core.need_cpl0()?;
         core.write_msr(core.gpr(gpr::RCX) as u32, pair(core))
     })
 }
 
 /// RDRAND and RDSEED. The numbers come from the guest's own time and state, so that a deterministic run repeats them.
-fn random<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn random<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         // SplitMix64's finaliser (Steele, Lea, Flood 2014).
         let mut x = core.bus.now() ^ core.cpu.retired.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -208,8 +209,8 @@ fn random<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn mov_from_cr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn mov_from_cr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let value = core.read_cr(op.r2)?;
         core.set_gpr(op.r1, if core.wide() { value } else { value & 0xffff_ffff });
@@ -217,8 +218,8 @@ fn mov_from_cr(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn mov_to_cr(core: &mut Core, ops: &[Op]) -> usize {
-    serializes(core, ops, |core, op| {
+fn mov_to_cr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let value = core.gpr(op.r2);
         let value = if core.wide() { value } else { value & 0xffff_ffff };
@@ -243,8 +244,8 @@ fn debug_register(core: &mut Core, number: u8) -> Result<usize, Stop> {
     Ok(usize::from(number))
 }
 
-fn mov_from_dr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn mov_from_dr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         let number = debug_register(core, op.r2)?;
         let value = core.cpu.dr[number];
         core.set_gpr(op.r1, if core.wide() { value } else { value & 0xffff_ffff });
@@ -252,8 +253,8 @@ fn mov_from_dr(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn mov_to_dr(core: &mut Core, ops: &[Op]) -> usize {
-    serializes(core, ops, |core, op| {
+fn mov_to_dr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         let number = debug_register(core, op.r1)?;
         let value = core.gpr(op.r2);
         let value = if core.wide() { value } else { value & 0xffff_ffff };
@@ -271,8 +272,8 @@ fn mov_to_dr(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn clts(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn clts(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         core.need_cpl0()?;
         core.cpu.cr0 &= !cr0::TS;
         core.units_changed();
@@ -280,8 +281,8 @@ fn clts(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn lmsw<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn lmsw<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let value = u64::from(S::get(core, op)?) & 0xf;
         // PE can be set, but not cleared.
@@ -295,15 +296,15 @@ pub(super) fn not_prevented(core: &mut Core) -> Result<(), Stop> {
     if core.cpu.cr4 & cr4::UMIP != 0 && core.cpu.cpl > 0 { Err(core.gp(0)) } else { Ok(()) }
 }
 
-fn smsw<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn smsw<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         not_prevented(core)?;
         D::put(core, op, T::narrow(core.cpu.cr0))
     })
 }
 
-fn invlpg(core: &mut Core, ops: &[Op]) -> usize {
-    serializes(core, ops, |core, op| {
+fn invlpg(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let base = core.reach[usize::from(op.seg & 7)].base;
         let lin = super::effective(core, op).wrapping_add(base) & core.lin_mask;
@@ -312,8 +313,8 @@ fn invlpg(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn invpcid(core: &mut Core, ops: &[Op]) -> usize {
-    serializes(core, ops, |core, op| {
+fn invpcid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let kind = core.gpr(op.r1);
         let kind = if core.wide() { kind } else { kind & 0xffff_ffff };
@@ -338,8 +339,8 @@ fn invpcid(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 /// CLAC and STAC.
-fn access_check<const SET: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn access_check<const SET: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         if core.cpu.cpl != 0 {
             return Err(core.ud());
         }
@@ -352,8 +353,8 @@ fn access_check<const SET: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn monitor(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn monitor(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         if core.cpu.cpl != 0 {
             return Err(core.ud());
         }
@@ -367,8 +368,8 @@ fn monitor(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 /// Waits no longer than a moment: stores to the monitored address are not noticed, and an early end is allowed.
-fn mwait(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn mwait(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         if core.cpu.cpl != 0 {
             return Err(core.ud());
         }

@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{address_mask, effective, step, unit};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
@@ -99,8 +100,8 @@ fn get_halves(ymm: &mut [V256], half: usize, bytes: &[u8]) {
     }
 }
 
-fn fxsave<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn fxsave<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(unit::X87)?;
         let lin = area(core, op, LEGACY, 16, true)?;
         let count = registers(core);
@@ -112,8 +113,8 @@ fn fxsave<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn fxrstor<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn fxrstor<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(unit::X87)?;
         let lin = area(core, op, LEGACY, 16, false)?;
         let count = registers(core);
@@ -171,8 +172,8 @@ fn pkru_place(core: &mut Core, op: &Op, components: u64, compacted: bool) -> Res
     core.linear_unaligned(op.seg, offset, 8, false)
 }
 
-fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let asked = requested(core)?;
         let lin = area(core, op, area_len(asked), 64, true)?;
         core.probe_write(lin, area_len(asked) as u64)?;
@@ -225,8 +226,8 @@ fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize 
     })
 }
 
-fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let asked = requested(core)?;
         let lin = area(core, op, area_len(asked), 64, false)?;
         let mut bytes = [0; AREA];
@@ -281,8 +282,8 @@ fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn xgetbv(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn xgetbv(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         need_osxsave(core)?;
         let value = match core.gpr(gpr::RCX) as u32 {
             0 => core.cpu.xcr0,
@@ -295,8 +296,8 @@ fn xgetbv(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn xsetbv(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn xsetbv(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         need_osxsave(core)?;
         core.need_cpl0()?;
         let value = core.gpr(gpr::RDX) << 32 | core.gpr(gpr::RAX) & 0xffff_ffff;

@@ -4,8 +4,12 @@
 //! Operations on vector registers, of which the last source can be memory, have functions of their own (`fast`,
 //! `store`); the others are performed by `general`, as the table's entry says.
 
+#[cfg(target_arch = "x86_64")]
+mod host;
+
 use iced_x86::{EncodingKind, Mnemonic as M};
 
+use super::CodeCache;
 use super::{
     Addr, Dst, Flat, Int, Mem, R1, R2, R3, Segmented, Src, effective, sized_word, step, unit,
 };
@@ -30,27 +34,39 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         M::Movnti => return sized_word!(ins.bytes(0), T, Some(store_around::<T>)),
         _ => {
             let entry = simd::lookup(ins.code(), ins.has_memory())?;
-            return fast_load(ins, entry)
+            return by_host(ins, entry)
+                .or_else(|| fast_load(ins, entry))
                 .or_else(|| fast_store(ins, entry))
                 .or_else(|| by_need(ins, entry));
         }
     })
 }
 
+/// The function by which the host performs an instruction.
+#[cfg(target_arch = "x86_64")]
+fn by_host(ins: &Ins, entry: &SimdOp) -> Option<Handler> {
+    host::lookup(ins, entry)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn by_host(_: &Ins, _: &SimdOp) -> Option<Handler> {
+    None
+}
+
 fn is_vex(ins: &Ins) -> bool {
     ins.code().op_code().encoding() == EncodingKind::VEX
 }
 
-fn emms(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn emms(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         core.need(unit::MMX)?;
         core.cpu.x87.emms();
         Ok(())
     })
 }
 
-fn load_mxcsr<const NEED: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn load_mxcsr<const NEED: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(NEED)?;
         let bits = <Mem<Segmented> as Src<u32>>::get(core, op)?;
         match Mxcsr::from_bits(bits) {
@@ -61,16 +77,16 @@ fn load_mxcsr<const NEED: u8>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn store_mxcsr<const NEED: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn store_mxcsr<const NEED: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(NEED)?;
         <Mem<Segmented> as Dst<u32>>::put(core, op, core.cpu.mxcsr.bits())
     })
 }
 
 /// VZEROALL and VZEROUPPER: of the registers that the mode has.
-fn zero<const ALL: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn zero<const ALL: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         core.need(unit::AVX)?;
         let count = if core.wide() { 16 } else { 8 };
         for register in &mut core.cpu.ymm[..count] {
@@ -85,8 +101,8 @@ fn zero<const ALL: bool>(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 /// MOVNTI.
-fn store_around<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn store_around<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let value = <R2 as Src<T>>::get(core, op)?;
         <Mem<Segmented> as Dst<T>>::put(core, op, value)
     })
@@ -174,8 +190,9 @@ fn entry(core: &mut Core, op: &Op) -> Result<&'static SimdOp, Stop> {
 fn fast<const FP: bool, const VEX: bool, const YMM: bool, const A: bool, B: Source>(
     core: &mut Core,
     ops: &[Op],
+    code: &CodeCache,
 ) -> usize {
-    step(core, ops, B::MEMORY, |core, op| {
+    step(core, ops, code, B::MEMORY, |core, op| {
         core.need(if VEX { unit::AVX } else { unit::SSE })?;
         let entry = entry(core, op)?;
         let b = B::get(core, op, entry.align)?;
@@ -261,8 +278,12 @@ fn fast_load(ins: &Ins, entry: &SimdOp) -> Option<Handler> {
 }
 
 /// A store of a vector register.
-fn store<const NEED: u8, A: Addr, const BYTES: u64>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn store<const NEED: u8, A: Addr, const BYTES: u64>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(NEED)?;
         let entry = entry(core, op)?;
         let lin = A::lin(core, op, BYTES, true)?;
@@ -326,8 +347,8 @@ fn by_need(ins: &Ins, entry: &SimdOp) -> Option<Handler> {
 }
 
 /// Any operation.
-fn general<const NEED: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn general<const NEED: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(NEED)?;
         let entry = entry(core, op)?;
         perform(core, op, entry, NEED & unit::AVX != 0)?;
