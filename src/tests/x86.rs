@@ -378,11 +378,9 @@ fn a_machine_that_nothing_wakes_ends_and_tells_its_last_post_code() {
 fn a_halt_with_interrupts_off_goes_on_where_a_device_raises_nmi() {
     // SDM vol. 3, 11.5.1: LINT0, where the PIC is, delivers NMI; its handler's address is that of vector 2.
     let mut a = asm(16);
-    let mut handler = a.create_label();
     a.xor(ax, ax).unwrap();
     a.mov(ds, ax).unwrap();
-    a.lea(ax, ptr(handler)).unwrap();
-    a.mov(word_ptr(8), ax).unwrap();
+    a.mov(word_ptr(8), 0x7c80).unwrap();
     a.mov(word_ptr(10), 0).unwrap();
     // The APIC's registers by unreal mode's way: no segment reaches them, so 32-bit protected mode sets the limit.
     a.lgdt(fword_ptr(0x7d00)).unwrap();
@@ -393,7 +391,8 @@ fn a_halt_with_interrupts_off_goes_on_where_a_device_raises_nmi() {
     a.mov(ds, bx).unwrap();
     a.and(al, 0xfe).unwrap();
     a.mov(cr0, eax).unwrap();
-    a.mov(dword_ptr(0xfee0_0350u32), 0x400).unwrap();
+    a.mov(ebx, 0xfee0_0350u32).unwrap();
+    a.mov(dword_ptr(ebx), 0x400).unwrap();
     // IRQ 0, whose rising edges come from counter 0 (mode 2, 1193 of 1193182 Hz).
     for (port, value) in [(0x43u32, 0x34u32), (0x40, 0xa9), (0x40, 4), (0x21, 0xfe)] {
         a.mov(al, value).unwrap();
@@ -401,11 +400,13 @@ fn a_halt_with_interrupts_off_goes_on_where_a_device_raises_nmi() {
     }
     a.cli().unwrap();
     a.hlt().unwrap();
-    a.set_label(&mut handler).unwrap();
-    a.mov(eax, 0x33).unwrap();
-    exit(&mut a);
     let mut code = a.assemble(0x7c00).unwrap();
-    assert!(code.len() < 0x100);
+    assert!(code.len() <= 0x80);
+    code.resize(0x80, 0xf4);
+    let mut handler = asm(16);
+    handler.mov(eax, 0x33).unwrap();
+    exit(&mut handler);
+    code.extend(handler.assemble(0x7c80).unwrap());
     code.resize(0x100, 0);
     code.extend([0x0f, 0, 0x08, 0x7d, 0, 0, 0, 0]);
     code.extend([0; 8]);
