@@ -89,6 +89,16 @@ fn registers_that_say_what_there_is_not() {
     // PerfEvtSel0 (APM vol. 2, appendix A).
     assert_eq!(outcome("x86-64-v3", &write(0xc001_0000, 0)), GP);
     assert_eq!(outcome("x86-64-v3,vendor=amd", &write(0xc001_0000, 0)), None);
+    // RDPMC (vol. 2): #GP(0) for a counter that there is not.
+    for (model, counter, expected) in
+        [("x86-64-v3", 0, GP), ("x86-64-v3,vendor=amd", 3, None), ("x86-64-v3,vendor=amd", 4, GP)]
+    {
+        let program = |a: &mut CodeAssembler| {
+            a.mov(ecx, counter)?;
+            a.rdpmc()
+        };
+        assert_eq!(outcome(model, &program), expected, "{model} {counter}");
+    }
 }
 
 /// APM vol. 3, "SYSCALL": in compatibility mode it goes to CSTAR; Intel's processors have it in 64-bit mode alone (SDM

@@ -273,6 +273,7 @@ impl Model {
             // ENDBR is a hint: without CET it does nothing.
             | C::CET_IBT
             | C::PAUSE
+            | C::RDPMC
             | C::CPUID => return true,
             // What the 287 and 387 added, and what was new to them alone and does nothing since.
             C::FPU | C::FPU287 | C::FPU387 | C::FPU287XL_ONLY => feature::FPU,

@@ -8,7 +8,7 @@ use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Fault, Stop, vector};
 use crate::x86::flags::{Lazy, bit};
-use crate::x86::model::Live;
+use crate::x86::model::{Live, Vendor};
 use crate::x86::state::{Activity, cr0, cr4, gpr};
 
 /// Whether nothing behind an instruction of this group belongs to its block, although it is no jump.
@@ -50,6 +50,7 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         M::Rdtsc => rdtsc::<false>,
         M::Rdtscp => rdtsc::<true>,
         M::Rdpid => rdpid,
+        M::Rdpmc => rdpmc,
         M::Rdpkru => rdpkru,
         M::Wrpkru => wrpkru,
         M::Rdmsr => rdmsr,
@@ -149,6 +150,20 @@ fn rdtsc<const AUX: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usiz
 fn rdpid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
     step(core, ops, code, false, |core, op| {
         core.set_gpr(op.r1, core.cpu.msr.tsc_aux);
+        Ok(())
+    })
+}
+
+/// There are no counters to read but AMD's four, of no events.
+fn rdpmc(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
+        if core.cpu.cr4 & cr4::PCE == 0 && core.cpu.cpl != 0 {
+            return Err(core.gp(0));
+        }
+        if core.cpu.model.vendor != Vendor::Amd || core.gpr(gpr::RCX) as u32 > 3 {
+            return Err(core.gp(0));
+        }
+        put_pair(core, 0);
         Ok(())
     })
 }
