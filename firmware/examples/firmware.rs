@@ -1,6 +1,6 @@
 //! Writes the firmware for the `virt` board into files, so that it can be tried elsewhere.
 //!
-//! `cargo run -p mimic-firmware --example emit -- FOLDER HARTS MEMORY_MIB ISA`
+//! `cargo run -p mimic-firmware --example firmware -- FOLDER HARTS MEMORY_MIB ISA`
 //!
 //! gives `boot_rom.bin`, `sbi.bin`, `virt.dtb`, and the SBI's check for ours (`sbi_check.bin`) and
 //! for any implementation (`sbi_check_any.bin`). HARTS must be what the machine has; ISA is the
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [folder, harts, memory, isa] = args.as_slice() else {
-        return Err("usage: emit FOLDER HARTS MEMORY_MIB ISA".into());
+        return Err("usage: firmware FOLDER HARTS MEMORY_MIB ISA".into());
     };
     let (folder, harts) = (PathBuf::from(folder), harts.parse()?);
     let memory = memory.parse::<u64>()? << 20;
