@@ -85,8 +85,9 @@ fn memtest86_tests_memory_on_the_serial_port() {
     let mut child = Program(command.spawn().unwrap());
     let mut console = Console::of(&mut child);
     console.expect("Memtest86+ v", PATIENCE);
-    // The tests before this one are done, and have found nothing.
-    console.expect("#3", PATIENCE);
+    // The tests before this one are done, and have found nothing. It shows where it is every two seconds: this test lasts
+    // many times as long, so that it cannot be missed.
+    console.expect("#6  [Moving inversions, 64 bit pattern]", PATIENCE);
     console.expect("[60MB of 6", PATIENCE);
     console.expect("Errors: 0", PATIENCE);
 }
