@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Space, Window};
-use crate::bus::{RestoreError, Width, check};
+use crate::bus::{RestoreError, SavedDevice, Width, check};
 
 /// Bytes.
 pub const SIZE: usize = 256;
@@ -270,5 +270,16 @@ impl Config {
     /// Takes over a state that [`check_saved`](Self::check_saved) has passed.
     pub fn restore(&mut self, state: &ConfigState) {
         self.bytes.copy_from_slice(&state.0);
+    }
+
+    /// Takes over what a function has saved whose whole state this is.
+    ///
+    /// # Errors
+    /// As [`SavedDevice::decode`] and [`check_saved`](Self::check_saved); nothing has changed then.
+    pub fn restore_whole(&mut self, saved: &SavedDevice, version: u32) -> Result<(), RestoreError> {
+        let state: ConfigState = saved.decode(version)?;
+        self.check_saved(&state)?;
+        self.restore(&state);
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! say where memory below 1 MiB comes from (PAM) are kept; memory is there whatever they say.
 
 use super::PciFunction;
-use super::config::{BUS_MASTER, Config, ConfigState, DECODE_MEMORY, Identity, register};
+use super::config::{BUS_MASTER, Config, DECODE_MEMORY, Identity, register};
 use crate::bus::{BusError, Device, RestoreError, SavedDevice, Width};
 
 /// PAM0 to PAM6.
@@ -82,9 +82,6 @@ impl Device for HostBridge {
     }
 
     fn restore(&mut self, saved: &SavedDevice) -> Result<(), RestoreError> {
-        let state: ConfigState = saved.decode(VERSION)?;
-        self.config.check_saved(&state)?;
-        self.config.restore(&state);
-        Ok(())
+        self.config.restore_whole(saved, VERSION)
     }
 }

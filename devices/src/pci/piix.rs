@@ -6,9 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::config::{
-    BUS_MASTER, Config, ConfigState, DECODE_IO, DECODE_MEMORY, Identity, register,
-};
+use super::config::{BUS_MASTER, Config, DECODE_IO, DECODE_MEMORY, Identity, register};
 use super::{PciFunction, Space, Window};
 use crate::bus::{BusError, Device, RestoreError, SavedDevice, Width, lock};
 use crate::irq::{IrqLine, IrqSink};
@@ -147,9 +145,7 @@ impl Device for IsaBridge {
     }
 
     fn restore(&mut self, saved: &SavedDevice) -> Result<(), RestoreError> {
-        let state: ConfigState = saved.decode(VERSION)?;
-        self.config.check_saved(&state)?;
-        self.config.restore(&state);
+        self.config.restore_whole(saved, VERSION)?;
         self.route();
         Ok(())
     }
@@ -217,9 +213,6 @@ impl Device for PmFunction {
     }
 
     fn restore(&mut self, saved: &SavedDevice) -> Result<(), RestoreError> {
-        let state: ConfigState = saved.decode(VERSION)?;
-        self.config.check_saved(&state)?;
-        self.config.restore(&state);
-        Ok(())
+        self.config.restore_whole(saved, VERSION)
     }
 }
