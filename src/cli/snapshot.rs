@@ -125,8 +125,7 @@ fn info(file: &Path) -> Result<u8, Failure> {
             report::grouped(hart.retired()),
         ));
     }
-    let devices: Vec<_> =
-        state.devices.iter().map(|device| format!("{}@{:x}", device.name, device.base)).collect();
+    let devices: Vec<_> = state.devices.iter().map(ToString::to_string).collect();
     text.push_str(&format!("\n  devices: {}", devices.join(" ")));
     let pages = snapshot.count_pages().map_err(failure)?;
     text.push_str(&format!("\n  memory in use: {}", values::mebibytes(pages * 4096)));
