@@ -116,7 +116,7 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
         .iter()
         .map(|segment| Piece { addr: segment.addr, bytes: segment.bytes.clone() })
         .collect();
-    if image.segments.iter().all(|segment| segment.addr >= bios::VECTORS_SIZE) {
+    if image.segments.iter().all(|segment| segment.addr >= bios::DATA_END) {
         // Before the image, which may lie where the handlers do.
         pieces.splice(0..0, bios::pieces());
     }
