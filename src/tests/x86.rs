@@ -108,8 +108,8 @@ fn sixteen_bit_code_starts_in_real_mode() {
     assert_eq!((report.end, text.as_str()), (End::Exit(0x5a), "real"));
 }
 
-/// The vectors and the timer that a BIOS leaves: IRQ 0 at vector 8 ends its interrupt itself, 18.2 times a second, and a
-/// call of a service returns.
+/// The vectors, the timer and the variables that a BIOS leaves: IRQ 0 at vector 8 ends its interrupt itself, 18.2 times a
+/// second, and a call of a service returns; 639 KiB of memory, then the BIOS's own, and where the serial ports are.
 #[test]
 fn real_mode_finds_what_a_bios_leaves() {
     let mut a = asm(16);
@@ -119,6 +119,14 @@ fn real_mode_finds_what_a_bios_leaves() {
     for _ in 0..3 {
         a.hlt().unwrap();
         a.add(eax, 0x10).unwrap();
+    }
+    for (at, value) in [(0x400, 0x3f8), (0x402, 0x2f8), (0x40e, 0x9fc0), (0x413, 639)] {
+        let mut good = a.create_label();
+        a.cmp(word_ptr(at), value).unwrap();
+        a.je(good).unwrap();
+        a.ud2().unwrap();
+        a.set_label(&mut good).unwrap();
+        a.nop().unwrap();
     }
     exit(&mut a);
     let code = a.assemble(0x7c00).unwrap();

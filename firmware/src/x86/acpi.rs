@@ -23,6 +23,9 @@ const OEM_REVISION: u32 = 1;
 /// Bytes of a table's header.
 const HEADER: u32 = 36;
 
+/// Bytes of the root pointer.
+pub const RSDP_SIZE: usize = 36;
+
 /// Reset register, as PIIX3 has it, and the value that resets.
 const RESET_PORT: u64 = 0xcf9;
 const RESET_VALUE: u8 = 6;
@@ -75,9 +78,24 @@ pub fn tables(config: &PcConfig, base: u32) -> Tables {
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     entries.iter().for_each(|entry| xsdt.add_entry(u64::from(*entry)));
     let xsdt = place(&encode(&xsdt));
-    let rsdp = encode(&Rsdp::new(OEM, xsdt.into()));
-    bytes[..rsdp.len()].copy_from_slice(&rsdp);
+    let pointers: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    let rsdt = place(table(b"RSDT", 1, &pointers).as_slice());
+    bytes[..RSDP_SIZE].copy_from_slice(&root(rsdt, xsdt));
     Tables { bytes, rsdp: base.into() }
+}
+
+/// The root pointer, section 5.2.5.3.
+fn root(rsdt: u32, xsdt: u32) -> [u8; RSDP_SIZE] {
+    // The crate's own has no RSDT, which is all that those know who know ACPI 1.0.
+    let mut rsdp = [0; RSDP_SIZE];
+    rsdp.copy_from_slice(&encode(&Rsdp::new(OEM, xsdt.into())));
+    rsdp[16..20].copy_from_slice(&rsdt.to_le_bytes());
+    for (checksum, covered) in [(8, 20), (32, RSDP_SIZE)] {
+        rsdp[checksum] = 0;
+        let sum = rsdp[..covered].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        rsdp[checksum] = sum.wrapping_neg();
+    }
+    rsdp
 }
 
 fn encode(table: &dyn Aml) -> Vec<u8> {
@@ -321,6 +339,18 @@ mod tests {
         let tables = tables(&config(), BASE);
         for signature in [b"FACP", b"APIC", b"HPET"] {
             find(&tables, signature);
+        }
+        // The same by the older table, whose entries have 32 bits; both parts of the root pointer add up.
+        let rsdt = at(&tables, u32_at(&tables.bytes, 16));
+        let xsdt = at(&tables, u32_at(&tables.bytes, 24));
+        assert_eq!((&rsdt[..4], rsdt.len() - 36), (&b"RSDT"[..], (xsdt.len() - 36) / 2));
+        let entries = rsdt[36..].chunks_exact(4).zip(xsdt[36..].chunks_exact(8));
+        entries.for_each(|(old, new)| assert_eq!([old, &[0; 4]].concat(), new));
+        for covered in [20, 36] {
+            assert_eq!(
+                tables.bytes[..covered].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)),
+                0
+            );
         }
         let fadt = find(&tables, b"FACP");
         let facs = u32_at(fadt, 36);

@@ -3,6 +3,7 @@
 mod bios;
 mod linux;
 mod multiboot;
+mod multiboot2;
 mod pc;
 mod pvh;
 mod virt;

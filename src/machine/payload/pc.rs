@@ -2,8 +2,9 @@
 
 use mimic_cpu::x86::model::Model;
 use mimic_cpu::x86::state::{Cpu, Segment, TableRegister, cr0, cr4, efer, gpr, rights, sreg};
+use mimic_firmware::x86::acpi;
 
-use super::{Layout, MIB, Piece, bios, linux, multiboot, pvh};
+use super::{Layout, MIB, Piece, bios, linux, multiboot, multiboot2, pvh};
 use crate::board::pc::{self, LOW_RAM_END, RAM_HOLE};
 use crate::loader::{Bits, ImageKind, LoadedImage};
 use crate::machine::MachineError;
@@ -98,7 +99,6 @@ pub(in crate::machine) fn bootstrap(model: Model, start: Start) -> Cpu {
 
 /// Lays out RAM and ROM for `spec`.
 pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
-    let image = &spec.image;
     if spec.memory < pc::MIN_MEMORY {
         return Err(MachineError::TooLittleMemory {
             what: "this board".into(),
@@ -106,25 +106,31 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
             given: spec.memory / MIB,
         });
     }
-    if image.kind == ImageKind::Rom {
-        return Ok(rom(image));
+    if spec.image.kind == ImageKind::Rom {
+        return Ok(rom(&spec.image));
     }
+    let image = &multiboot2::placed(spec)?;
     let end = check_segments(image, spec.memory)?;
     let mut pieces: Vec<Piece> = image
         .segments
         .iter()
         .map(|segment| Piece { addr: segment.addr, bytes: segment.bytes.clone() })
         .collect();
-    if image.segments.iter().all(|segment| segment.addr >= bios::VECTORS_SIZE) {
+    if image.segments.iter().all(|segment| segment.addr >= bios::DATA_END) {
         // Before the image, which may lie where the handlers do.
         pieces.splice(0..0, bios::pieces());
     }
     let pc::Tables { rsdp, pieces: tables } = pc::tables(spec.cpus, spec.memory);
+    let root = tables[0].1[..acpi::RSDP_SIZE].to_vec();
     pieces.extend(tables.into_iter().map(|(addr, bytes)| Piece { addr, bytes }));
     let start = match (image.kind, image.bits) {
         (ImageKind::Multiboot, _) => {
             let info = multiboot::lay_out(spec, end, &mut pieces)?;
             Start::Protected { entry: image.entry as u32, eax: multiboot::EAX, ebx: info }
+        }
+        (ImageKind::Multiboot2, _) => {
+            let info = multiboot2::lay_out(spec, image, end, &root, &mut pieces)?;
+            Start::Protected { entry: image.entry as u32, eax: multiboot2::EAX, ebx: info }
         }
         (ImageKind::Pvh, _) => {
             let info = pvh::lay_out(spec, end, rsdp, &mut pieces)?;
@@ -144,7 +150,7 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
             }
         }
     };
-    let told = matches!(image.kind, ImageKind::Multiboot | ImageKind::Pvh | ImageKind::LinuxX86);
+    let told = !matches!(image.kind, ImageKind::Elf | ImageKind::Flat);
     if !told && (spec.initrd.is_some() || !spec.cmdline.is_empty()) {
         log::warn!(
             "an initrd and a command line are told to Linux, PVH and multiboot kernels alone"
