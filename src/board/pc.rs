@@ -58,7 +58,7 @@ pub const DISKS: std::ops::Range<u8> = 4..20;
 /// Where PCI functions may have memory below 4 GiB.
 pub const PCI_MEMORY: (u64, u64) = (RAM_HOLE, IOAPIC - 1);
 /// Where firmware puts ACPI's tables, and where the others: kernels search the last 64 KiB below 1 MiB.
-const ACPI: u64 = 0xe_0000;
+pub(super) const ACPI: u64 = 0xe_0000;
 const MP_TABLE: u64 = 0xf_0000;
 const PCI_ROUTES: u64 = 0xf_0800;
 const SMBIOS: u64 = 0xf_1000;

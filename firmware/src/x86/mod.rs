@@ -2,6 +2,7 @@
 //! and a PCI bus whose functions have their places.
 
 pub mod acpi;
+pub mod microvm;
 pub mod mp;
 pub mod pci;
 pub mod smbios;

@@ -5,10 +5,11 @@ use mimic_cpu::x86::state::{Cpu, Segment, TableRegister, cr0, cr4, efer, gpr, ri
 use mimic_firmware::x86::acpi;
 
 use super::{Layout, MIB, Piece, bios, linux, multiboot, multiboot2, pvh};
+use crate::board::microvm;
 use crate::board::pc::{self, LOW_RAM_END, RAM_HOLE};
 use crate::loader::{Bits, ImageKind, LoadedImage};
 use crate::machine::MachineError;
-use crate::machine::spec::MachineSpec;
+use crate::machine::spec::{BoardKind, MachineSpec};
 
 /// Where the stack of an image begins that is started without firmware: below where a BIOS puts boot sectors.
 const STACK: u64 = 0x7c00;
@@ -106,6 +107,11 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
             given: spec.memory / MIB,
         });
     }
+    if spec.image.kind == ImageKind::Rom && spec.board == BoardKind::Microvm {
+        return Err(MachineError::Placement(
+            "the board microvm starts kernels directly, it has no ROM: leave --machine away".into(),
+        ));
+    }
     if spec.image.kind == ImageKind::Rom {
         return Ok(rom(&spec.image));
     }
@@ -120,7 +126,10 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
         // Before the image, which may lie where the handlers do.
         pieces.splice(0..0, bios::pieces());
     }
-    let pc::Tables { rsdp, pieces: tables } = pc::tables(spec.cpus, spec.memory);
+    let pc::Tables { rsdp, pieces: tables } = match spec.board {
+        BoardKind::Microvm => microvm::tables(spec.cpus),
+        _ => pc::tables(spec.cpus, spec.memory),
+    };
     let root = tables[0].1[..acpi::RSDP_SIZE].to_vec();
     pieces.extend(tables.into_iter().map(|(addr, bytes)| Piece { addr, bytes }));
     let start = match (image.kind, image.bits) {

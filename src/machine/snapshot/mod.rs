@@ -267,8 +267,8 @@ impl MachineState {
     /// Checks all that does not need the machine.
     fn check(&self) -> Result<(), SnapshotError> {
         let MachineState { config, harts, time, turn, devices: _, regions: _ } = self;
-        let board = BoardKind::for_isa(config.cpu.isa());
-        if config.board != board.name() || !config.cpu.is_legal(config.cpus) {
+        let board = BoardKind::named(&config.board).filter(|board| board.isa() == config.cpu.isa());
+        if board.is_none() || !config.cpu.is_legal(config.cpus) {
             return Err(invalid(format!("there is no board named {:?}", config.board)));
         }
         let isa = config.cpu.isa_string();
