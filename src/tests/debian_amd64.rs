@@ -68,7 +68,7 @@ fn debian_boots_on_the_microvm_and_powers_off() {
     assert!(console.ask("grep -c ^processor /proc/cpuinfo").contains("\n2"));
     let devices = console.ask("ls /sys/bus/pci/devices /dev/vda /dev/hvc0 /dev/rtc0");
     assert!(devices.contains("/dev/hvc0  /dev/rtc0  /dev/vda"), "{devices}");
-    assert!(devices.ends_with("/sys/bus/pci/devices:\nend"), "{devices}");
+    assert!(devices.ends_with("/sys/bus/pci/devices:\r\nend"), "{devices}");
     console.ask("echo 'written by the guest' >/dev/vda; sync");
     writeln!(console.stdin, "poweroff").unwrap();
     let output = child.wait_with_output().unwrap();
