@@ -49,7 +49,7 @@ pub fn tables(cpus: usize) -> Tables {
         virtio: (0..VIRTIO_SLOTS).map(slot).collect(),
     };
     let acpi = microvm::tables(&config, pc::ACPI as u32);
-    Tables { rsdp: acpi.rsdp, pieces: vec![(pc::ACPI, acpi.bytes)] }
+    Tables { rsdp: acpi.rsdp, facs: acpi.facs, pieces: vec![(pc::ACPI, acpi.bytes)] }
 }
 
 /// The board for `mimic machines`.

@@ -38,6 +38,10 @@ const NO_C3: u16 = 0xfff;
 const LEGACY_DEVICES: u16 = 1;
 const NO_VGA: u16 = 4;
 
+/// FACS, section 5.2.10: the version that has flags for waking in 64-bit mode, which can be had.
+const FACS_VERSION: u8 = 2;
+const WAKE_64: u32 = 2;
+
 /// MADT: there is a PIC, too.
 const PCAT_COMPAT: u32 = 1;
 /// MPS INTI flags: as the bus has it; active high and level-triggered.
@@ -55,6 +59,8 @@ pub struct Tables {
     pub bytes: Vec<u8>,
     /// Address of the root pointer, which comes first.
     pub rsdp: u64,
+    /// Address of the FACS, which tells where a system that sleeps wants to be woken.
+    pub facs: u64,
 }
 
 /// Makes the tables of a PC for `base`, a multiple of 64 below 4 GiB.
@@ -84,7 +90,10 @@ pub(super) fn lay_out(
         bytes.extend_from_slice(table);
         at
     };
-    let facs = place(&encode(&FACS::new()));
+    let mut facs = FACS::new();
+    facs.flags = WAKE_64.into();
+    facs.version = FACS_VERSION;
+    let facs = place(&encode(&facs));
     let dsdt = place(dsdt);
     let entries: Vec<u32> = tables(facs, dsdt).iter().map(|table| place(table)).collect();
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
@@ -93,7 +102,7 @@ pub(super) fn lay_out(
     let pointers: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
     let rsdt = place(table(b"RSDT", 1, &pointers).as_slice());
     bytes[..RSDP_SIZE].copy_from_slice(&root(rsdt, xsdt));
-    Tables { bytes, rsdp: base.into() }
+    Tables { bytes, rsdp: base.into(), facs: facs.into() }
 }
 
 /// The root pointer, section 5.2.5.3.
@@ -212,7 +221,8 @@ fn isa_irq(irq: u8) -> Interrupt {
 
 /// What is not found by looking.
 fn dsdt(config: &PcConfig) -> Sdt {
-    let mut aml = sleep("_S5_", config.s5);
+    let mut aml = sleep("_S3_", config.s3);
+    aml.extend(sleep("_S5_", config.s5));
     Scope::new("_SB_".into(), vec![&host_bridge(config)]).to_aml_bytes(&mut aml);
     aml.extend(processors(config.cpus));
     table(b"DSDT", 2, &aml)
@@ -428,6 +438,7 @@ mod tests {
         let has = |bytes: &[u8]| aml.windows(bytes.len()).any(|window| window == bytes);
         // Section 20.2: NameOp "_S5_" PackageOp, length, 4 elements: byte 5, zero, zero, zero.
         assert!(has(b"\x08_S5_\x12\x07\x04\x0a\x05\x00\x00\x00"));
+        assert!(has(b"\x08_S3_\x12\x06\x04\x01\x00\x00\x00"));
         // Package: 0x0001ffff, pin 0, no link, 10; 0x0003ffff, pin 0: two lines further.
         assert!(has(&[0x12, 0x0b, 0x04, 0x0c, 0xff, 0xff, 1, 0, 0, 0, 0x0a, 10]));
         assert!(has(&[0x12, 0x0b, 0x04, 0x0c, 0xff, 0xff, 3, 0, 0, 0, 0x0a, 11]));

@@ -32,6 +32,7 @@ use super::htif::Htif;
 use super::payload::{self, Layout};
 use super::plan::Plan;
 use super::rendezvous::Rendezvous;
+use super::sleep::Wake;
 use super::snapshot::{self, Snapshot};
 use super::spec::{BoardKind, ConsoleKind, CpuSpec, DiskSpec, MachineSpec, VirtioBus};
 use super::tables::PageTables;
@@ -237,6 +238,7 @@ pub(super) fn build(
     let space = Arc::new(AddressSpace::new());
     let mut made = Made::default();
     let mut ports = None;
+    let mut firmware = None;
     let (sides, mut states) = match &cpu {
         CpuSpec::Riscv(model) => {
             let side = Arc::new(virt::wire(&ground, &space, &spec, &mut made)?);
@@ -246,8 +248,12 @@ pub(super) fn build(
         CpuSpec::X86(model) => {
             let wired = match spec.board {
                 BoardKind::Microvm => microvm::wire(&ground, &space, model, &spec, &mut made)?,
-                _ => pc::wire(&ground, &space, (model, layout.start), &spec, &mut made)?,
+                _ => {
+                    let start = (model, layout.start, layout.rom);
+                    pc::wire(&ground, &space, start, &spec, &mut made)?
+                }
             };
+            firmware = wired.firmware;
             ports = Some(wired.ports);
             let sides = wired.sides.into_iter().map(|side| Side::Pc(Arc::new(side))).collect();
             (sides, x86::processors(model, spec.cpus, layout.start))
@@ -322,6 +328,11 @@ pub(super) fn build(
         })
         .collect::<Result<_, MachineError>>()?;
 
+    let disks: Arc<[BlockHandle]> = made.disks.into();
+    let wake = firmware.zip(ports.clone()).map(|(firmware, ports)| {
+        let (memory, space) = (Arc::clone(&memory), Arc::clone(&space));
+        Arc::new(Wake { firmware, memory, space, ports, disks: Arc::clone(&disks) })
+    });
     let signature = spec.signature.zip(spec.image.signature);
     Ok(Machine {
         harts,
@@ -336,9 +347,10 @@ pub(super) fn build(
             space,
             ports,
             symbols: spec.image.symbols,
-            disks: made.disks,
+            disks,
             config,
             turn: Arc::new(Mutex::new(turn)),
+            wake,
             started: Instant::now(),
             cpu_at_start: process_cpu_time(),
         }),

@@ -7,7 +7,7 @@ use mimic_devices::bus::{AddressSpace, Width, lock};
 use mimic_devices::debug_ports::Port92;
 use mimic_devices::hpet::{self, Hpet, LegacyRoute};
 use mimic_devices::i8042::{self, I8042};
-use mimic_devices::irq::{IrqLine, OrGate};
+use mimic_devices::irq::{IrqLine, OrGate, Splitter};
 use mimic_devices::pc_testdev::{self, PcTestdev};
 use mimic_devices::pci::bus::{IoPorts, PciBus, devfn};
 use mimic_devices::pci::i440fx::HostBridge;
@@ -30,6 +30,7 @@ use crate::board::pc;
 use crate::machine::MachineError;
 use crate::machine::control::Control;
 use crate::machine::payload::Start;
+use crate::machine::sleep::Firmware;
 use crate::machine::spec::{ConsoleKind, MachineSpec};
 
 /// What firmware leaves behind on the PCI bus: the interrupts' routes, level-triggered, the place of power management, and
@@ -78,7 +79,7 @@ impl SerialOutput for Discarded {
 pub(super) fn wire(
     ground: &Ground,
     space: &Arc<AddressSpace>,
-    (model, start): (&Model, Start),
+    (model, start, rom): (&Model, Start, u64),
     spec: &MachineSpec,
     made: &mut Made,
 ) -> Result<Wired, MachineError> {
@@ -93,7 +94,6 @@ pub(super) fn wire(
     let legacy = LegacyRoute::new(interrupts.irq(0), interrupts.irq(8));
     let replaced = |input| IrqLine::new(Arc::<LegacyRoute>::clone(&legacy), input);
     let pit = Pit::new(clock.clone(), timers, replaced(0));
-    let rtc = Rtc::new(clock.clone(), timers, replaced(1), ground.wall_base);
     let hpet = Hpet::new(
         clock.clone(),
         timers,
@@ -105,6 +105,9 @@ pub(super) fn wire(
         },
     );
     let pm = Pm::new(clock.clone(), timers, interrupts.irq(pc::SCI), Arc::clone(&power), true);
+    // A saved clock is restored before power management, which then knows best whether the alarm was seen.
+    let alarm = Splitter::line(vec![replaced(1), pm::alarm(&pm)]);
+    let rtc = Rtc::new(clock.clone(), timers, alarm, ground.wall_base);
     // A20 is always open: nothing that runs here needs addresses to wrap at 1 MiB.
     let a20 = OrGate::new(IrqLine::unconnected());
     let i8042 = I8042::new(interrupts.irq(1), interrupts.irq(12), a20.input(0), Arc::clone(&power));
@@ -159,10 +162,21 @@ pub(super) fn wire(
     space.map(pc::HPET, hpet::SIZE, hpet).map_err(placement)?;
     let (at, size) = (pc_testdev::MEMORY, pc_testdev::MEMORY_SIZE);
     space.map_part("pc-testdev", pc::TESTDEV, size, testdev, at).map_err(placement)?;
-    if start != Start::Reset {
+    let cpus = signals.len();
+    let set_up = move || {
         // Timer, keyboard, second controller and clock are open.
         interrupts.set_up(&ports, [0xf8, 0xfe]);
-        set_up_pci(&ports, &pc::config(signals.len()));
+        set_up_pci(&ports, &pc::config(cpus));
+    };
+    if start != Start::Reset {
+        set_up();
     }
-    Ok(wired)
+    let model = model.clone();
+    let firmware = Firmware {
+        facs: (rom == 0).then(|| pc::tables(cpus, spec.memory).facs),
+        tables: pc::WAKE_TABLES,
+        set_up: Box::new(set_up),
+        processors: Box::new(move |start| x86::processors(&model, cpus, start)),
+    };
+    Ok(Wired { firmware: Some(firmware), ..wired })
 }

@@ -26,6 +26,7 @@ use crate::engine::CpuState;
 use crate::machine::MachineError;
 use crate::machine::bus::{Attention, PcSide, TimeStamps};
 use crate::machine::payload::{Start, bootstrap};
+use crate::machine::sleep::Firmware;
 use crate::machine::spec::{End, MachineSpec};
 
 /// Memory of a board with so much RAM, and ROM of so many bytes.
@@ -63,6 +64,8 @@ pub(super) fn processors(model: &Model, count: usize, start: Start) -> Vec<CpuSt
 pub(super) struct Wired {
     pub(super) sides: Vec<PcSide>,
     pub(super) ports: Arc<PortSpace>,
+    /// What the board's firmware does when the machine wakes, if it may sleep.
+    pub(super) firmware: Option<Firmware>,
 }
 
 /// The interrupt controllers and the lines that lead to them.
@@ -235,7 +238,7 @@ pub(super) fn place(
         PcSide::new(cpu, lapics, Arc::clone(&ports), clock, Arc::clone(signals))
     };
     let sides = ground.signals.iter().enumerate().map(side).collect();
-    Ok(Wired { sides, ports })
+    Ok(Wired { sides, ports, firmware: None })
 }
 
 /// What fw_cfg tells.

@@ -8,7 +8,7 @@ mod pc;
 mod pvh;
 mod virt;
 
-pub(super) use pc::{Start, bootstrap};
+pub(super) use pc::{Start, bootstrap, identity};
 
 use super::MachineError;
 use super::spec::{BoardKind, MachineSpec};
