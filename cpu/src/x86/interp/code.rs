@@ -261,7 +261,8 @@ impl CodeCache {
     /// The instruction at a place, as far as it has been decoded by itself and is still at hand.
     pub(super) fn alone(&self, place: usize) -> Option<Op> {
         let kept = &self.alone[place % ALONE];
-        (kept.place == place && kept.version == self.version((place / SIZE) as u32)).then_some(kept.op)?
+        (kept.place == place && kept.version == self.version((place / SIZE) as u32))
+            .then_some(kept.op)?
     }
 
     /// Decodes the instruction at `offset` in page `page`; `None` if it crosses into the next page.
