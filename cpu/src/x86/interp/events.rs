@@ -126,7 +126,7 @@ impl Interp {
         let resumed = self.core.has_flag(bit::RF);
         let before = self.core.cpu.retired;
         if !resumed && shadow != Shadow::MovSs {
-            let met = self.core.meets_code(self.linear(self.core.next_rip));
+            let met = self.core.meets_code(self.core.code_linear(self.core.next_rip));
             if met != 0 {
                 // A fault, and the only one that leaves RF as it is on the stack (SDM vol. 3, 18.3.1.1).
                 self.debug_trap(met.into());
