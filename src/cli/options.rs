@@ -432,7 +432,7 @@ impl MachineArgs {
                 ConsoleOption::Virtio => ConsoleKind::Virtio,
             },
             virtio: match self.virtio {
-                None => VirtioBus::default_for(board),
+                None => VirtioBus::default_for(board, guest.image.kind),
                 Some(VirtioOption::Mmio) => VirtioBus::Mmio,
                 Some(VirtioOption::Pci) => VirtioBus::Pci,
             },

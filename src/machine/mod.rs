@@ -534,7 +534,8 @@ fn start(
         let turn = left_turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let plan = Arc::clone(&shared.plan);
         let wake = shared.wake.clone();
-        let all = Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn, wake };
+        let all =
+            Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn, wake };
         spawn("harts".into(), Box::new(move || all.run()));
         return threads;
     }

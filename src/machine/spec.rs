@@ -9,7 +9,7 @@ use mimic_jit::options::JitOptions;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot;
-use crate::loader::{Isa, LoadedImage};
+use crate::loader::{ImageKind, Isa, LoadedImage};
 
 pub use super::cpus::CpuSpec;
 
@@ -189,10 +189,12 @@ pub enum VirtioBus {
 }
 
 impl VirtioBus {
-    /// The one that a board has unless told otherwise.
+    /// The one that a board has for an image unless told otherwise. Distributions' kernels for RISC-V have PCI built in,
+    /// and the devices at fixed addresses as modules; small systems know fixed addresses alone.
     #[must_use]
-    pub fn default_for(board: BoardKind) -> Self {
+    pub fn default_for(board: BoardKind, image: ImageKind) -> Self {
         match board {
+            BoardKind::Virt if image == ImageKind::LinuxImage => VirtioBus::Pci,
             BoardKind::Virt | BoardKind::Microvm => VirtioBus::Mmio,
             BoardKind::Pc => VirtioBus::Pci,
         }

@@ -154,7 +154,9 @@ pub(super) fn build(
         )));
     }
     let board = spec.board.name();
-    if spec.board != BoardKind::Virt && spec.virtio != VirtioBus::default_for(spec.board) {
+    if spec.board != BoardKind::Virt
+        && spec.virtio != VirtioBus::default_for(spec.board, spec.image.kind)
+    {
         return Err(MachineError::Placement(format!(
             "the board {board} has its virtio devices elsewhere: leave --virtio away"
         )));
