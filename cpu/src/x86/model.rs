@@ -41,6 +41,8 @@ macro_rules! features {
             )*
             /// All of them.
             pub const ALL: &[Feature] = &[$($name),*];
+            /// Their names, in the same order.
+            pub(super) const NAMES: &[&str] = &[$(stringify!($name)),*];
         }
     };
 }
@@ -110,6 +112,31 @@ features! {
     LM = X1Edx 29, "Long mode.";
 }
 
+impl Feature {
+    /// Its name, as constants of [`feature`] are written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let place = feature::ALL.iter().position(|feature| *feature == self);
+        place.map_or("", |place| feature::NAMES[place])
+    }
+
+    /// Where CPUID reports it: leaf, subleaf, register (EAX is 0, EBX 1, ECX 2, EDX 3) and bit.
+    #[must_use]
+    pub fn place(self) -> (u32, u32, usize, u8) {
+        let (leaf, subleaf, register) = match self.0 {
+            Word::L1Ecx => (1, 0, 2),
+            Word::L1Edx => (1, 0, 3),
+            Word::L7Ebx => (7, 0, 1),
+            Word::L7Ecx => (7, 0, 2),
+            Word::L7Edx => (7, 0, 3),
+            Word::LdEax => (0xd, 1, 0),
+            Word::X1Ecx => (0x8000_0001, 0, 2),
+            Word::X1Edx => (0x8000_0001, 0, 3),
+        };
+        (leaf, subleaf, register, self.1)
+    }
+}
+
 /// A model of processor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
@@ -171,6 +198,12 @@ impl Model {
     #[must_use]
     pub fn has(&self, feature: Feature) -> bool {
         self.words[feature.0 as usize] >> feature.1 & 1 != 0
+    }
+
+    /// Whether everything that this model offers is offered by `other`, too.
+    #[must_use]
+    pub fn is_within(&self, other: &Model) -> bool {
+        self.words.iter().zip(&other.words).all(|(mine, others)| mine & !others == 0)
     }
 
     /// Family 6, model 60 (0x3c), stepping 3.
@@ -330,6 +363,23 @@ pub struct Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_are_where_cpuid_reports_them() {
+        let (none, live) = (Model { words: [0; 8], ..Model::v3() }, Live::default());
+        for feature in feature::ALL {
+            let mut model = none.clone();
+            model.set(*feature, true);
+            assert!(model.is_within(&Model::v3()) && !model.is_within(&none), "{}", feature.name());
+            let (leaf, subleaf, register, bit) = feature.place();
+            // Leaf 0xd exists with XSAVE.
+            model.set(feature::XSAVE, true);
+            let live = Live { apic: true, ..live };
+            let word = model.cpuid(leaf, subleaf, live)[register];
+            assert_eq!(word >> bit & 1, 1, "{}", feature.name());
+        }
+        assert_eq!(feature::SMEP.name(), "SMEP");
+    }
 
     #[test]
     fn a_hidden_feature_is_neither_reported_nor_decoded() {
