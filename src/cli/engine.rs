@@ -14,6 +14,8 @@ pub(super) enum Engine {
     Interp,
     /// The translator: guest code becomes host code
     Jit,
+    /// KVM: the host's processor executes the code of an x86-64 guest itself
+    Kvm,
 }
 
 impl Engine {
@@ -21,6 +23,7 @@ impl Engine {
         match self {
             Engine::Interp => EngineKind::Interp,
             Engine::Jit => EngineKind::Jit,
+            Engine::Kvm => EngineKind::Kvm,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! hart can leave one and enter another.
 
 mod hart;
+pub mod kvm;
 mod state;
 mod x86;
 
@@ -18,6 +19,8 @@ use mimic_jit::riscv::engine::{ExitCause, Jit, JitError, Translation};
 
 use crate::machine::spec::{EngineKind, EngineSpec, HartView, JitStats, Stats};
 
+use kvm::{KvmError, KvmGuest};
+
 pub use hart::HartEngine;
 pub use state::CpuState;
 
@@ -30,6 +33,12 @@ pub enum EngineError {
     /// The translator does not know the guest's instruction set.
     #[error("there is no translator for x86 guests yet: run them with --engine interp")]
     NoTranslator,
+    /// The host's KVM cannot be used.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The host's processor executes x86 code alone.
+    #[error("KVM runs x86-64 guests alone: run RISC-V with --engine jit or interp")]
+    KvmRiscv,
 }
 
 /// What the user can do.
@@ -54,6 +63,11 @@ pub trait Engine: Send {
     fn set_debug(&mut self, points: DebugPoints);
     /// Instructions the hart has retired.
     fn retired(&self) -> u64;
+    /// What budgets count, since the engine was made: instructions retired, or nanoseconds where instructions are not
+    /// counted.
+    fn passed(&self) -> u64 {
+        self.retired()
+    }
     /// Where the hart is.
     fn view(&self) -> HartView;
     /// Adds this engine's counters to `stats`, but not the hart's instructions.
@@ -72,6 +86,7 @@ fn attach(
     state: CpuState,
     bus: Arc<dyn CpuBus>,
     signals: Arc<Signals>,
+    guest: &KvmGuest,
 ) -> Result<Box<dyn Engine>, EngineError> {
     Ok(match (kind, state) {
         (EngineKind::Interp, CpuState::Riscv(hart)) => Box::new(Interp::new(*hart, bus, signals)),
@@ -82,6 +97,10 @@ fn attach(
             Box::new(mimic_cpu::x86::interp::Interp::new(*cpu, bus, signals))
         }
         (EngineKind::Jit, CpuState::X86(_)) => return Err(EngineError::NoTranslator),
+        (EngineKind::Kvm, CpuState::X86(cpu)) => {
+            Box::new(kvm::Kvm::new(guest, *cpu, bus, signals)?)
+        }
+        (EngineKind::Kvm, CpuState::Riscv(_)) => return Err(EngineError::KvmRiscv),
     })
 }
 

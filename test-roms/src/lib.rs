@@ -38,6 +38,7 @@ mod elf;
 mod raw;
 mod rv64;
 mod suite;
+pub mod x86;
 
 pub use suite::Cases;
 

@@ -17,7 +17,9 @@ use mimic_devices::virtio::block::BlockHandle;
 use mimic_devices::virtio::entropy::EntropySource;
 
 use crate::board;
-use crate::engine::{CpuState, HartEngine};
+use crate::engine::kvm::{self, KvmGuest};
+use crate::engine::{CpuState, EngineError, HartEngine};
+use crate::loader::Isa;
 
 use super::bus::{CodeLog, MachineBus, PATIENCE, Side};
 use super::control::Control;
@@ -28,7 +30,7 @@ use super::payload::{self, Layout};
 use super::plan::Plan;
 use super::rendezvous::Rendezvous;
 use super::snapshot::{self, Snapshot};
-use super::spec::{BoardKind, ConsoleKind, CpuSpec, MachineSpec};
+use super::spec::{BoardKind, ConsoleKind, CpuSpec, EngineKind, MachineSpec};
 use super::tables::PageTables;
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, process_cpu_time};
 
@@ -139,6 +141,10 @@ pub(super) fn build(
     let mut cpu = spec.cpu.clone();
     if let CpuSpec::X86(model) = &mut cpu {
         model.cpus = spec.cpus as u32;
+        if snapshot.is_none() && spec.engine.uses(EngineKind::Kvm, Isa::X86_64) {
+            let missing = kvm::limit(model).map_err(EngineError::from)?;
+            log::info!(target: "kvm", "the processors go without {missing}");
+        }
     }
     let config = snapshot::Config {
         board: spec.board.name().into(),
@@ -267,6 +273,7 @@ pub(super) fn build(
         turn = state.turn();
         states.clone_from(&state.harts);
     }
+    let guest = Arc::new(KvmGuest::new(Arc::clone(&memory)));
     let mut engine = spec.engine.clone();
     engine.jit.background &= !spec.deterministic && !crowded(states.len() + 1);
     let harts = signals
@@ -274,8 +281,8 @@ pub(super) fn build(
         .zip(states)
         .zip(buses)
         .map(|((signals, state), bus): ((_, CpuState), _)| {
-            let pins = Arc::clone(&signals);
-            Ok((HartEngine::new(engine.clone(), state, bus, pins)?, signals))
+            let (pins, guest) = (Arc::clone(&signals), Arc::clone(&guest));
+            Ok((HartEngine::new(engine.clone(), state, bus, pins, guest)?, signals))
         })
         .collect::<Result<_, MachineError>>()?;
 
@@ -286,7 +293,7 @@ pub(super) fn build(
             control,
             rendezvous,
             bus,
-            plan: Arc::new(Plan::new(&spec.engine)),
+            plan: Arc::new(Plan::new(&spec.engine, cpu.isa())),
             holders: Mutex::default(),
             clock,
             memory,

@@ -1,0 +1,3 @@
+//! The x86 guests.
+
+pub mod kvm;
