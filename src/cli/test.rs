@@ -66,7 +66,7 @@ pub(super) fn execute(args: &TestArgs) -> Result<u8, Failure> {
         cpu: args.cpu.clone().unwrap_or_default(),
         cpus: args.cpus,
         deterministic: args.deterministic,
-        engine: args.engine.spec(Isa::Riscv64),
+        engine: args.engine.spec(Isa::Riscv64, false),
         limits: Limits { insns: args.max_insns, time: Some(args.timeout) },
         signatures: args.signature_dir.clone().map(|folder| (folder, args.signature_granularity)),
         jobs: args

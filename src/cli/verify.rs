@@ -139,7 +139,7 @@ impl VerifyArgs {
                 .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
             script.extend(text.split_inclusive(|&byte| byte == b'\n').map(<[u8]>::to_vec));
         }
-        let spec = self.machine.engine.spec(Isa::Riscv64);
+        let spec = self.machine.engine.spec(Isa::Riscv64, true);
         let mut typed = self.type_at.clone();
         typed.sort_by_key(|typed| typed.round);
         Ok(Options {

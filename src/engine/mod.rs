@@ -39,6 +39,9 @@ pub enum EngineError {
     /// The host's processor executes x86 code alone.
     #[error("KVM runs x86-64 guests alone: run RISC-V with --engine jit or interp")]
     KvmRiscv,
+    /// KVM does not count instructions.
+    #[error("a deterministic machine counts instructions, and KVM does not")]
+    KvmDeterministic,
 }
 
 /// What the user can do.
@@ -97,6 +100,10 @@ fn attach(
             Box::new(mimic_cpu::x86::interp::Interp::new(*cpu, bus, signals))
         }
         (EngineKind::Jit, CpuState::X86(_)) => return Err(EngineError::NoTranslator),
+        // That is what deterministic machines are.
+        (EngineKind::Kvm, CpuState::X86(_)) if bus.coherent() => {
+            return Err(EngineError::KvmDeterministic);
+        }
         (EngineKind::Kvm, CpuState::X86(cpu)) => {
             Box::new(kvm::Kvm::new(guest, *cpu, bus, signals)?)
         }

@@ -75,7 +75,11 @@ impl CpuSpec {
     pub(super) fn is_legal(&self, cpus: u32) -> bool {
         match self {
             CpuSpec::Riscv(_) => true,
-            CpuSpec::X86(model) => model.cpus == cpus && x86_name(model).is_some(),
+            // KVM leaves out of a model what the host has not, and its time-stamp counter runs as the host's does.
+            CpuSpec::X86(model) => {
+                let within = |(_, named, _): &Named| model.is_within(&named());
+                model.cpus == cpus && model.tsc_hz != 0 && X86.iter().any(within)
+            }
         }
     }
 }
@@ -139,7 +143,15 @@ mod tests {
     #[test]
     fn a_model_that_is_none_of_ours_is_refused() {
         let mut model = Model::v3();
-        model.set(mimic_cpu::x86::model::feature::NX, false);
+        model.set(mimic_cpu::x86::model::feature::LA57, false);
+        assert!(CpuSpec::X86(model.clone()).is_legal(1), "some hosts have less");
+        model.tsc_hz = 0;
+        assert!(!CpuSpec::X86(model).is_legal(1));
+        let text = serde_json::to_string(&Model::v3()).unwrap();
+        // A bit of leaf 1's EDX that has no name here: machine checks.
+        let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value["words"][1] = (value["words"][1].as_u64().unwrap() | 1 << 7).into();
+        let model: Model = serde_json::from_value(value).unwrap();
         assert!(!CpuSpec::X86(model).is_legal(1));
     }
 }

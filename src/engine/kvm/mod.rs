@@ -307,10 +307,8 @@ impl Kvm {
         if waits || lines & (line::INIT | line::STARTUP) != 0 {
             self.settle()?;
             self.to_interp()?;
-            match self.interp.run(Budget { insns: Some(0) }) {
-                Exit::Budget => {}
-                exit => return Ok(Some(exit)),
-            }
+            // It may have taken a kick.
+            return Ok(Some(self.interp.run(Budget { insns: Some(0) })));
         }
         if lines & line::NMI != 0 {
             self.signals.set_lines(line::NMI, false);
@@ -382,7 +380,7 @@ impl Kvm {
                     self.hart
                 ))));
             }
-            Left::Emulation => return self.fall_back(),
+            Left::Emulation => return self.fall_back().map(Some),
             Left::Refused(why) => {
                 let (rip, base) = self.vcpu.place();
                 return Ok(Some(Exit::Dead(format!(
@@ -444,7 +442,7 @@ impl Kvm {
     }
 
     /// Has the interpreter perform some instructions.
-    fn fall_back(&mut self) -> Result<Option<Exit>, KvmError> {
+    fn fall_back(&mut self) -> Result<Exit, KvmError> {
         self.settle()?;
         self.to_interp()?;
         let before = self.interp.retired();
@@ -454,11 +452,8 @@ impl Kvm {
         self.counters.fallbacks += 1;
         self.counters.interpreted += retired;
         self.tsc_unknown |= self.interp.core().cpu.msr.tsc_offset != offset;
-        Ok(match exit {
-            // Somebody kicked it if it is not through.
-            Exit::Budget if retired >= FALLBACK => None,
-            exit => Some(exit),
-        })
+        // It may have taken a kick, so this is for whoever runs the hart.
+        Ok(exit)
     }
 
     /// Completes what the guest was left in the midst of, so that the vCPU's state is between two instructions: the

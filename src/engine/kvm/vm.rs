@@ -119,6 +119,17 @@ impl Host {
             .collect();
         fd.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ranges)
             .map_err(refused("KVM_X86_SET_MSR_FILTER"))?;
+        let memory = Backing::give(&fd, memory)?;
+        Ok(Vm { fd, host: self, _memory: memory, told: Mutex::new(false) })
+    }
+}
+
+/// The memory of a virtual machine, which must outlive it.
+pub(super) struct Backing(#[expect(dead_code, reason = "kept alive")] Arc<GuestMemory>);
+
+impl Backing {
+    /// Gives `memory` to the virtual machine. The result is to be kept as long as that.
+    pub(super) fn give(vm: &VmFd, memory: Arc<GuestMemory>) -> Result<Self, KvmError> {
         for (slot, region) in memory.regions().iter().enumerate() {
             let read_only = region.kind() == RegionKind::Rom;
             let region = kvm_userspace_memory_region {
@@ -128,12 +139,12 @@ impl Host {
                 memory_size: region.size(),
                 userspace_addr: region.host().as_ptr() as u64,
             };
-            // SAFETY: the mapping lives as long as `memory`, which the result owns together with the virtual machine;
-            // everybody here accesses it by atomics alone, and knows that others write it.
-            unsafe { fd.set_user_memory_region(region) }
+            // SAFETY: the mapping lives as long as the result, which owners keep beside the virtual machine; everybody
+            // here accesses it by atomics alone, and knows that others write it.
+            unsafe { vm.set_user_memory_region(region) }
                 .map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
         }
-        Ok(Vm { fd, host: self, _memory: memory, told: Mutex::new(false) })
+        Ok(Backing(memory))
     }
 }
 
@@ -141,8 +152,7 @@ impl Host {
 pub(super) struct Vm {
     fd: VmFd,
     host: Host,
-    /// Mapped into the guest.
-    _memory: Arc<GuestMemory>,
+    _memory: Backing,
     /// What CPUID says in spite of the model has been told.
     told: Mutex<bool>,
 }

@@ -141,7 +141,8 @@ pub(super) fn build(
     let mut cpu = spec.cpu.clone();
     if let CpuSpec::X86(model) = &mut cpu {
         model.cpus = spec.cpus as u32;
-        if snapshot.is_none() && spec.engine.uses(EngineKind::Kvm, Isa::X86_64) {
+        let may_change = snapshot.is_none() && !spec.deterministic;
+        if may_change && spec.engine.uses(EngineKind::Kvm, Isa::X86_64) {
             let missing = kvm::limit(model).map_err(EngineError::from)?;
             log::info!(target: "kvm", "the processors go without {missing}");
         }
