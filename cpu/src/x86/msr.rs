@@ -97,6 +97,10 @@ impl Core {
             num::TSC_AUX => state.tsc_aux,
             num::APIC_BASE | num::TSC_DEADLINE | num::X2APIC..=num::X2APIC_END => {
                 match self.bus.interrupt_msr(self.cpu.id as usize, msr) {
+                    // The machine's counter is what the local APIC compares with; zero is no deadline.
+                    Ok(value) if msr == num::TSC_DEADLINE && value != 0 => {
+                        value.wrapping_add(state.tsc_offset)
+                    }
                     Ok(value) => value,
                     Err(_) => return Err(self.no_msr(msr)),
                 }
@@ -170,6 +174,10 @@ impl Core {
             num::TSC_AUX if value >> 32 == 0 => self.cpu.msr.tsc_aux = value,
             num::APIC_BASE | num::TSC_DEADLINE | num::X2APIC..=num::X2APIC_END => {
                 let hart = self.cpu.id as usize;
+                let deadline = msr == num::TSC_DEADLINE && value != 0;
+                let moved = if deadline { self.cpu.msr.tsc_offset } else { 0 };
+                // A deadline of zero is none.
+                let value = value.wrapping_sub(moved).max(deadline.into());
                 if self.bus.set_interrupt_msr(hart, msr, value).is_err() {
                     return Err(self.no_msr(msr));
                 }

@@ -113,6 +113,8 @@ pub fn limit(model: &mut Model) -> Result<String, KvmError> {
 /// Instructions that the interpreter performs where KVM cannot go on: often more than one in a row are of such a kind,
 /// and moving the state costs as much as interpreting thousands.
 const FALLBACK: u64 = 16;
+/// IA32_TSC_DEADLINE.
+const TSC_DEADLINE: u32 = 0x6e0;
 /// Least time for which the guest runs.
 const LEAST: Duration = Duration::from_micros(100);
 /// A difference between guest time and host time that only a pause makes.
@@ -206,7 +208,7 @@ impl Kvm {
         if (-tenth..=0).contains(&(moved as i64)) { 0 } else { moved }
     }
 
-    fn to_interp(&mut self) -> Result<(), KvmError> {
+    fn move_to_interp(&mut self) -> Result<(), KvmError> {
         if self.home == Home::Vcpu {
             let cpu = self.export()?;
             self.interp.load(cpu);
@@ -215,7 +217,7 @@ impl Kvm {
         Ok(())
     }
 
-    fn to_vcpu(&mut self) -> Result<(), KvmError> {
+    fn move_to_vcpu(&mut self) -> Result<(), KvmError> {
         if self.home == Home::Vcpu {
             return Ok(());
         }
@@ -259,7 +261,7 @@ impl Kvm {
             if let Some(exit) = self.attend()? {
                 return Ok(exit);
             }
-            self.to_vcpu()?;
+            self.move_to_vcpu()?;
             self.offer_interrupt()?;
             self.vcpu.set_immediate_exit(false);
             if until.is_some_and(|until| Instant::now() >= until) {
@@ -306,13 +308,13 @@ impl Kvm {
             && matches!(activity, Activity::WaitForStartup | Activity::Shutdown);
         if waits || lines & (line::INIT | line::STARTUP) != 0 {
             self.settle()?;
-            self.to_interp()?;
+            self.move_to_interp()?;
             // It may have taken a kick.
             return Ok(Some(self.interp.run(Budget { insns: Some(0) })));
         }
         if lines & line::NMI != 0 {
             self.signals.set_lines(line::NMI, false);
-            self.to_vcpu()?;
+            self.move_to_vcpu()?;
             self.vcpu.nmi()?;
             self.halted = false;
         }
@@ -321,7 +323,7 @@ impl Kvm {
             Home::Interp => self.interp.core().cpu.activity == Activity::Halted,
         };
         if halted {
-            self.to_vcpu()?;
+            self.move_to_vcpu()?;
             let wakes = self.signals.lines() & line::INTR != 0 && self.vcpu.mode().0 & bit::IF != 0;
             if !wakes {
                 return Ok(Some(Exit::Halted));
@@ -370,7 +372,7 @@ impl Kvm {
                 self.device_accesses += 1;
                 self.memory_access(gpa, len, write);
             }
-            Left::Msr { index, write } => self.msr_access(index, write),
+            Left::Msr { index, write } => self.msr_access(index, write)?,
             Left::Halt => self.halted = true,
             Left::Shutdown => {
                 let (rip, base) = self.vcpu.place();
@@ -426,11 +428,19 @@ impl Kvm {
     }
 
     /// RDMSR and WRMSR of what KVM does not know, or need not: they are the interpreter's.
-    fn msr_access(&mut self, index: u32, write: Option<u64>) {
+    fn msr_access(&mut self, index: u32, write: Option<u64>) -> Result<(), KvmError> {
+        // The guest reads another counter than the one that the canonical state tells of: they drift.
+        let ahead = match index {
+            TSC_DEADLINE => self.vcpu.tsc()?.wrapping_sub(self.interp.core().tsc()),
+            _ => 0,
+        };
+        let shift = |value: u64, by: u64| if value == 0 { 0 } else { value.wrapping_add(by) };
         let core = self.interp.core_mut();
         let answer = match write {
-            Some(value) => core.write_msr(index, value).map(|()| value),
-            None => core.read_msr(index),
+            Some(value) => {
+                core.write_msr(index, shift(value, ahead.wrapping_neg())).map(|()| value)
+            }
+            None => core.read_msr(index).map(|value| shift(value, ahead)),
         };
         self.vcpu.set_msr_answer(answer.ok());
         if write.is_some() {
@@ -439,12 +449,13 @@ impl Kvm {
             self.vcpu.set_apic_base(base);
             self.signals.call_attention();
         }
+        Ok(())
     }
 
     /// Has the interpreter perform some instructions.
     fn fall_back(&mut self) -> Result<Exit, KvmError> {
         self.settle()?;
-        self.to_interp()?;
+        self.move_to_interp()?;
         let before = self.interp.retired();
         let offset = self.interp.core().cpu.msr.tsc_offset;
         let exit = self.interp.run(Budget { insns: Some(FALLBACK) });
@@ -471,16 +482,40 @@ impl Kvm {
         }
         let events = self.vcpu.events();
         let (exception, interrupt) = (events.exception, events.interrupt);
-        // Those of INT3 and INTO, and of INT n, come again with their instruction.
-        if exception.injected != 0 && !matches!(exception.nr, 3 | 4) {
-            self.to_interp()?;
+        if exception.injected != 0 && !self.comes_again(exception.nr) {
+            self.move_to_interp()?;
             let error = (exception.has_error_code != 0).then_some(exception.error_code);
+            log::debug!(target: "kvm", "exception {} is delivered for KVM", exception.nr);
             self.interp.exception(exception.nr, error);
-        } else if interrupt.injected != 0 && interrupt.soft == 0 {
-            self.to_interp()?;
+        // That of an INT instruction may come again with it.
+        } else if interrupt.injected != 0
+            && (interrupt.soft == 0 || !matches!(self.opcode_ahead(), Some(0xcc..=0xce)))
+        {
+            log::debug!(target: "kvm", "interrupt {} (soft: {})", interrupt.nr, interrupt.soft);
+            self.move_to_interp()?;
             self.interp.interrupt(interrupt.nr);
         }
         Ok(())
+    }
+
+    /// Whether an exception that waits is found once more when the guest goes on: a fault, since its instruction is
+    /// still to be executed. So it is with INT3 and INTO on processors with VMX; other KVMs have gone past them.
+    fn comes_again(&self, vector: u8) -> bool {
+        let opcode = match vector {
+            // #DB, #DF and #MC.
+            1 | 8 | 18 => return false,
+            3 => 0xcc,
+            4 => 0xce,
+            _ => return true,
+        };
+        self.opcode_ahead() == Some(opcode)
+    }
+
+    /// The byte at RIP.
+    fn opcode_ahead(&self) -> Option<u64> {
+        let (rip, base) = self.vcpu.place();
+        let gpa = self.vcpu.physical(base.wrapping_add(rip))?;
+        Some(self.bus.ram_page(gpa)?.host.load(gpa, Width::Byte))
     }
 
     /// Serves the next part of an access while its completion is all that is wanted.
@@ -526,7 +561,7 @@ impl Engine for Kvm {
             let time = budget.insns.map(|insns| Duration::from_nanos(insns).max(LEAST));
             self.run_timed(time)
         } else {
-            self.to_interp().map(|()| self.interp.run(budget))
+            self.move_to_interp().map(|()| self.interp.run(budget))
         };
         self.passed += started.elapsed().as_nanos() as u64;
         self.left = Some((Instant::now(), self.bus.now()));

@@ -247,6 +247,12 @@ impl Vcpu {
         self.fd.nmi().map_err(refused("KVM_NMI"))
     }
 
+    /// Where a linear address lies in guest memory.
+    pub(super) fn physical(&self, linear: u64) -> Option<u64> {
+        let translation = self.fd.translate_gva(linear).ok()?;
+        (translation.valid != 0).then_some(translation.physical_address)
+    }
+
     /// Events that wait to be delivered.
     pub(super) fn events(&self) -> kvm_vcpu_events {
         self.fd.sync_regs().events
