@@ -480,8 +480,12 @@ impl Kvm {
                 self.serve_rest(left)?;
             }
         }
-        let events = self.vcpu.events();
+        let events = self.vcpu.events()?;
         let (exception, interrupt) = (events.exception, events.interrupt);
+        if exception.injected | exception.pending | interrupt.injected != 0 {
+            let (rip, _) = self.vcpu.place();
+            log::debug!(target: "kvm", "left at {rip:#x} with {exception:?}, {interrupt:?}");
+        }
         if exception.injected != 0 && !self.comes_again(exception.nr) {
             self.move_to_interp()?;
             let error = (exception.has_error_code != 0).then_some(exception.error_code);

@@ -254,8 +254,8 @@ impl Vcpu {
     }
 
     /// Events that wait to be delivered.
-    pub(super) fn events(&self) -> kvm_vcpu_events {
-        self.fd.sync_regs().events
+    pub(super) fn events(&self) -> Result<kvm_vcpu_events, KvmError> {
+        self.fd.get_vcpu_events().map_err(refused("KVM_GET_VCPU_EVENTS"))
     }
 
     /// RIP and CS's base.
