@@ -122,8 +122,8 @@ fn a_state_survives_many_changes_of_the_engine() {
     if !kvm_is_here() {
         return;
     }
-    // A guest of 120 million instructions: at prime numbers of them, so that changes fall everywhere. A software KVM
-    // loses an INT3 of user code once in some hundred changes that fall upon it, which this guest finds out.
+    // A guest of 120 million instructions: at prime numbers of them, so that changes fall everywhere. Not yet on
+    // a software KVM: there user code ends with #GP once in some hundred changes, for a reason that is not known.
     let software = probe::kind().unwrap() == KvmKind::Software;
     let often: &[u64] = if software { &[] } else { &[20_011, 100_003] };
     for &every in often {
