@@ -9,6 +9,8 @@ use common::{PcBus, Start, cpu, interp, run};
 use iced_x86::code_asm::*;
 use mimic_cpu::run::Exit;
 use mimic_cpu::x86::model::Model;
+use mimic_cpu::x86::state::{cr4, xcr0};
+use mimic_cpu::x86::x87::State;
 
 const CODE: u64 = 0x1_0000;
 const DATA: u64 = 0x10_0000;
@@ -130,6 +132,120 @@ fn copies(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.hlt()
 }
 
+/// Comparisons and scans of 1000 elements, and copies of a few bytes.
+fn strings(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(rbp, 200_000u64)?;
+    let mut round = a.create_label();
+    a.set_label(&mut round)?;
+    a.mov(rdi, DATA)?;
+    a.mov(eax, 1)?;
+    a.mov(ecx, 1000)?;
+    a.repne().scasb()?;
+    a.mov(rsi, DATA)?;
+    a.mov(rdi, DATA + 0x1000)?;
+    a.mov(ecx, 1000)?;
+    a.repe().cmpsb()?;
+    for bytes in [3, 9, 14] {
+        a.mov(rsi, DATA)?;
+        a.mov(rdi, DATA + 0x1000)?;
+        a.mov(ecx, bytes)?;
+        a.rep().movsb()?;
+    }
+    a.dec(rbp)?;
+    a.jne(round)?;
+    a.hlt()
+}
+
+/// Heron's square roots beside FSQRT, in 80 bits.
+fn x87(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(ecx, 1_000_000)?;
+    let mut round = a.create_label();
+    a.set_label(&mut round)?;
+    a.mov(qword_ptr(DATA), rcx)?;
+    a.fild(qword_ptr(DATA))?;
+    a.fld(st0)?;
+    a.fsqrt()?;
+    a.fld(st1)?;
+    a.fdiv_2(st0, st1)?;
+    a.faddp(st1, st0)?;
+    a.fmulp(st1, st0)?;
+    a.fld1()?;
+    a.fcomip(st0, st1)?;
+    a.fstp(qword_ptr(DATA + 8))?;
+    a.dec(ecx)?;
+    a.jne(round)?;
+    a.hlt()
+}
+
+/// Scalar doubles and packed singles.
+fn sse(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(ecx, 2_000_000)?;
+    a.cvtsi2sd(xmm1, ecx)?;
+    a.cvtdq2ps(xmm4, xmm1)?;
+    let mut round = a.create_label();
+    a.set_label(&mut round)?;
+    a.cvtsi2sd(xmm0, ecx)?;
+    a.divsd(xmm0, xmm1)?;
+    a.sqrtsd(xmm0, xmm0)?;
+    a.addsd(xmm2, xmm0)?;
+    a.comisd(xmm2, xmm0)?;
+    a.cvtsd2ss(xmm3, xmm2)?;
+    a.shufps(xmm3, xmm3, 0)?;
+    a.movaps(xmm5, xmm3)?;
+    a.mulps(xmm5, xmm3)?;
+    a.subps(xmm5, xmm3)?;
+    a.maxps(xmm5, xmm3)?;
+    a.movups(xmmword_ptr(DATA), xmm5)?;
+    a.dec(ecx)?;
+    a.jne(round)?;
+    a.hlt()
+}
+
+/// A hash of packed integers.
+fn sse_integer(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(ecx, 2_000_000)?;
+    let mut round = a.create_label();
+    a.set_label(&mut round)?;
+    a.movd(xmm0, ecx)?;
+    a.pshufd(xmm0, xmm0, 0)?;
+    a.paddd(xmm1, xmm0)?;
+    a.pmuludq(xmm0, xmm1)?;
+    a.movdqa(xmm2, xmm0)?;
+    a.psrld(xmm2, 15)?;
+    a.pxor(xmm1, xmm2)?;
+    a.punpcklbw(xmm2, xmm0)?;
+    a.pcmpeqb(xmm2, xmm1)?;
+    a.pmovmskb(eax, xmm2)?;
+    a.add(edx, eax)?;
+    a.movdqu(xmmword_ptr(DATA + 1), xmm1)?;
+    a.dec(ecx)?;
+    a.jne(round)?;
+    a.hlt()
+}
+
+/// 256 bits: a fused polynomial, integers and shuffles.
+fn avx(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(ecx, 2_000_000)?;
+    a.vpcmpeqd(ymm7, ymm7, ymm7)?;
+    a.vpsrld(ymm7, ymm7, 25)?;
+    a.vpslld(ymm7, ymm7, 23)?;
+    a.vmovaps(ymm1, ymm7)?;
+    let mut round = a.create_label();
+    a.set_label(&mut round)?;
+    a.vsqrtps(ymm1, ymm1)?;
+    a.vfmadd213ps(ymm1, ymm7, ymm7)?;
+    a.vmulps(ymm2, ymm1, ymm7)?;
+    a.vpaddd(ymm3, ymm3, ymm7)?;
+    a.vpmulld(ymm4, ymm3, ymm3)?;
+    a.vpshufb(ymm4, ymm4, ymm3)?;
+    a.vpxor(ymm3, ymm3, ymm4)?;
+    a.vpermq(ymm3, ymm3, 0x39)?;
+    a.vmovdqu(ymmword_ptr(DATA), ymm3)?;
+    a.dec(ecx)?;
+    a.jne(round)?;
+    a.hlt()
+}
+
 /// Processor time that this process has used, which others on the host do not lengthen; else the time since `start`.
 fn used(start: Instant) -> Duration {
     let stat = std::fs::read_to_string("/proc/self/schedstat").ok();
@@ -138,23 +254,32 @@ fn used(start: Instant) -> Duration {
 }
 
 fn main() {
-    let start = Instant::now();
-    let programs: [(&str, Program); 5] = [
+    let began = Instant::now();
+    let programs: [(&str, Program); 10] = [
         ("integer", integer),
         ("sieve", sieve),
         ("calls", calls),
         ("bytes", bytes),
         ("copies", copies),
+        ("strings", strings),
+        ("x87", x87),
+        ("sse", sse),
+        ("sse integer", sse_integer),
+        ("avx", avx),
     ];
     for (name, program) in programs {
         let mut a = CodeAssembler::new(64).expect("64 bits are a mode");
         program(&mut a).expect("the program is right");
         let bus = PcBus::new(2048);
         bus.put(CODE, &a.assemble(CODE).expect("the program can be encoded"));
-        let (mut interp, _) = interp(cpu(&bus, Start::Long, CODE, Model::v3()), &bus);
-        let before = used(start);
+        let mut start = cpu(&bus, Start::Long, CODE, Model::v3());
+        start.cr4 |= cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
+        start.xcr0 = xcr0::X87 | xcr0::SSE | xcr0::AVX;
+        start.x87 = State::default();
+        let (mut interp, _) = interp(start, &bus);
+        let before = used(began);
         let exit = run(&mut interp, u64::MAX);
-        let seconds = (used(start) - before).as_secs_f64();
+        let seconds = (used(began) - before).as_secs_f64();
         assert_eq!(exit, Exit::Halted, "{name}");
         let insns = interp.retired();
         println!("{name}: {:.0} MIPS ({insns} in {seconds:.3} s)", insns as f64 / seconds / 1e6);

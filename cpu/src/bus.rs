@@ -108,7 +108,8 @@ pub trait CpuBus: Send + Sync {
     fn watch_code(&self, hart: usize, gpa: u64);
 
     /// Number of entries in the log of code pages that were written to after
-    /// [`watch_code`](Self::watch_code); grows only.
+    /// [`watch_code`](Self::watch_code); grows only. The bus of x86 processors calls the attention of all of them
+    /// when it has grown.
     fn code_log_len(&self) -> u64;
 
     /// Pages (guest physical addresses) in the log from entry `from` on; `None` if the log does not reach
@@ -146,6 +147,14 @@ pub trait CpuBus: Send + Sync {
 
     /// Acknowledges the requests that were taken.
     fn requests_done(&self, hart: usize);
+
+    /// Does `work` while no other hart executes an instruction: what cannot be one step of the host is one for the
+    /// guest. The other harts may have done something before `work` begins, but no translation of an address that
+    /// `hart` may rely on has changed. `work` does not ask anything of other harts.
+    fn alone(&self, hart: usize, work: &mut dyn FnMut()) {
+        let _ = hart;
+        work();
+    }
 
     /// The guest spins: lets others run, now or after some more calls.
     fn relax(&self);

@@ -9,7 +9,7 @@
 #![allow(unsafe_code)] // A hit turns an entry into a host access; see `Tlb::load`.
 
 use crate::bus::{PAGE_MASK, PAGE_SIZE};
-use crate::ram::{Cell, HostPage};
+use crate::ram::{self, Cell, HostPage};
 
 /// A tag no address can match, because tags are compared with page-aligned addresses.
 const NO_TAG: u64 = PAGE_MASK;
@@ -308,6 +308,66 @@ impl Tlb {
         }
         // SAFETY: as in `store`, for all bytes.
         unsafe { value.store_any(entry.addend.wrapping_add(va as usize)) };
+        true
+    }
+
+    /// Loads `N` times 16 bytes from `va`, of any alignment inside a page, if the current table allows it.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_pairs<const N: usize>(&self, va: u64) -> Option<[[u64; 2]; N]> {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.read != va.wrapping_add(16 * N as u64 - 1) & !PAGE_MASK {
+            return None;
+        }
+        let host = entry.addend.wrapping_add(va as usize);
+        let mut pairs = [[0; 2]; N];
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            // SAFETY: as in `load_any`, for all of them.
+            *pair = unsafe { ram::load_pair(host.wrapping_add(16 * i)) };
+        }
+        Some(pairs)
+    }
+
+    /// Stores `N` times 16 bytes to `va`, of any alignment inside a page, if the current table allows it. Whether it hit.
+    #[inline(always)]
+    #[must_use]
+    pub fn store_pairs<const N: usize>(&self, va: u64, pairs: [[u64; 2]; N]) -> bool {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.write != va.wrapping_add(16 * N as u64 - 1) & !PAGE_MASK {
+            return false;
+        }
+        let host = entry.addend.wrapping_add(va as usize);
+        for (i, pair) in pairs.into_iter().enumerate() {
+            // SAFETY: as in `store_any`, for all of them.
+            unsafe { ram::store_pair(host.wrapping_add(16 * i), pair) };
+        }
+        true
+    }
+
+    /// Loads the 16 bytes at `va`, in one step where the host can, if they are aligned and the current table allows
+    /// it.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_16(&self, va: u64) -> Option<[u64; 2]> {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.read != va & !(PAGE_MASK - 15) {
+            return None;
+        }
+        // SAFETY: the tag fits, so the page is live, and the address is aligned as the tag is.
+        Some(unsafe { ram::load_16(entry.addend.wrapping_add(va as usize)) })
+    }
+
+    /// Stores 16 bytes to `va`, in one step where the host can, if they are aligned and the current table allows it.
+    /// Whether it hit.
+    #[inline(always)]
+    #[must_use]
+    pub fn store_16(&self, va: u64, value: [u64; 2]) -> bool {
+        let entry = &self.current.entries[self.current.index(va)];
+        if entry.write != va & !(PAGE_MASK - 15) {
+            return false;
+        }
+        // SAFETY: as in `load_16`; the write tag is only set for writable pages.
+        unsafe { ram::store_16(entry.addend.wrapping_add(va as usize), value) };
         true
     }
 

@@ -7,6 +7,8 @@ use std::path::Path;
 mod decode;
 #[path = "../fuzz/hart.rs"]
 mod hart;
+#[path = "../fuzz/x86.rs"]
+mod x86;
 
 fn replay(name: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
@@ -28,4 +30,9 @@ fn decode_corpus() {
 #[test]
 fn hart_corpus() {
     replay("hart", hart::run);
+}
+
+#[test]
+fn x86_corpus() {
+    replay("x86", x86::run_input);
 }

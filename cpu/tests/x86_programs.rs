@@ -16,7 +16,7 @@ use mimic_cpu::x86::decode::{CodeSize, performs};
 use mimic_cpu::x86::flags::bit;
 use mimic_cpu::x86::interp::Interp;
 use mimic_cpu::x86::model::Model;
-use mimic_cpu::x86::state::{Cpu, cr4, gpr, rights, sreg};
+use mimic_cpu::x86::state::{Cpu, cr0, cr4, gpr, rights, sreg};
 
 #[test]
 fn real_mode_calls_strings_and_interrupts() {
@@ -168,6 +168,30 @@ fn level_3_enters_level_0_through_a_gate_and_comes_back() {
     let rip = CODE + 0x400 + 2 + 2 + 1;
     assert_eq!(frame[..3], [0, rip, u64::from(CODE3)]);
     assert_eq!(frame[4..], [DATA, u64::from(DATA3)]);
+}
+
+#[test]
+fn upper_entries_are_marked_accessed_only_when_the_translation_succeeds() {
+    // The 80386 leaves A of the directory's entry alone when a page fault comes of it, as Bochs does, and test386 asks
+    // for it; SDM vol. 3, 5.8 lets A be set "whenever" an entry is used.
+    for (entry, fault) in [(DATA | 7, None), (DATA | 6, Some(14)), (DATA | 5, Some(14))] {
+        let mut pc = Pc::new(Start::Protected32);
+        pc.cpu.cr0 |= cr0::PG | cr0::WP;
+        pc.cpu.cr3 = 0x8000;
+        pc.bus.store(0x8000, Width::Word, 0x83);
+        pc.cpu.cr4 |= cr4::PSE;
+        // The code is at 0; the data is seen 4 MiB higher.
+        pc.bus.store(0x8004, Width::Word, 0x9003);
+        pc.bus.store(0x9000 + 4 * (DATA >> 12), Width::Word, entry);
+        pc.put(32, &|a| {
+            a.mov(byte_ptr(0x40_0000 + DATA as u32), al)?;
+            a.hlt()
+        });
+        let (met, _) = pc.run();
+        assert_eq!(met, fault);
+        let accessed = pc.bus.load(0x8004, Width::Word) & 0x20 != 0;
+        assert_eq!(accessed, fault.is_none(), "page-table entry {entry:#x}");
+    }
 }
 
 /// Runs a program of level 0 in long mode with the page of [`DATA`] mapped by `entry`.

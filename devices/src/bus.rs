@@ -227,6 +227,8 @@ struct Range {
     first: u64,
     name: &'static str,
     device: SharedDevice,
+    /// Opened and closed by the bus that the device is on, which knows the device.
+    window: bool,
 }
 
 impl Default for AddressSpace {
@@ -273,6 +275,30 @@ impl AddressSpace {
         device: SharedDevice,
         first: u64,
     ) -> Result<(), MapError> {
+        self.insert(name, (base, size), device, first, false)
+    }
+
+    /// [`AddressSpace::map_part`] for a device behind another bus, which moves it about:
+    /// [`AddressSpace::devices`] leaves it out.
+    pub fn map_window(
+        &self,
+        name: &'static str,
+        base: u64,
+        size: u64,
+        device: SharedDevice,
+        first: u64,
+    ) -> Result<(), MapError> {
+        self.insert(name, (base, size), device, first, true)
+    }
+
+    fn insert(
+        &self,
+        name: &'static str,
+        (base, size): (u64, u64),
+        device: SharedDevice,
+        first: u64,
+        window: bool,
+    ) -> Result<(), MapError> {
         let last = size
             .checked_sub(1)
             .and_then(|extent| base.checked_add(extent))
@@ -291,7 +317,7 @@ impl AddressSpace {
                 old_size: (old.last - old.base).wrapping_add(1),
             });
         }
-        ranges.insert(index, Range { base, last, first, name, device });
+        ranges.insert(index, Range { base, last, first, name, device, window });
         Ok(())
     }
 
@@ -322,11 +348,20 @@ impl AddressSpace {
         Some(UnmappedAccesses { first, first_was_write, count })
     }
 
-    /// Every range as (base, size, device), in ascending order. A device may appear twice.
+    /// Takes all ranges away.
+    pub fn clear(&self) {
+        let ranges =
+            std::mem::take(&mut *self.ranges.write().unwrap_or_else(PoisonError::into_inner));
+        // What a device does when it goes may need the space.
+        drop(ranges);
+    }
+
+    /// Every range but windows as (base, size, device), in ascending order. A device may appear twice.
     pub fn devices(&self) -> Vec<(u64, u64, SharedDevice)> {
         let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
         ranges
             .iter()
+            .filter(|range| !range.window)
             .map(|r| (r.base, (r.last - r.base).wrapping_add(1), Arc::clone(&r.device)))
             .collect()
     }

@@ -112,6 +112,15 @@ impl IoApic {
         self.messages.send(Msi { address, data: data as u32 });
     }
 
+    /// Whether a device's interrupt can become an NMI or INIT here.
+    #[must_use]
+    pub fn has_unmaskable(&self) -> bool {
+        self.state
+            .entries
+            .iter()
+            .any(|entry| entry & MASKED == 0 && matches!(entry >> 8 & 7, 4 | 5))
+    }
+
     fn end_of_interrupt(&mut self, vector: u8) {
         for pin in 0..PINS {
             let entry = &mut self.state.entries[pin];

@@ -34,6 +34,7 @@ pub mod lapic;
 pub mod memory;
 pub mod msi;
 pub mod pc_testdev;
+pub mod pci;
 pub mod pflash;
 pub mod pic;
 pub mod pit;

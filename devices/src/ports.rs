@@ -32,10 +32,21 @@ impl PortSpace {
         device: SharedDevice,
         first: u64,
     ) -> Result<(), MapError> {
-        if u64::from(port) + count > PORTS {
-            return Err(MapError::Range { name, base: port.into(), size: count });
-        }
+        check_range(name, port, count)?;
         self.space.map_part(name, port.into(), count, device, first)
+    }
+
+    /// [`PortSpace::map`] for a device behind another bus ([`AddressSpace::map_window`]).
+    pub fn map_window(
+        &self,
+        name: &'static str,
+        port: u16,
+        count: u64,
+        device: SharedDevice,
+        first: u64,
+    ) -> Result<(), MapError> {
+        check_range(name, port, count)?;
+        self.space.map_window(name, port.into(), count, device, first)
     }
 
     /// The devices, and the accesses that met none.
@@ -68,6 +79,11 @@ impl PortSpace {
             }
         }
     }
+}
+
+fn check_range(name: &'static str, port: u16, count: u64) -> Result<(), MapError> {
+    let fits = u64::from(port) + count <= PORTS;
+    if fits { Ok(()) } else { Err(MapError::Range { name, base: port.into(), size: count }) }
 }
 
 #[cfg(test)]

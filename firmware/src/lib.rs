@@ -8,6 +8,8 @@
 //! * [`riscv::sbi`]: the Supervisor Binary Interface, RISC-V M-mode firmware;
 //! * [`riscv::sbi_check`]: an S-mode guest that checks an SBI implementation;
 //! * [`fdt`]: the device tree, made from the board's placement list.
+//! * [`x86`]: the tables that a PC's firmware leaves in memory.
 
 pub mod fdt;
 pub mod riscv;
+pub mod x86;

@@ -156,6 +156,7 @@ impl Flat<'_> {
     fn place(&mut self, word: Word) -> Option<&mut u64> {
         let hart = &mut *self.hart;
         Some(match word {
+            Word::Fflags => return None,
             Word::Mstatus => &mut hart.mstatus,
             Word::Menvcfg => &mut hart.menvcfg,
             Word::Senvcfg => &mut hart.senvcfg,
@@ -178,11 +179,16 @@ impl Flat<'_> {
 
 impl State for Flat<'_> {
     fn word(&mut self, word: Word) -> u64 {
-        self.place(word).map_or(0, |place| *place)
+        match word {
+            Word::Fflags => self.hart.fflags.into(),
+            _ => self.place(word).map_or(0, |place| *place),
+        }
     }
 
     fn set_word(&mut self, word: Word, value: u64) {
-        if let Some(place) = self.place(word) {
+        if word == Word::Fflags {
+            self.hart.fflags = value as u8;
+        } else if let Some(place) = self.place(word) {
             *place = value;
         }
     }
@@ -215,6 +221,7 @@ impl Case {
         hart.mtvec = HANDLER;
         hart.mstatus =
             hart.mstatus & !mstatus::FS | random.pick(&[0, 0x2000, 0x2000, 0x4000, 0x4000, 0x6000]);
+        hart.fflags = random.next() as u8 & 0x1f;
         hart.frm = random.pick(&[0, 0, 0, 0, 0, 0, 1, 3, 5]);
         hart.x = std::array::from_fn(|r| if r == 0 { 0 } else { random.value() });
         (hart.x[8], hart.x[9]) = (RAM + 0x1000, RAM + 0x2ff8);
@@ -268,7 +275,8 @@ impl Case {
                 trapped || matches!(left, Left::Perform | Left::Instead),
                 "evaluation faulted, the interpreter did not"
             );
-            if trapped || hart.pc != CODE + at.offset() + at.bytes() {
+            let instead = matches!(left, Left::Instead);
+            if trapped || instead || hart.pc != CODE + at.offset() + at.bytes() {
                 return;
             }
             done = evaluation.insn + 1;
@@ -369,7 +377,9 @@ fn random_word(random: &mut Random, row: &Row<Lifter>) -> u32 {
     // Control registers: mostly those that translated code reads and writes.
     if row.format == Format::Csr && random.below(8) != 0 {
         let common = [num::SSTATUS, num::SSTATUS, num::SEPC, num::STVEC, num::SSCRATCH, num::MEPC];
-        word = set(word, 20, 12, u64::from(random.pick(&common)));
+        let fp = [num::FFLAGS, num::FRM, num::FCSR];
+        let csrs: &[u16] = if random.below(2) == 0 { &common } else { &fp };
+        word = set(word, 20, 12, u64::from(random.pick(csrs)));
     }
     // Mostly, x8 and x9 point to data and are kept; x8 is aligned, as atomics need it.
     let memory = matches!(opcode, 0x03 | 0x07 | 0x23 | 0x27 | 0x2f);

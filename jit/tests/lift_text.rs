@@ -439,6 +439,46 @@ fn control_registers() {
           if interrupt goto 018
           goto 018",
     );
+    // The flags of floating point; the rounding mode is to nearest, and if it becomes another the block is left.
+    check(
+        assemble!(; csrrwi a1, fcsr, 0 ; csrr a2, frm ; csrw fflags, a1 ; ecall),
+        FP,
+        "010:
+          v0 = 0
+          v1 = Fflags
+          fp dirty
+          Fflags = v0
+          x11 = v1
+        014:
+          v5 = 0
+          x12 = v5
+        018:
+          v7 = x11
+          Fflags = v7
+        01c:
+          perform
+          goto 020",
+    );
+    check(
+        assemble!(; csrrs a0, fcsr, a0 ; ecall),
+        FP,
+        "010:
+          v0 = x10
+          v1 = Fflags
+          v2 = Or v1 v0
+          v3 = 224
+          v4 = And v2 v3
+          if v4 perform
+          fp dirty
+          v7 = 31
+          v8 = And v2 v7
+          Fflags = v8
+          x10 = v1
+        014:
+          perform
+          goto 018",
+    );
+    check(assemble!(; csrr a0, fflags), plain, performed);
     // FS, SUM and MXR are the interpreter's.
     check(
         assemble!(; csrc sstatus, a0),

@@ -2,7 +2,9 @@
 
 use mimic_cpu::riscv::model::CpuModel;
 use mimic_cpu::riscv::{CACHE_BLOCK, TIMEBASE_HZ};
-use mimic_firmware::fdt::{Chosen, CpuNode, DeviceTree, FdtError, Mmu, Node, ReservedMemory};
+use mimic_firmware::fdt::{
+    Chosen, CpuNode, DeviceTree, FdtError, Mmu, Node, PciHost, ReservedMemory,
+};
 
 use super::{BoardInfo, MapLine};
 
@@ -86,6 +88,35 @@ pub const FLASH: [Placement; 2] = [
     place(Part::Flash(1), 0x2200_0000, 0x200_0000, None),
 ];
 
+/// The PCI bus's configuration space, where the bus is wanted: first address and bytes.
+pub const ECAM: (u64, u64) = (0x3000_0000, 0x1000_0000);
+/// The bus's I/O ports, and how many.
+pub const PCI_IO: (u64, u64) = (0x300_0000, 0x1_0000);
+/// The bus's memory below 4 GiB.
+const PCI_MEMORY: (u64, u64) = (0x4000_0000, 0x4000_0000);
+/// Its memory above, at a multiple of its size that lies beyond RAM.
+const PCI_MEMORY64: u64 = 0x4_0000_0000;
+/// Sources of the bus's lines A to D of the device 0.
+pub const PCI_IRQS: [u32; 4] = [32, 33, 34, 35];
+/// The entropy device's number on the bus.
+pub const PCI_ENTROPY: u8 = 1;
+/// The virtio console's.
+pub const PCI_CONSOLE: u8 = 2;
+/// Those of disks.
+pub const PCI_DISKS: std::ops::Range<u8> = 3..9;
+
+/// The PCI bus of a board with so much RAM.
+fn pci_host(memory: u64) -> PciHost {
+    let high = (RAM_BASE + memory).next_multiple_of(PCI_MEMORY64);
+    PciHost {
+        ecam: ECAM,
+        io: PCI_IO,
+        mmio32: PCI_MEMORY,
+        mmio64: (high, PCI_MEMORY64),
+        irqs: PCI_IRQS,
+    }
+}
+
 /// The memory map, by address.
 pub const PLACEMENTS: [Placement; 17] = [
     BOOT_ROM,
@@ -153,6 +184,11 @@ pub fn describe() -> BoardInfo {
             irq: place.irq,
         })
         .collect();
+    let line = |name: &str, (base, size)| MapLine { name: name.into(), base, size, irq: None };
+    map.push(line("PCI configuration (--virtio pci)", ECAM));
+    map.push(line("PCI I/O ports", PCI_IO));
+    map.push(line("PCI memory", PCI_MEMORY));
+    map.sort_by_key(|line| line.base);
     map.push(MapLine { name: "RAM (--mem)".into(), base: RAM_BASE, size: 0, irq: None });
     let title = "RISC-V board with QEMU's memory map";
     BoardInfo { name: "virt", title, map, ports: Vec::new() }
@@ -169,6 +205,8 @@ pub struct TreeOptions {
     pub memory: u64,
     /// There is flash.
     pub flash: bool,
+    /// There is a PCI bus.
+    pub pci: bool,
     /// Memory of the firmware: base and size.
     pub firmware: Option<(u64, u64)>,
     /// Kernel command line.
@@ -229,7 +267,11 @@ pub fn device_tree(options: &TreeOptions) -> Result<Vec<u8>, FdtError> {
         },
         aliases: vec![("serial0".into(), console)],
         nodes,
-        soc: PLACEMENTS.iter().filter_map(|place| place.node(options.harts)).collect(),
+        soc: PLACEMENTS
+            .iter()
+            .filter_map(|place| place.node(options.harts))
+            .chain(options.pci.then(|| Node::pci_host(&pci_host(options.memory))))
+            .collect(),
     }
     .flatten()
 }

@@ -39,6 +39,8 @@ pub(super) struct Package {
 
 /// An initial RAM disk.
 pub(super) enum Initrd {
+    /// None.
+    Absent,
     /// This file of the cache.
     File(&'static str),
     /// Made here from files of the cache.
@@ -59,6 +61,10 @@ pub(super) enum Initrd {
 
 /// The archive of the workloads' programs in the cache; a new name when its contents change.
 pub(super) const BENCH_PROGRAMS: &str = "programs-1.cpio";
+
+/// Command line of Linux on a PC. A busy host may be late with the few ticks by which the kernel looks at its start
+/// whether the PIT's interrupts arrive.
+const LINUX_ON_PC: &str = "console=ttyS0 quiet no_timer_check";
 
 /// All guests.
 pub const GUESTS: &[Guest] = &[
@@ -167,13 +173,19 @@ pub const GUESTS: &[Guest] = &[
         about: "Debian's x86-64 kernel for virtual machines and a busybox shell",
         isa: Isa::X86_64,
         memory: 512 << 20,
-        cmdline: "console=ttyS0 quiet",
+        cmdline: LINUX_ON_PC,
         source: Some(&Source {
             packages: &[
                 Package {
                     name: "linux-image-6.12.*-cloud-amd64",
                     metapackage: Some("linux-image-cloud-amd64"),
-                    files: &[("./boot/vmlinuz-*", "linux")],
+                    files: &[
+                        ("./boot/vmlinuz-*", "linux"),
+                        (
+                            "./usr/lib/modules/*/kernel/drivers/block/virtio_blk.ko.xz",
+                            "virtio_blk.ko.xz",
+                        ),
+                    ],
                 },
                 Package {
                     name: "busybox-static",
@@ -183,7 +195,50 @@ pub const GUESTS: &[Guest] = &[
             ],
             download: 35,
             kernel: "linux",
-            initrd: Initrd::Busybox { busybox: "busybox", disk_modules: &[] },
+            initrd: Initrd::Busybox { busybox: "busybox", disk_modules: &["virtio_blk.ko.xz"] },
+        }),
+    },
+    Guest {
+        name: "debian-installer-amd64",
+        about: "Debian's installer for x86-64, in the terminal",
+        isa: Isa::X86_64,
+        memory: 1 << 30,
+        cmdline: LINUX_ON_PC,
+        source: Some(&Source {
+            packages: &[Package {
+                name: "debian-installer-13-netboot-amd64",
+                metapackage: None,
+                files: &[
+                    (
+                        "./usr/lib/debian-installer/images/13/amd64/text/debian-installer/amd64/linux",
+                        "linux",
+                    ),
+                    (
+                        "./usr/lib/debian-installer/images/13/amd64/text/debian-installer/amd64/initrd.gz",
+                        "initrd.gz",
+                    ),
+                ],
+            }],
+            download: 151,
+            kernel: "linux",
+            initrd: Initrd::File("initrd.gz"),
+        }),
+    },
+    Guest {
+        name: "memtest86",
+        about: "Memtest86+, which tests the memory of x86-64 machines, on the serial port",
+        isa: Isa::X86_64,
+        memory: 64 << 20,
+        cmdline: "console=ttyS0,115200",
+        source: Some(&Source {
+            packages: &[Package {
+                name: "memtest86+",
+                metapackage: None,
+                files: &[("./boot/memtest86+x64.bin", "memtest")],
+            }],
+            download: 1,
+            kernel: "memtest",
+            initrd: Initrd::Absent,
         }),
     },
     Guest {
@@ -191,7 +246,7 @@ pub const GUESTS: &[Guest] = &[
         about: "the same workloads for x86-64",
         isa: Isa::X86_64,
         memory: 1 << 30,
-        cmdline: "console=ttyS0 quiet",
+        cmdline: LINUX_ON_PC,
         source: Some(&Source {
             packages: &[],
             download: 31,

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# First process of `mimic boot debian-riscv64`: prepares the system, then becomes busybox's init,
+# First process of `mimic boot @GUEST@`: prepares the system, then becomes busybox's init,
 # which keeps a shell on the console and knows how to power off and reboot.
 
 bb=/bin/busybox
@@ -32,8 +32,8 @@ unset COLUMNS LINES
 
 cat <<GREETING
 
-Welcome to Linux $(uname -r) on RISC-V, with a busybox shell.
-$(grep -c ^processor /proc/cpuinfo) hart, $(($(awk '/MemTotal/ { print $2 }' /proc/meminfo) / 1024)) MB of memory, up $(cut -d' ' -f1 /proc/uptime) s.
+Welcome to Linux $(uname -r) on @ISA@, with a busybox shell.
+$(grep -c ^processor /proc/cpuinfo) @HART@, $(($(awk '/MemTotal/ { print $2 }' /proc/meminfo) / 1024)) MB of memory, up $(cut -d' ' -f1 /proc/uptime) s.
 \`poweroff\` ends the machine, \`reboot\` resets it, \`busybox\` lists the commands.
 
 GREETING

@@ -6,8 +6,14 @@ use std::io::{self, Write};
 
 use cpio::newc::{Builder, trailer};
 
+use crate::loader::Isa;
+
 /// The first process of the guest.
 const INIT: &str = include_str!("init.sh");
+/// What the guest's names stand for in it.
+const GUEST_NAME: &str = "@GUEST@";
+const ISA_NAME: &str = "@ISA@";
+const HART_NAME: &str = "@HART@";
 
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
@@ -39,12 +45,25 @@ const FILES: &[(&str, &str)] = &[
     ("etc/profile", "PS1='\\u@\\h:\\w# '\ncd\n"),
 ];
 
-/// Builds the initramfs around a statically linked busybox.
+/// The first process of the guest `name`.
+fn init(name: &str, isa: Isa) -> String {
+    let (isa, hart) = match isa {
+        Isa::Riscv64 => ("RISC-V", "hart"),
+        Isa::X86_64 => ("x86-64", "CPU"),
+    };
+    INIT.replace(GUEST_NAME, name).replace(ISA_NAME, isa).replace(HART_NAME, hart)
+}
+
+/// Builds the initramfs of the guest `name` around a statically linked busybox.
 ///
 /// # Errors
 /// Only what writing to memory and compressing can give.
 /// `modules` are kernel modules, compressed by xz, in the order in which `/init` loads them.
-pub(super) fn build(busybox: &[u8], modules: &[(&str, Vec<u8>)]) -> io::Result<Vec<u8>> {
+pub(super) fn build(
+    (name, isa): (&str, Isa),
+    busybox: &[u8],
+    modules: &[(&str, Vec<u8>)],
+) -> io::Result<Vec<u8>> {
     let out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let mut archive = Archive::new(out);
     for folder in FOLDERS {
@@ -52,7 +71,7 @@ pub(super) fn build(busybox: &[u8], modules: &[(&str, Vec<u8>)]) -> io::Result<V
     }
     archive.console()?;
     archive.program("bin/busybox", busybox)?;
-    archive.program("init", INIT.as_bytes())?;
+    archive.program("init", init(name, isa).as_bytes())?;
     for (name, text) in FILES {
         archive.file(name, text.as_bytes())?;
     }
@@ -133,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_archive_holds_what_the_kernel_and_init_need() {
-        let packed = build(b"BUSYBOX", &[]).unwrap();
+        let packed = build(("debian-amd64", Isa::X86_64), b"BUSYBOX", &[]).unwrap();
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap();
         assert!(plain.starts_with(b"070701"), "newc magic");
@@ -160,6 +179,9 @@ mod tests {
         assert_eq!(get("dev/console").2, (5, 1));
         assert_eq!(get("bin/busybox").3, b"BUSYBOX");
         assert_eq!(get("init").1, 0o100_755);
-        assert!(get("init").3.starts_with(b"#!/bin/busybox sh\n"));
+        let init = std::str::from_utf8(&get("init").3).unwrap();
+        assert!(init.starts_with("#!/bin/busybox sh\n"));
+        assert!(init.contains("`mimic boot debian-amd64`") && init.contains("on x86-64, with"));
+        assert!(!init.contains('@'), "{init}");
     }
 }

@@ -134,8 +134,8 @@ pub struct FetchOptions {
 pub struct Files {
     /// The kernel.
     pub kernel: PathBuf,
-    /// The initial RAM disk.
-    pub initrd: Vec<u8>,
+    /// The initial RAM disk, if there is one.
+    pub initrd: Option<Vec<u8>>,
 }
 
 /// Finds a guest by name.
@@ -214,18 +214,20 @@ impl Guest {
         }
         let mut folder = cache.guest(self.name);
         let initrd = match source.initrd {
-            Initrd::File(name) => fs::read(folder.join(name))?,
+            Initrd::Absent => None,
+            Initrd::File(name) => Some(fs::read(folder.join(name))?),
             Initrd::Bench { base, busybox } => {
                 let programs = fs::read(folder.join(BENCH_PROGRAMS))?;
                 folder = cache.guest(base);
-                bench::initramfs(programs, &fs::read(folder.join(busybox))?)?
+                Some(bench::initramfs(programs, &fs::read(folder.join(busybox))?)?)
             }
             Initrd::Busybox { busybox, disk_modules } => {
                 let mut modules = Vec::new();
                 for name in disk_modules.iter().filter(|_| options.disks) {
                     modules.push((*name, fs::read(folder.join(name))?));
                 }
-                initramfs::build(&fs::read(folder.join(busybox))?, &modules)?
+                let busybox = fs::read(folder.join(busybox))?;
+                Some(initramfs::build((self.name, self.isa), &busybox, &modules)?)
             }
         };
         Ok(Some(Files { kernel: folder.join(source.kernel), initrd }))

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::options::{Guest, MachineArgs, RunningArgs};
 use super::{Failure, print, run};
 use crate::boot::{self, BootError, Cache, FetchOptions, Progress};
-use crate::loader::{self, Isa, LoadOptions};
+use crate::loader::{self, LoadOptions};
 
 #[derive(Args, Debug)]
 pub(super) struct BootArgs {
@@ -46,7 +46,7 @@ pub(super) fn execute(args: &BootArgs) -> Result<u8, Failure> {
         refresh: args.refresh,
         disks: args.machine.disks.given(),
     };
-    let (catalog, files) = fetch(name, &options, !args.fetch_only)?;
+    let (catalog, files) = fetch(name, &options)?;
     if args.fetch_only {
         if files.is_some() {
             let cache = Cache::of_user().map_err(Failure::host)?;
@@ -71,23 +71,16 @@ pub(super) fn guest(
     disks: bool,
 ) -> Result<(Guest, u64), Failure> {
     let options = FetchOptions { mirror: None, from: None, refresh: false, disks };
-    let (catalog, files) = fetch(name, &options, true)?;
+    let (catalog, files) = fetch(name, &options)?;
     Ok((load(catalog, files, "", append)?, catalog.memory))
 }
 
-/// Finds a guest and fetches its files, if it has any and nothing keeps it from being started if it shall be.
+/// Finds a guest and fetches its files, if it has any.
 fn fetch(
     name: &str,
     options: &FetchOptions,
-    start: bool,
 ) -> Result<(&'static boot::Guest, Option<boot::Files>), Failure> {
     let catalog = boot::find(name).map_err(Failure::usage)?;
-    if start && catalog.isa == Isa::X86_64 {
-        return Err(Failure::usage(format!(
-            "no engine runs x86-64 guests yet; `mimic compare {name} --qemu` runs it on QEMU, `mimic boot {name} \
-             --fetch-only` fetches its files"
-        )));
-    }
     if catalog.embedded() {
         return Ok((catalog, None));
     }
@@ -113,7 +106,7 @@ fn load(
         Some(files) => {
             cmdline.push_str(words);
             let image = loader::load_file(&files.kernel, &LoadOptions::default());
-            (image.map_err(Failure::host)?, Some(files.initrd))
+            (image.map_err(Failure::host)?, files.initrd)
         }
     };
     if let Some(more) = append {
@@ -155,8 +148,7 @@ fn list() -> Result<u8, Failure> {
         } else {
             format!("{} MB to fetch", guest.download())
         };
-        let engine = if guest.isa == Isa::X86_64 { "; no engine yet" } else { "" };
-        text.push_str(&format!("\n  {:<26}{} ({state}{engine})", guest.name, guest.about));
+        text.push_str(&format!("\n  {:<26}{} ({state})", guest.name, guest.about));
     }
     if let Some(cache) = cache {
         text.push_str(&format!("\nFetched files are kept in {}.", cache.root().display()));

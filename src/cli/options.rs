@@ -15,7 +15,7 @@ use crate::gdb::Listener;
 use crate::loader::{self, ImageKind, Isa, LoadError, LoadOptions, LoadedImage};
 use crate::machine::Machine;
 use crate::machine::spec::{
-    BoardKind, ConsoleKind, CpuSpec, DiskSpec, Firmware, FlashSpec, Limits, MachineSpec,
+    BoardKind, ConsoleKind, CpuSpec, DiskSpec, Firmware, FlashSpec, Limits, MachineSpec, VirtioBus,
 };
 use crate::terminal::keys::EscapeKey;
 use crate::terminal::session::{GdbOptions, SessionOptions};
@@ -111,6 +111,15 @@ pub(super) enum ConsoleOption {
     Virtio,
 }
 
+/// Ways to virtio devices, by their names on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum VirtioOption {
+    /// Registers at fixed addresses
+    Mmio,
+    /// Functions of a PCI bus
+    Pci,
+}
+
 #[derive(Args, Clone, Debug)]
 pub(super) struct MachineArgs {
     /// Memory, like 512M or 2G
@@ -138,6 +147,9 @@ pub(super) struct MachineArgs {
     pub(super) firmware: Option<FirmwareOption>,
     #[command(flatten)]
     pub(super) disks: DiskArgs,
+    /// How the guest reaches disks, console and entropy [default: mmio on virt, pci on pc]
+    #[arg(long, value_enum)]
+    pub(super) virtio: Option<VirtioOption>,
     /// Flash memory with this firmware, such as EDK2's RISCV_VIRT_CODE.fd
     #[arg(long, value_name = "FILE")]
     pub(super) flash: Option<PathBuf>,
@@ -231,10 +243,11 @@ pub(super) struct RunningArgs {
 
 impl RunningArgs {
     pub(super) fn session(&self, image: &LoadedImage) -> Result<SessionOptions, Failure> {
-        if image.isa == Isa::X86_64 && self.gdb.is_some() {
-            return Err(Failure::usage("--gdb knows RISC-V guests alone so far; leave it away"));
-        }
         let advice = match image.kind {
+            ImageKind::LinuxX86 | ImageKind::Pvh => {
+                "Does the kernel know its console? Try --append \"console=ttyS0 earlyprintk=ttyS0,keep\"; the \
+                 serial port is a 16550A at port 0x3f8."
+            }
             _ if image.isa == Isa::X86_64 => {
                 "Does the program use the serial port (16550A at port 0x3f8) or the debug console (port 0xe9)?"
             }
@@ -379,8 +392,9 @@ impl MachineArgs {
         limits: Limits,
         default_memory: u64,
     ) -> MachineSpec {
+        let board = self.machine.map_or(BoardKind::for_isa(guest.image.isa), Board::kind);
         MachineSpec {
-            board: self.machine.map_or(BoardKind::for_isa(guest.image.isa), Board::kind),
+            board,
             cpu: self.cpu.clone().unwrap_or_else(|| CpuSpec::default_for(guest.image.isa)),
             cpus: self.cpus,
             deterministic: self.deterministic,
@@ -395,6 +409,11 @@ impl MachineArgs {
             console: match self.console {
                 ConsoleOption::Uart => ConsoleKind::Uart,
                 ConsoleOption::Virtio => ConsoleKind::Virtio,
+            },
+            virtio: match self.virtio {
+                None => VirtioBus::default_for(board),
+                Some(VirtioOption::Mmio) => VirtioBus::Mmio,
+                Some(VirtioOption::Pci) => VirtioBus::Pci,
             },
             limits,
             signature: guest.signature.clone(),

@@ -22,10 +22,10 @@ const DEFAULT_MEMORY: u64 = 512 << 20;
 /// What is run.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ImageArgs {
-    /// ELF file, Linux Image, multiboot kernel, ROM of a PC or (with --load-addr) flat binary
+    /// ELF file, Linux Image or bzImage, multiboot kernel, ROM of a PC or (with --load-addr) flat binary
     #[arg(value_name = "IMAGE")]
     image: Option<PathBuf>,
-    /// Linux Image (the same as IMAGE)
+    /// Linux Image or bzImage (the same as IMAGE)
     #[arg(long, value_name = "FILE", conflicts_with = "image")]
     kernel: Option<PathBuf>,
     /// Initial RAM disk
@@ -104,7 +104,7 @@ impl ImageArgs {
                 ));
             }
         };
-        let linux = image.kind == ImageKind::LinuxImage;
+        let linux = matches!(image.kind, ImageKind::LinuxImage | ImageKind::LinuxX86);
         if image.isa == Isa::Riscv64 && !linux && (self.initrd.is_some() || self.append.is_some()) {
             log::warn!(
                 "an initrd and a command line are described in the device tree; bare programs rarely look there"

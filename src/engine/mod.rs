@@ -73,6 +73,10 @@ pub trait Engine: Send {
     }
     /// Where the hart is.
     fn view(&self) -> HartView;
+    /// Whether the hart waits where no interrupt that can be masked will ever be taken.
+    fn is_deaf(&self) -> bool {
+        false
+    }
     /// Adds this engine's counters to `stats`, but not the hart's instructions.
     fn count(&self, stats: &mut Stats);
     /// What the engine makes of the code at the program counter, if it translates. It may have stepped on where that

@@ -1,8 +1,9 @@
 //! The state of a hart of either instruction set: what engines exchange and snapshots hold.
 
+use mimic_cpu::bus::CpuBus;
 use mimic_cpu::riscv::hart::Hart;
 use mimic_cpu::x86::flags::bit;
-use mimic_cpu::x86::state::{Activity, Cpu, cr0, sreg};
+use mimic_cpu::x86::state::{Activity, Cpu, cr0};
 use serde::{Deserialize, Serialize};
 
 use crate::loader::Isa;
@@ -59,6 +60,24 @@ impl CpuState {
         }
     }
 
+    /// Where `va` leads as the page tables are now, without a trace.
+    #[must_use]
+    pub fn peek(&self, bus: &dyn CpuBus, va: u64) -> Option<u64> {
+        match self {
+            CpuState::Riscv(hart) => hart.peek(bus, va),
+            CpuState::X86(cpu) => cpu.peek(bus, va),
+        }
+    }
+
+    /// The x86 processor, if it is one.
+    #[must_use]
+    pub fn x86(self) -> Option<Cpu> {
+        match self {
+            CpuState::Riscv(_) => None,
+            CpuState::X86(cpu) => Some(*cpu),
+        }
+    }
+
     /// The RISC-V hart, if it is one.
     #[must_use]
     pub fn riscv(self) -> Option<Hart> {
@@ -79,9 +98,8 @@ pub(super) fn mode_x86(control: u64, rflags: u64, cpl: u8) -> &'static str {
     }
 }
 
-/// Where a processor is: the linear address of its next instruction, but in 64-bit mode CS has no base.
+/// Where a processor is: the linear address of its next instruction.
 pub(super) fn view_x86(cpu: &Cpu) -> HartView {
     let mode = mode_x86(cpu.cr0, cpu.rflags, cpu.cpl);
-    let base = cpu.seg[usize::from(sreg::CS)].base;
-    HartView { pc: base.wrapping_add(cpu.rip), mode, waiting: cpu.activity != Activity::Running }
+    HartView { pc: cpu.linear_rip(), mode, waiting: cpu.activity != Activity::Running }
 }

@@ -2,8 +2,9 @@
 
 use mimic_cpu::debug::DebugPoints;
 use mimic_cpu::run::{Budget, Exit};
+use mimic_cpu::x86::flags::bit;
 use mimic_cpu::x86::interp::Interp;
-use mimic_cpu::x86::state::sreg;
+use mimic_cpu::x86::state::{Activity, sreg};
 
 use super::{CpuState, Engine};
 use crate::machine::spec::{HartView, Stats};
@@ -37,6 +38,15 @@ impl Engine for Interp {
         HartView {
             pc: core.reach[usize::from(sreg::CS)].base.wrapping_add(core.next_rip) & core.lin_mask,
             ..super::state::view_x86(&core.cpu)
+        }
+    }
+
+    fn is_deaf(&self) -> bool {
+        let core = self.core();
+        match core.cpu.activity {
+            Activity::WaitForStartup => true,
+            Activity::Halted => !core.has_flag(bit::IF),
+            Activity::Running | Activity::Shutdown => false,
         }
     }
 

@@ -1,17 +1,19 @@
 //! The debugger's door: a server for gdb's remote protocol.
 //!
 //! [`listener`] is where gdb attaches; [`Server`] owns the thread that talks to it; [`target`] is what the
-//! protocol's crate asks of the machine, [`registers`] names the registers, [`monitor`] is what gdb's
+//! protocol's crate asks of the machine, [`guest`] what an instruction set adds ([`riscv`] and [`x86`]), [`monitor`] is what gdb's
 //! `monitor` command reaches. Everything goes through [`MachineHandle`]: no engine is known here.
 //!
 //! A connection stops the machine. When it ends, whichever way, breakpoints are forgotten and the guest
 //! goes on, unless gdb killed it.
 
 mod connection;
+mod guest;
 mod listener;
 mod monitor;
-mod registers;
+mod riscv;
 mod target;
+mod x86;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,10 +25,14 @@ use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub, GdbStubError, MultiThreadStopReason};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
+use crate::loader::Isa;
 use crate::machine::MachineHandle;
 use connection::Connection;
+use guest::Guest;
 pub use listener::{ListenError, Listener};
+use riscv::Rv64;
 use target::Debuggee;
+use x86::X86;
 
 /// Longest packet; registers and memory are read in such portions.
 const PACKET_SIZE: usize = 16 << 10;
@@ -139,7 +145,15 @@ impl Door {
     fn talk(&self, connection: Connection) {
         log::info!(target: "gdb", "a debugger has attached");
         self.machine.debug_stop();
-        let mut debuggee = Debuggee::new(self.machine.clone());
+        match self.machine.isa() {
+            Isa::Riscv64 => self.attach::<Rv64>(connection),
+            Isa::X86_64 => self.attach::<X86>(connection),
+        }
+        log::info!(target: "gdb", "the debugger has left");
+    }
+
+    fn attach<G: Guest>(&self, connection: Connection) {
+        let mut debuggee = Debuggee::<G>::new(self.machine.clone());
         match self.converse(connection, &mut debuggee) {
             Ok(DisconnectReason::Kill) => self.machine.quit(),
             Ok(_) => {}
@@ -148,13 +162,12 @@ impl Door {
             }
         }
         debuggee.leave();
-        log::info!(target: "gdb", "the debugger has left");
     }
 
-    fn converse(
+    fn converse<G: Guest>(
         &self,
         connection: Connection,
-        debuggee: &mut Debuggee,
+        debuggee: &mut Debuggee<G>,
     ) -> Result<DisconnectReason, Problem> {
         let stub = GdbStub::builder(connection).packet_buffer_size(PACKET_SIZE).build();
         // Cannot fail: the buffer is the crate's own.

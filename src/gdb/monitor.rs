@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::guest::Guest;
 use super::target::Debuggee;
 use crate::report;
 use crate::terminal::session::place;
@@ -13,7 +14,7 @@ phys [on|off]     take gdb's addresses as guest physical ones; reaches devices t
                   side effects";
 
 /// Performs a command; what to print.
-pub(super) fn obey(debuggee: &mut Debuggee, command: &str) -> String {
+pub(super) fn obey<G: Guest>(debuggee: &mut Debuggee<G>, command: &str) -> String {
     let words: Vec<&str> = command.split_whitespace().collect();
     match words[..] {
         [] | ["help"] => format!("{HELP}\n"),
@@ -31,12 +32,12 @@ pub(super) fn obey(debuggee: &mut Debuggee, command: &str) -> String {
     }
 }
 
-fn phys(debuggee: &Debuggee) -> String {
+fn phys<G: Guest>(debuggee: &Debuggee<G>) -> String {
     let kind = if debuggee.physical { "guest physical" } else { "virtual" };
     format!("addresses are {kind} ones\n")
 }
 
-fn info(debuggee: &Debuggee) -> String {
+fn info<G: Guest>(debuggee: &Debuggee<G>) -> String {
     let machine = &debuggee.machine;
     let mut text = format!("{}\n", report::summary(&machine.stats()));
     for (number, hart) in machine.harts().into_iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::marker::PhantomData;
 
 use gdbstub::common::{Endianness, Signal, Tid};
 use gdbstub::stub::MultiThreadStopReason;
@@ -22,10 +23,9 @@ use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
 use mimic_cpu::debug::{DebugEvent, DebugPoints, WatchKind, Watchpoint};
-use mimic_cpu::riscv::hart::Mode;
 
+use super::guest::Guest;
 use super::monitor;
-use super::registers::{Core, Register, Rv64};
 use crate::machine::MachineHandle;
 use crate::machine::debug::{Order, Space};
 use crate::report;
@@ -38,7 +38,7 @@ const EINVAL: u8 = 22;
 const MAX_POINTS: usize = 4096;
 
 /// A machine under gdb. Its harts are gdb's threads, numbered from 1.
-pub(super) struct Debuggee {
+pub(super) struct Debuggee<G> {
     pub(super) machine: MachineHandle,
     /// gdb's addresses are guest physical ones.
     pub(super) physical: bool,
@@ -54,6 +54,7 @@ pub(super) struct Debuggee {
     pending: VecDeque<(usize, DebugEvent)>,
     /// The hart that stopped last.
     current: usize,
+    guest: PhantomData<G>,
 }
 
 fn tid(hart: usize) -> Tid {
@@ -84,7 +85,7 @@ fn remove<T: PartialEq>(points: &mut Vec<T>, point: &T) -> bool {
     found.is_some()
 }
 
-impl Debuggee {
+impl<G: Guest> Debuggee<G> {
     pub(super) fn new(machine: MachineHandle) -> Self {
         Debuggee {
             machine,
@@ -97,6 +98,7 @@ impl Debuggee {
             others_stand: false,
             pending: VecDeque::new(),
             current: 0,
+            guest: PhantomData,
         }
     }
 
@@ -152,7 +154,7 @@ impl Debuggee {
         let tid = tid(hart);
         match event {
             DebugEvent::Breakpoint => {
-                let pc = self.machine.hart(hart).map(|state| state.pc);
+                let pc = self.machine.view(hart).map(|view| view.pc);
                 if pc.is_some_and(|pc| self.hard.contains(&pc)) {
                     MultiThreadStopReason::HwBreak(tid)
                 } else {
@@ -189,11 +191,11 @@ impl Debuggee {
     }
 }
 
-impl Target for Debuggee {
-    type Arch = Rv64;
+impl<G: Guest> Target for Debuggee<G> {
+    type Arch = G;
     type Error = Infallible;
 
-    fn base_ops(&mut self) -> BaseOps<'_, Rv64, Infallible> {
+    fn base_ops(&mut self) -> BaseOps<'_, G, Infallible> {
         BaseOps::MultiThread(self)
     }
     fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
@@ -207,23 +209,16 @@ impl Target for Debuggee {
     }
 }
 
-impl MultiThreadBase for Debuggee {
-    fn read_registers(&mut self, regs: &mut Core, tid: Tid) -> TargetResult<(), Self> {
+impl<G: Guest> MultiThreadBase for Debuggee<G> {
+    fn read_registers(&mut self, regs: &mut G::Registers, tid: Tid) -> TargetResult<(), Self> {
         let hart = self.known(tid)?;
-        let state = self.machine.hart(hart).ok_or(TargetError::NonFatal)?;
-        *regs = Core { x: state.x, pc: state.pc };
+        *regs = G::core(&self.machine, hart).ok_or(TargetError::NonFatal)?;
         Ok(())
     }
 
-    fn write_registers(&mut self, regs: &Core, tid: Tid) -> TargetResult<(), Self> {
+    fn write_registers(&mut self, regs: &G::Registers, tid: Tid) -> TargetResult<(), Self> {
         let hart = self.known(tid)?;
-        let Core { mut x, pc } = regs.clone();
-        x[0] = 0;
-        let change = move |state: &mut mimic_cpu::riscv::hart::Hart| {
-            state.x = x;
-            set_pc(state, pc);
-        };
-        self.machine.change_hart(hart, change).ok_or(TargetError::NonFatal)
+        G::set_core(&self.machine, hart, regs.clone()).ok_or(TargetError::NonFatal)
     }
 
     fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, Tid, Self>> {
@@ -264,33 +259,16 @@ impl MultiThreadBase for Debuggee {
     }
 }
 
-/// A hart that is sent elsewhere no longer waits where it was.
-fn set_pc(state: &mut mimic_cpu::riscv::hart::Hart, pc: u64) {
-    if state.pc != pc {
-        state.pc = pc & !1;
-        state.waiting = false;
-    }
-}
-
-impl SingleRegisterAccess<Tid> for Debuggee {
+impl<G: Guest> SingleRegisterAccess<Tid> for Debuggee<G> {
     fn read_register(
         &mut self,
         tid: Tid,
-        register: Register,
+        register: G::RegId,
         buf: &mut [u8],
     ) -> TargetResult<usize, Self> {
         let hart = self.known(tid)?;
-        let value = match register {
-            Register::Csr(number) => self.machine.read_csr(hart, number),
-            _ => self.machine.hart(hart).map(|state| match register {
-                Register::X(number) => state.x[number],
-                Register::F(number) => state.f[number],
-                Register::Pc | Register::Csr(_) => state.pc,
-                Register::Priv => state.mode as u64,
-            }),
-        };
-        let value = value.ok_or(TargetError::NonFatal)?.to_le_bytes();
-        let size = register.size().min(buf.len());
+        let value = G::read(&self.machine, hart, register).ok_or(TargetError::NonFatal)?;
+        let size = value.len().min(buf.len());
         buf[..size].copy_from_slice(&value[..size]);
         Ok(size)
     }
@@ -298,47 +276,26 @@ impl SingleRegisterAccess<Tid> for Debuggee {
     fn write_register(
         &mut self,
         tid: Tid,
-        register: Register,
+        register: G::RegId,
         val: &[u8],
     ) -> TargetResult<(), Self> {
         let hart = self.known(tid)?;
-        if val.len() != register.size() {
-            return Err(TargetError::Errno(EINVAL));
+        if G::write(&self.machine, hart, register, val) {
+            Ok(())
+        } else {
+            Err(TargetError::Errno(EINVAL))
         }
-        let mut bytes = [0; 8];
-        bytes[..val.len()].copy_from_slice(val);
-        let value = u64::from_le_bytes(bytes);
-        let done = match register {
-            Register::Csr(number) => self.machine.write_csr(hart, number, value),
-            Register::Priv => match Mode::from_bits(value) {
-                Some(mode) => {
-                    self.machine.change_hart(hart, move |state| state.mode = mode).is_some()
-                }
-                None => false,
-            },
-            Register::X(0) => true,
-            Register::X(number) => {
-                self.machine.change_hart(hart, move |state| state.x[number] = value).is_some()
-            }
-            Register::F(number) => {
-                self.machine.change_hart(hart, move |state| state.f[number] = value).is_some()
-            }
-            Register::Pc => {
-                self.machine.change_hart(hart, move |state| set_pc(state, value)).is_some()
-            }
-        };
-        if done { Ok(()) } else { Err(TargetError::Errno(EINVAL)) }
     }
 }
 
-impl ThreadExtraInfo for Debuggee {
+impl<G: Guest> ThreadExtraInfo for Debuggee<G> {
     fn thread_extra_info(&self, tid: Tid, buf: &mut [u8]) -> Result<usize, Infallible> {
         let mut text = String::from("gone");
         if let Some(hart) = self.hart(tid)
-            && let Some(state) = self.machine.hart(hart)
+            && let Some(view) = self.machine.view(hart)
         {
-            let waiting = if state.waiting { ", waiting" } else { "" };
-            text = format!("hart {hart}, {}-mode{waiting}", state.mode.name());
+            let waiting = if view.waiting { ", waiting" } else { "" };
+            text = format!("hart {hart}, {}-mode{waiting}", view.mode);
         }
         let len = text.len().min(buf.len());
         buf[..len].copy_from_slice(&text.as_bytes()[..len]);
@@ -346,7 +303,7 @@ impl ThreadExtraInfo for Debuggee {
     }
 }
 
-impl MultiThreadResume for Debuggee {
+impl<G: Guest> MultiThreadResume for Debuggee<G> {
     fn resume(&mut self) -> Result<(), Infallible> {
         // What happened already comes first.
         if self.pending.is_empty() {
@@ -381,7 +338,7 @@ impl MultiThreadResume for Debuggee {
     }
 }
 
-impl MultiThreadSingleStep for Debuggee {
+impl<G: Guest> MultiThreadSingleStep for Debuggee<G> {
     fn set_resume_action_step(
         &mut self,
         tid: Tid,
@@ -392,7 +349,7 @@ impl MultiThreadSingleStep for Debuggee {
     }
 }
 
-impl MultiThreadSchedulerLocking for Debuggee {
+impl<G: Guest> MultiThreadSchedulerLocking for Debuggee<G> {
     fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Infallible> {
         self.others_stand = true;
         Ok(())
@@ -400,7 +357,7 @@ impl MultiThreadSchedulerLocking for Debuggee {
 }
 
 // Both kinds of breakpoint are the engine's: nothing is ever written into the guest's code.
-impl Breakpoints for Debuggee {
+impl<G: Guest> Breakpoints for Debuggee<G> {
     fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
         Some(self)
     }
@@ -412,7 +369,7 @@ impl Breakpoints for Debuggee {
     }
 }
 
-impl SwBreakpoint for Debuggee {
+impl<G: Guest> SwBreakpoint for Debuggee<G> {
     fn add_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         Ok(add(&mut self.soft, addr))
     }
@@ -421,7 +378,7 @@ impl SwBreakpoint for Debuggee {
     }
 }
 
-impl HwBreakpoint for Debuggee {
+impl<G: Guest> HwBreakpoint for Debuggee<G> {
     fn add_hw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         Ok(add(&mut self.hard, addr))
     }
@@ -430,7 +387,7 @@ impl HwBreakpoint for Debuggee {
     }
 }
 
-impl HwWatchpoint for Debuggee {
+impl<G: Guest> HwWatchpoint for Debuggee<G> {
     fn add_hw_watchpoint(
         &mut self,
         addr: u64,
@@ -450,7 +407,7 @@ impl HwWatchpoint for Debuggee {
     }
 }
 
-impl MonitorCmd for Debuggee {
+impl<G: Guest> MonitorCmd for Debuggee<G> {
     fn handle_monitor_cmd(
         &mut self,
         cmd: &[u8],
@@ -462,12 +419,12 @@ impl MonitorCmd for Debuggee {
     }
 }
 
-impl HostInfo for Debuggee {
+impl<G: Guest> HostInfo for Debuggee<G> {
     fn host_info(
         &self,
         write_item: &mut dyn FnMut(&HostInfoResponse<'_>),
     ) -> Result<(), Infallible> {
-        write_item(&HostInfoResponse::Triple("riscv64-unknown-elf"));
+        write_item(&HostInfoResponse::Triple(G::TRIPLE));
         write_item(&HostInfoResponse::Endianness(Endianness::Little));
         write_item(&HostInfoResponse::PointerSize(8));
         Ok(())

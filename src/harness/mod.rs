@@ -20,7 +20,7 @@ pub use table::table;
 use crate::loader::{self, Isa, LoadOptions};
 use crate::machine::spec::{
     BoardKind, ConsoleKind, CpuSpec, End, EngineKind, EngineSpec, Firmware, Limits, MachineSpec,
-    Stats,
+    Stats, VirtioBus,
 };
 use crate::machine::{ConsoleIo, Machine};
 
@@ -101,13 +101,11 @@ impl Outcome {
 
     /// Why it did not pass, in a few words.
     pub fn reason(&self) -> String {
-        match &self.result {
-            Ok(End::Fail(code)) => match &self.failed_case {
-                Some(name) => format!("case {code}: {name}"),
-                None => format!("case {code}"),
-            },
-            Ok(end) => crate::report::cause(end),
-            Err(why) => why.clone(),
+        match (&self.result, &self.failed_case) {
+            (Ok(end), Some(name)) => format!("case {}: {name}", code(end).unwrap_or_default()),
+            (Ok(End::Fail(code)), None) => format!("case {code}"),
+            (Ok(end), None) => crate::report::cause(end),
+            (Err(why), _) => why.clone(),
         }
     }
 }
@@ -152,6 +150,15 @@ impl mimic_devices::serial::SerialOutput for Capture {
     }
 }
 
+/// The number by which a guest said what failed.
+fn code(end: &End) -> Option<u32> {
+    match end {
+        End::Fail(code) => u32::try_from(*code).ok(),
+        End::Exit(code) => Some(*code),
+        _ => None,
+    }
+}
+
 fn run_one(case: &Case, settings: &Settings) -> Outcome {
     let start = Instant::now();
     let console = Capture::default();
@@ -163,9 +170,7 @@ fn run_one(case: &Case, settings: &Settings) -> Outcome {
         Err(why) => (Err(why), Stats::default()),
     };
     let failed_case = match (&result, &case.source) {
-        (Ok(End::Fail(code)), Source::Rom(rom)) => {
-            u32::try_from(*code).ok().and_then(|n| rom.case_name(n))
-        }
+        (Ok(end), Source::Rom(rom)) => code(end).and_then(|n| rom.case_name(n)),
         _ => None,
     };
     let console = std::mem::take(&mut *console.0.lock().unwrap_or_else(PoisonError::into_inner));
@@ -196,8 +201,9 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         }
         _ => None,
     };
+    let board = BoardKind::for_isa(image.isa);
     let spec = MachineSpec {
-        board: BoardKind::for_isa(image.isa),
+        board,
         cpu: settings.cpu.or_default_for(image.isa),
         cpus: match &case.source {
             Source::File(_) => settings.cpus,
@@ -214,6 +220,7 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
+        virtio: VirtioBus::default_for(board),
         limits: settings.limits,
         disks: Vec::new(),
         flash: None,

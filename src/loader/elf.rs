@@ -7,7 +7,7 @@ use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::header::{
     EI_CLASS, EI_DATA, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ET_CORE, ET_REL, Header,
 };
-use goblin::elf::program_header::{PT_INTERP, PT_LOAD, ProgramHeader};
+use goblin::elf::program_header::{PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader};
 use goblin::elf::section_header::{SHT_SYMTAB, SectionHeader};
 use goblin::elf::sym::{STT_FILE, STT_SECTION, Sym, Symtab};
 
@@ -62,12 +62,19 @@ pub(super) fn parse(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
         return Err(malformed(format!("its entry {entry:#x} lies in no segment")));
     }
     let symbols = symbols(bytes, &header, ctx);
+    let (kind, bits, entry) = match pvh_entry(bytes, &program_headers) {
+        Some(entry) if isa == Isa::X86_64 => (ImageKind::Pvh, Bits::B32, entry),
+        _ if bits == Bits::B64 && is_vmlinux(isa, &program_headers) => {
+            (ImageKind::LinuxX86, bits, entry)
+        }
+        _ => (ImageKind::Elf, bits, entry),
+    };
     let named = |name| symbols.address(name).map(|addr| physical(addr, &program_headers));
     let signature =
         named("begin_signature").zip(named("end_signature")).filter(|(begin, end)| begin <= end);
     Ok(LoadedImage {
         isa,
-        kind: ImageKind::Elf,
+        kind,
         bits,
         tohost: named("tohost"),
         fromhost: named("fromhost"),
@@ -76,6 +83,38 @@ pub(super) fn parse(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
         symbols,
         ..LoadedImage::nothing(entry)
     })
+}
+
+/// The entry for PVH, if there is one: note 18 of Xen's (`xen/include/public/elfnote.h`, XEN_ELFNOTE_PHYS32_ENTRY).
+fn pvh_entry(bytes: &[u8], program_headers: &[ProgramHeader]) -> Option<u64> {
+    const PHYS32_ENTRY: u32 = 18;
+    const NAME: &[u8] = b"Xen\0";
+    let word =
+        |bytes: &[u8], at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    for header in program_headers.iter().filter(|header| header.p_type == PT_NOTE) {
+        let start = usize::try_from(header.p_offset).ok()?;
+        let len = usize::try_from(header.p_filesz).ok()?;
+        let mut notes = bytes.get(start..start.checked_add(len)?)?;
+        while let (Some(name), Some(len), Some(kind)) =
+            (word(notes, 0), word(notes, 4), word(notes, 8))
+        {
+            let (name, len) = (name as usize, len as usize);
+            let text = 12 + name.next_multiple_of(4);
+            if kind == PHYS32_ENTRY && notes.get(12..12 + name) == Some(NAME) {
+                return word(notes, text).map(u64::from);
+            }
+            notes = notes.get(text.checked_add(len.next_multiple_of(4))?..)?;
+        }
+    }
+    None
+}
+
+/// Whether an ELF file is linked as Linux for x86-64 is (Linux documentation, `arch/x86/x86_64/mm.rst`: kernel text
+/// mapping), and no other kernel that expects to be told of the machine in its way.
+fn is_vmlinux(isa: Isa, program_headers: &[ProgramHeader]) -> bool {
+    const KERNEL_TEXT: u64 = 0xffff_ffff_8000_0000;
+    let mut loaded = program_headers.iter().filter(|header| header.p_type == PT_LOAD);
+    isa == Isa::X86_64 && loaded.any(|header| header.p_vaddr >= KERNEL_TEXT)
 }
 
 /// Accepts 64-bit little-endian RISC-V and little-endian x86, names everything else.

@@ -106,10 +106,6 @@ pub(super) fn foreign(bytes: &[u8]) -> Option<LoadError> {
     let has = |offset: usize, magic: &[u8]| {
         bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
     };
-    // Linux documentation, arch/x86/boot.rst, field `header`.
-    if has(0x202, b"HdrS") {
-        return Some(x86("a Linux bzImage"));
-    }
     // Linux documentation, arch/arm64/booting.rst, field `magic`.
     if has(0x38, b"ARM\x64") {
         return Some(LoadError::WrongArch {
@@ -140,7 +136,7 @@ fn x86(what: &'static str) -> LoadError {
     LoadError::WrongArch {
         what,
         arch: "x86".into(),
-        hint: "this board starts multiboot kernels, flat binaries (--load-addr 0x7c00 --bits 16) and ROMs; it has no BIOS yet",
+        hint: "this board starts Linux and multiboot kernels, flat binaries (--load-addr 0x7c00 --bits 16) and ROMs; it has no BIOS yet",
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! What a file is, and for which instruction set, is found by looking at it; no name or option is
 //! trusted. Reading order: `identify` (the kinds of files that are recognised in order to be refused
-//! with the next thing to try), `linux_image`, `elf`, `x86`, `symbols`.
+//! with the next thing to try), `linux_image`, `bzimage`, `elf`, `x86`, `symbols`.
 //!
 //! Every byte of a file is hostile: the loader never panics, and it allocates no more than the file's
 //! size and [`MAX_IMAGE`] allow.
 
+pub mod bzimage;
 mod elf;
 pub mod fuzz;
 mod identify;
@@ -18,6 +19,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bzimage::SetupHeader;
 pub use symbols::Symbols;
 
 /// Largest image in bytes, after decompression. Kernels are tens of MiB.
@@ -68,6 +70,10 @@ pub enum ImageKind {
     Multiboot,
     /// ROM of a PC: it ends at 4 GiB, where the processor begins.
     Rom,
+    /// Linux for x86: a bzImage, or the ELF file `vmlinux`, entered in 64-bit mode.
+    LinuxX86,
+    /// ELF file with an entry for PVH: in 32-bit mode, told of the machine by a `hvm_start_info`.
+    Pvh,
 }
 
 /// A piece of guest memory: `bytes` at `addr`, then zeros up to `size`.
@@ -111,6 +117,8 @@ pub struct LoadedImage {
     /// Offset from the start of RAM (aligned to 2 MiB) at which a [`ImageKind::LinuxImage`] wants to
     /// be placed; 0 for the other kinds.
     pub text_offset: u64,
+    /// The setup header of a [`ImageKind::LinuxX86`].
+    pub setup: Option<SetupHeader>,
 }
 
 impl LoadedImage {
@@ -130,6 +138,7 @@ impl LoadedImage {
             signature: None,
             image_size: 0,
             text_offset: 0,
+            setup: None,
         }
     }
 
@@ -292,6 +301,9 @@ fn parse_plain(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
         return Ok(image);
     }
     if let Some(image) = linux_image::parse(bytes)? {
+        return Ok(image);
+    }
+    if let Some(image) = bzimage::parse(bytes)? {
         return Ok(image);
     }
     if let Some(error) = identify::foreign(bytes) {

@@ -1,7 +1,7 @@
 //! Who may run, and how a run ends: the end of the machine, the safepoint and the pause.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
 use mimic_cpu::debug::DebugEvent;
@@ -64,6 +64,10 @@ pub(super) struct Control {
     pub(super) waker: OnceLock<mio::Waker>,
     /// What a finisher's failure code means when it comes from the built-in firmware.
     firmware_codes: bool,
+    /// Harts that wait where only what cannot be masked reaches them, as bits.
+    deaf: AtomicU64,
+    /// Whether a device could send such a thing.
+    unmaskable: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
     /// The last POST code, and [`NO_POST`] before the first.
     post: AtomicU16,
 }
@@ -83,6 +87,8 @@ impl Control {
             harts,
             waker: OnceLock::new(),
             firmware_codes,
+            deaf: AtomicU64::new(0),
+            unmaskable: OnceLock::new(),
             post: AtomicU16::new(NO_POST),
         }
     }
@@ -141,6 +147,39 @@ impl Control {
     /// The last one.
     pub(super) fn last_post(&self) -> Option<u8> {
         u8::try_from(self.post.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Says how to find out whether a device can wake a hart that takes no interrupts: by NMI or INIT. Boards that do
+    /// not say so have no such harts.
+    pub(super) fn set_unmaskable(&self, ask: impl Fn() -> bool + Send + Sync + 'static) {
+        // A machine is wired once.
+        let _ = self.unmaskable.set(Box::new(ask));
+    }
+
+    /// A hart is about to run. To be called before it takes what its signals hold.
+    pub(super) fn hears(&self, hart: usize) {
+        self.deaf.fetch_and(!(1 << hart), Ordering::SeqCst);
+    }
+
+    /// A hart waits where no maskable interrupt reaches it. Ends the machine if all do and nothing will wake them.
+    pub(super) fn is_deaf(&self, hart: usize) {
+        self.deaf.fetch_or(1 << hart, Ordering::SeqCst);
+        // A hart that has taken a call for attention has said before that it hears: calls first, then who is deaf.
+        let called = self.harts.iter().any(|signals| signals.needs_attention());
+        fence(Ordering::Acquire);
+        let all = u64::MAX >> (64 - self.harts.len());
+        if !called && self.deaf.load(Ordering::SeqCst) == all {
+            self.end_if_nothing_wakes();
+        }
+    }
+
+    /// All harts wait where no maskable interrupt reaches them: the end, unless a device can wake them, or somebody
+    /// with a debugger.
+    pub(super) fn end_if_nothing_wakes(&self) {
+        let wakes = self.unmaskable.get().is_none_or(|ask| ask());
+        if !wakes && self.lock().debugger.is_none() {
+            self.end(End::Halted);
+        }
     }
 
     /// The samples of all harts: the latest if they have ended.

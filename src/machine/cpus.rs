@@ -9,13 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::loader::Isa;
 
-/// Models of x86 processors by their names, the default last.
-type Named = (&'static str, fn() -> Model, &'static str);
-const X86: [Named; 2] = [
-    ("x86-64-v2", Model::v2, "SSE4.2, POPCNT, CMPXCHG16B"),
-    ("x86-64-v3", Model::v3, "and AVX2, BMI, FMA, LZCNT, MOVBE, as far as they are performed here"),
-];
-
 /// What the harts offer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CpuSpec {
@@ -62,12 +55,12 @@ impl CpuSpec {
         if self.isa() == isa { self.clone() } else { CpuSpec::default_for(isa) }
     }
 
-    /// RISC-V's ISA string, or the name of the x86 model.
+    /// RISC-V's ISA string, or the x86 model as text.
     #[must_use]
     pub fn isa_string(&self) -> String {
         match self {
             CpuSpec::Riscv(model) => model.isa_string(),
-            CpuSpec::X86(model) => x86_name(model).unwrap_or("x86-64").to_owned(),
+            CpuSpec::X86(model) => model.to_string(),
         }
     }
 
@@ -75,34 +68,24 @@ impl CpuSpec {
     pub(super) fn is_legal(&self, cpus: u32) -> bool {
         match self {
             CpuSpec::Riscv(_) => true,
-            // KVM leaves out of a model what the host has not, and its time-stamp counter runs as the host's does.
             CpuSpec::X86(model) => {
-                let within = |(_, named, _): &Named| model.is_within(&named());
-                model.cpus == cpus && model.tsc_hz != 0 && X86.iter().any(within)
+                // What cannot be said of a model on the command line is none; on KVM the time-stamp counter runs as the
+                // host's does.
+                model.tsc_hz != 0
+                    && model.to_string().parse().is_ok_and(|mut named: Model| {
+                        (named.cpus, named.tsc_hz) = (cpus, model.tsc_hz);
+                        named == *model
+                    })
             }
         }
     }
-}
-
-/// The name of an x86 model, for whatever number of processors.
-fn x86_name(model: &Model) -> Option<&'static str> {
-    let same = |mut named: Model| {
-        named.cpus = model.cpus;
-        named == *model
-    };
-    X86.iter().find(|(_, named, _)| same(named())).map(|(name, _, _)| *name)
-}
-
-/// The x86 models: their names, and what they stand for.
-pub fn x86_models() -> impl Iterator<Item = (&'static str, &'static str)> {
-    X86.iter().map(|(name, _, about)| (*name, *about))
 }
 
 impl fmt::Display for CpuSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CpuSpec::Riscv(model) => model.fmt(f),
-            CpuSpec::X86(_) => f.write_str(&self.isa_string()),
+            CpuSpec::X86(model) => model.fmt(f),
         }
     }
 }
@@ -111,12 +94,11 @@ impl FromStr for CpuSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some((_, model, _)) = X86.iter().find(|(name, _, _)| *name == text) {
-            return Ok(CpuSpec::X86(model()));
-        }
         if text.starts_with("x86") {
-            let names: Vec<_> = X86.iter().map(|(name, _, _)| *name).collect();
-            return Err(format!("`{text}` is no model of x86 processors: {}", names.join(", ")));
+            return match text.parse() {
+                Ok(model) => Ok(CpuSpec::X86(model)),
+                Err(error) => Err(<Model as FromStr>::Err::to_string(&error)),
+            };
         }
         text.parse()
             .map(CpuSpec::Riscv)
@@ -130,7 +112,7 @@ mod tests {
 
     #[test]
     fn models_of_both_instruction_sets_have_names() {
-        for name in ["x86-64-v2", "x86-64-v3"] {
+        for name in ["x86-64-v2", "x86-64-v3", "x86-64-v3,smap=off"] {
             let cpu: CpuSpec = name.parse().unwrap();
             assert_eq!((cpu.isa(), cpu.to_string()), (Isa::X86_64, name.to_owned()));
             assert!(cpu.is_legal(1) && !cpu.is_legal(2));
@@ -143,15 +125,13 @@ mod tests {
     #[test]
     fn a_model_that_is_none_of_ours_is_refused() {
         let mut model = Model::v3();
-        model.set(mimic_cpu::x86::model::feature::LA57, false);
-        assert!(CpuSpec::X86(model.clone()).is_legal(1), "some hosts have less");
-        model.tsc_hz = 0;
-        assert!(!CpuSpec::X86(model).is_legal(1));
-        let text = serde_json::to_string(&Model::v3()).unwrap();
-        // A bit of leaf 1's EDX that has no name here: machine checks.
-        let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        value["words"][1] = (value["words"][1].as_u64().unwrap() | 1 << 7).into();
-        let model: Model = serde_json::from_value(value).unwrap();
+        model.set(mimic_cpu::x86::model::feature::NX, false);
+        assert!(CpuSpec::X86(model.clone()).is_legal(1));
+        model.tsc_hz = 2_000_000_000;
+        assert!(CpuSpec::X86(model.clone()).is_legal(1), "hosts' counters differ");
+        assert!(!CpuSpec::X86(Model { tsc_hz: 0, ..model.clone() }).is_legal(1));
+        // Long mode is always there.
+        model.set(mimic_cpu::x86::model::feature::LM, false);
         assert!(!CpuSpec::X86(model).is_legal(1));
     }
 }

@@ -8,9 +8,12 @@ use mimic_cpu::debug::{DebugEvent, DebugPoints};
 use mimic_cpu::riscv::NS_PER_TICK;
 use mimic_cpu::riscv::csr::{CsrOp, Outside, num};
 use mimic_cpu::riscv::hart::{Hart, Mode};
+use mimic_cpu::x86::state::Cpu;
 
-use super::spec::End;
+use super::spec::{End, HartView};
 use super::{Holder, MachineHandle};
+use crate::engine::CpuState;
+use crate::loader::Isa;
 
 /// What a hart shall do when the debugger lets the machine go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,10 +110,46 @@ impl MachineHandle {
         self.shared.control.harts()
     }
 
+    /// The machine's instruction set.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.shared.config.cpu.isa()
+    }
+
+    fn state(&self, hart: usize) -> Option<CpuState> {
+        self.shared.control.on_hart(hart, |engine| engine.store())
+    }
+
+    /// Where a hart is; `None` after the end of the run.
+    #[must_use]
+    pub fn view(&self, hart: usize) -> Option<HartView> {
+        self.shared.control.on_hart(hart, |engine| engine.view())
+    }
+
+    /// An x86 processor's state; `None` after the end of the run.
+    #[must_use]
+    pub fn cpu(&self, hart: usize) -> Option<Cpu> {
+        self.state(hart)?.x86()
+    }
+
+    /// Changes an x86 processor's state; `None` after the end of the run.
+    pub fn change_cpu<R: Send + 'static>(
+        &self,
+        hart: usize,
+        change: impl FnOnce(&mut Cpu) -> R + Send + 'static,
+    ) -> Option<R> {
+        self.shared.control.on_hart(hart, |engine| {
+            let mut state = engine.store().x86()?;
+            let result = change(&mut state);
+            engine.load(state.into());
+            Some(result)
+        })?
+    }
+
     /// A RISC-V hart's state; `None` after the end of the run.
     #[must_use]
     pub fn hart(&self, hart: usize) -> Option<Hart> {
-        self.shared.control.on_hart(hart, |engine| engine.store())?.riscv()
+        self.state(hart)?.riscv()
     }
 
     /// Changes a RISC-V hart's state; `None` after the end of the run.
@@ -158,9 +197,9 @@ impl MachineHandle {
     }
 
     /// The guest physical address of `va`, and how many bytes up to `len` it holds for.
-    fn debug_place(&self, state: Option<&Hart>, va: u64, len: usize) -> Option<(u64, usize)> {
+    fn debug_place(&self, state: Option<&CpuState>, va: u64, len: usize) -> Option<(u64, usize)> {
         let gpa = match state {
-            Some(hart) => hart.peek(&*self.shared.bus, va)?,
+            Some(state) => state.peek(&*self.shared.bus, va)?,
             None => va,
         };
         let in_page = PAGE_SIZE - (gpa & PAGE_MASK);
@@ -175,7 +214,7 @@ impl MachineHandle {
         mut page: impl FnMut(usize, usize, u64) -> bool,
     ) -> usize {
         let state = match space {
-            Space::Virtual(hart) => match self.hart(hart) {
+            Space::Virtual(hart) => match self.state(hart) {
                 Some(state) => Some(state),
                 None => return 0,
             },

@@ -121,6 +121,7 @@ pub(super) fn run_hart(
             insns = Some(turn);
         }
         let before = engine.passed();
+        control.hears(index);
         rendezvous.set_running(index, true);
         let exit = engine.run(Budget { insns });
         rendezvous.set_running(index, false);
@@ -136,7 +137,12 @@ pub(super) fn run_hart(
             // The hart may be spinning for another one that has no core.
             Exit::Budget if crowded => std::thread::yield_now(),
             Exit::Budget => {}
-            Exit::Halted => signals.park(None),
+            Exit::Halted => {
+                if hart.engine.is_deaf() {
+                    control.is_deaf(index);
+                }
+                signals.park(None);
+            }
             Exit::Debug(event) => control.debug_event(index, event),
             Exit::Dead(why) => control.end(End::Died(why)),
         }
@@ -279,6 +285,13 @@ impl Deterministic {
 
     fn end_round(&mut self, started: Instant, first: u64) {
         if self.turn.halted.iter().all(|&halted| halted) {
+            if self
+                .harts
+                .iter()
+                .all(|(engine, signals)| engine.is_deaf() && !signals.needs_attention())
+            {
+                self.control.end_if_nothing_wakes();
+            }
             self.idle(started, first);
         } else {
             self.clock.advance_to(self.clock.now() + self.turn.window * NS_PER_INSN);

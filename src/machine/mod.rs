@@ -217,9 +217,7 @@ impl Shared {
     fn unplug(&self) {
         let ports = self.ports.as_ref().map(|ports| ports.space());
         for space in std::iter::once(&*self.space).chain(ports) {
-            for (base, _, _) in space.devices() {
-                space.unmap(base);
-            }
+            space.clear();
         }
     }
 

@@ -1,5 +1,6 @@
 //! What harts ask of each other, with acknowledgement: for instance to give up the right to write a page
-//! from which one of them is about to read code.
+//! from which one of them is about to read code, or to stand still while one of them does what must look like one
+//! step.
 //!
 //! A hart is *running* while its engine executes guest code. Only running harts must be waited for:
 //! what the others find in their mailbox they apply before they execute anything.
@@ -28,6 +29,8 @@ struct Mailboxes {
     of: Vec<Mailbox>,
     /// Threads that wait for a change.
     waiting: usize,
+    /// The hart for which all others stand still.
+    alone: Option<usize>,
 }
 
 pub(super) struct Rendezvous {
@@ -42,6 +45,7 @@ impl Rendezvous {
             mailboxes: Mutex::new(Mailboxes {
                 of: harts.iter().map(|_| Mailbox::default()).collect(),
                 waiting: 0,
+                alone: None,
             }),
             changed: Condvar::new(),
             harts,
@@ -50,6 +54,28 @@ impl Rendezvous {
 
     fn lock(&self) -> MutexGuard<'_, Mailboxes> {
         self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a change.
+    fn wait<'a>(&self, mut mailboxes: MutexGuard<'a, Mailboxes>) -> MutexGuard<'a, Mailboxes> {
+        mailboxes.waiting += 1;
+        mailboxes = self.changed.wait(mailboxes).unwrap_or_else(PoisonError::into_inner);
+        mailboxes.waiting -= 1;
+        mailboxes
+    }
+
+    /// Waits until no other hart wants to be alone.
+    fn stand_aside<'a>(
+        &self,
+        hart: usize,
+        mut mailboxes: MutexGuard<'a, Mailboxes>,
+    ) -> MutexGuard<'a, Mailboxes> {
+        while mailboxes.alone.is_some_and(|alone| alone != hart) {
+            // The other one may wait for just that.
+            self.tell_waiting(&mailboxes);
+            mailboxes = self.wait(mailboxes);
+        }
+        mailboxes
     }
 
     /// Tells those who wait, if anybody does: a hart's turns cost no system call.
@@ -62,8 +88,42 @@ impl Rendezvous {
     /// The hart's engine starts or stops executing guest code.
     pub(super) fn set_running(&self, hart: usize, running: bool) {
         let mut mailboxes = self.lock();
+        if running {
+            mailboxes = self.stand_aside(hart, mailboxes);
+        }
         mailboxes.of[hart].running = running;
         self.tell_waiting(&mailboxes);
+    }
+
+    /// Does `work` while no other hart executes anything. The calling hart counts as standing still meanwhile, and
+    /// before: it looks at its own mailbox before it goes on, and what it knew of memory may have changed when `work`
+    /// begins.
+    pub(super) fn alone(&self, hart: usize, work: impl FnOnce()) {
+        if self.harts.len() == 1 {
+            work();
+            return;
+        }
+        let mut mailboxes = self.lock();
+        let was_running = std::mem::replace(&mut mailboxes.of[hart].running, false);
+        // Those that wait for this hart need not any more.
+        self.tell_waiting(&mailboxes);
+        mailboxes = self.stand_aside(hart, mailboxes);
+        mailboxes.alone = Some(hart);
+        for (other, _) in mailboxes.of.iter().enumerate().filter(|(_, mailbox)| mailbox.running) {
+            self.harts[other].call_attention();
+        }
+        while mailboxes.of.iter().any(|mailbox| mailbox.running) {
+            mailboxes = self.wait(mailboxes);
+        }
+        drop(mailboxes);
+        work();
+        let mut mailboxes = self.lock();
+        mailboxes.alone = None;
+        mailboxes.of[hart].running = was_running;
+        self.tell_waiting(&mailboxes);
+        if !mailboxes.of[hart].requests.is_empty() {
+            self.harts[hart].call_attention();
+        }
     }
 
     /// Puts `request` to every other hart if it is `needed`, and waits until those that run have applied
@@ -97,10 +157,9 @@ impl Rendezvous {
             self.tell_waiting(&mailboxes);
         }
         while others_busy(&mailboxes) {
-            mailboxes.waiting += 1;
-            mailboxes = self.changed.wait(mailboxes).unwrap_or_else(PoisonError::into_inner);
-            mailboxes.waiting -= 1;
+            mailboxes = self.wait(mailboxes);
         }
+        mailboxes = self.stand_aside(hart, mailboxes);
         mailboxes.of[hart].running = was_running;
         if !mailboxes.of[hart].requests.is_empty() {
             self.harts[hart].call_attention();
@@ -123,9 +182,14 @@ impl Rendezvous {
         self.harts.iter().for_each(|hart| hart.call_attention());
     }
 
-    /// Takes what was asked of `hart`; [`Self::done`] acknowledges it.
+    /// Takes what was asked of `hart`; [`Self::done`] acknowledges it. Waits while another hart wants to be alone.
     pub(super) fn take(&self, hart: usize) -> Vec<Request> {
         let mut mailboxes = self.lock();
+        if mailboxes.alone.is_some() {
+            let was_running = std::mem::replace(&mut mailboxes.of[hart].running, false);
+            mailboxes = self.stand_aside(hart, mailboxes);
+            mailboxes.of[hart].running = was_running;
+        }
         let requests = std::mem::take(&mut mailboxes.of[hart].requests);
         mailboxes.of[hart].taken = !requests.is_empty();
         requests
@@ -177,6 +241,47 @@ mod tests {
         rendezvous.done(1);
         first.join().unwrap();
         second.join().unwrap();
+    }
+
+    /// Harts add to two halves of a sum, alone and by requests between: nobody sees one half without the other, and
+    /// nobody waits forever.
+    #[test]
+    fn a_hart_that_is_alone_meets_nobody() {
+        const ROUNDS: u64 = 300;
+        let rendezvous = rendezvous(4);
+        let halves = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let threads: Vec<_> = (0..4)
+            .map(|hart| {
+                let (rendezvous, halves) = (Arc::clone(&rendezvous), Arc::clone(&halves));
+                std::thread::spawn(move || {
+                    rendezvous.set_running(hart, true);
+                    for round in 0..ROUNDS {
+                        rendezvous.alone(hart, || {
+                            for half in &*halves {
+                                let sum = half.load(Ordering::Relaxed);
+                                std::thread::yield_now();
+                                half.store(sum + 1, Ordering::Relaxed);
+                            }
+                        });
+                        if round % 16 == 0 {
+                            rendezvous.ask_others(hart, Request::WriteProtect(round), || true);
+                        }
+                        if rendezvous.harts[hart].needs_attention() {
+                            rendezvous.harts[hart].take_attention();
+                            rendezvous.take(hart);
+                            rendezvous.done(hart);
+                        }
+                        let now = halves.each_ref().map(|half| half.load(Ordering::Relaxed));
+                        assert_eq!(now[0], now[1]);
+                    }
+                    rendezvous.set_running(hart, false);
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(halves[1].load(Ordering::SeqCst), ROUNDS * 4);
     }
 
     /// Every hart asks all the others at the same time, over and over: nobody waits forever, and no

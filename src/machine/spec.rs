@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::snapshot;
 use crate::loader::{Isa, LoadedImage};
 
-pub use super::cpus::{CpuSpec, x86_models};
+pub use super::cpus::CpuSpec;
 
 /// The boards Mimic can build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +189,26 @@ pub enum ConsoleKind {
     Virtio,
 }
 
+/// How a guest reaches its virtio devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VirtioBus {
+    /// Registers at fixed addresses.
+    Mmio,
+    /// Functions of a PCI bus.
+    Pci,
+}
+
+impl VirtioBus {
+    /// The one that a board has unless told otherwise.
+    #[must_use]
+    pub fn default_for(board: BoardKind) -> Self {
+        match board {
+            BoardKind::Virt => VirtioBus::Mmio,
+            BoardKind::Pc => VirtioBus::Pci,
+        }
+    }
+}
+
 /// When to stop a guest that does not stop by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
@@ -225,6 +245,8 @@ pub struct MachineSpec {
     pub console: ConsoleKind,
     /// Limits.
     pub limits: Limits,
+    /// How the guest reaches its virtio devices.
+    pub virtio: VirtioBus,
     /// Disks, in the order of their slots.
     pub disks: Vec<DiskSpec>,
     /// Flash memory, entered if there is no image.
@@ -272,6 +294,7 @@ impl Resumption {
             initrd: None,
             cmdline: String::new(),
             console: config.console,
+            virtio: config.virtio,
             limits: self.limits,
             disks: self.disks.clone(),
             // Its contents are in the snapshot, and what becomes of them stays in memory.
@@ -299,6 +322,8 @@ pub enum End {
     Panicked,
     /// The guest can not go on (trap loop, ...); the text explains the chain of faults.
     Died(String),
+    /// All harts wait where no interrupt that can be masked is taken, and no device can send another.
+    Halted,
     /// `Limits::insns` was reached.
     InsnLimit,
     /// `Limits::time` was reached.

@@ -36,7 +36,8 @@ fn wrong_command_lines_end_with_126_and_say_what_to_do() {
         (&["test", "--cpu", "rv64,zba=off"], "svade and sstc can"),
         (&["boot", "demo", "--cpu", "rv64,svade"], "svade=on or svade=off"),
         (&["boot", "debian-risc"], "debian-riscv64"),
-        (&["boot", "debian-amd64"], "no engine runs x86-64 guests yet"),
+        (&["boot", "debian-amd6"], "debian-amd64"),
+        (&["compare", "debian-amd64", "--engines", "jit"], "no translator for x86-64"),
         (&["test", "/no/such/folder"], "/no/such/folder"),
         (&["frobnicate"], "frobnicate"),
     ] {
@@ -151,7 +152,9 @@ fn the_cpu_model_reaches_the_guest_and_its_snapshot() {
     let cpus = run(&["cpus"]);
     let cpus = String::from_utf8_lossy(&cpus.stdout);
     assert!(
-        ["rv64: rv64imafdc_", "svade", "sstc"].iter().all(|word| cpus.contains(word)),
+        ["rv64: rv64imafdc_", "svade", "sstc", "x86-64-v3", "smap", "phys-bits"]
+            .iter()
+            .all(|word| cpus.contains(word)),
         "{cpus}"
     );
 }

@@ -58,15 +58,20 @@ impl Console {
     }
 }
 
-/// Starts Debian with these arguments besides, up to its shell; `None` if `MIMIC_SKIP_DEBIAN` is set.
+/// Starts Debian for RISC-V with these arguments besides, up to its shell; `None` if `MIMIC_SKIP_DEBIAN` is set.
+#[allow(dead_code, reason = "each test program uses a part of it")]
 pub(crate) fn start_debian(arguments: &[&str]) -> Option<(Child, Console)> {
+    start_guest("debian-riscv64", arguments)
+}
+
+/// Starts one of the Debian guests with these arguments besides, up to its shell; `None` if `MIMIC_SKIP_DEBIAN` is set.
+pub(crate) fn start_guest(guest: &str, arguments: &[&str]) -> Option<(Child, Console)> {
     if std::env::var_os("MIMIC_SKIP_DEBIAN").is_some() {
         return None;
     }
-    let fetched =
-        mimic(&["boot", "debian-riscv64", "--fetch-only"]).stdin(Stdio::null()).output().unwrap();
+    let fetched = mimic(&["boot", guest, "--fetch-only"]).stdin(Stdio::null()).output().unwrap();
     assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
-    let mut command = mimic(&["boot", "debian-riscv64"]);
+    let mut command = mimic(&["boot", guest]);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut console = Console::of(&mut child);

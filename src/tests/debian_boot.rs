@@ -62,6 +62,27 @@ fn debian_uses_four_harts() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+#[test]
+fn debian_finds_its_devices_on_pci() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.img");
+    std::fs::write(&image, vec![b'm'; 1 << 20]).unwrap();
+    let arguments = ["--virtio", "pci", "--disk", image.to_str().unwrap()];
+    let Some((child, mut console)) = start_debian(&arguments) else { return };
+    // VIRTIO 1.2, section 4.1.2: 0x1040 + 4 (entropy), 3 (console), 2 (block).
+    let functions = console.ask("cat /sys/bus/pci/devices/*/device");
+    assert!(functions.contains("0x1044\r\n0x1043\r\n0x1042"), "{functions}");
+    assert!(console.ask("head -c 3 /dev/vda; echo").contains("mmm"));
+    let sum = console.ask(
+        "printf 'mimic\\n' | dd of=/dev/vda 2>/dev/null; sync; head -c 6 /dev/vda | sha256sum",
+    );
+    assert!(sum.contains(SHA256_OF_MIMIC), "{sum}");
+    writeln!(console.stdin, "poweroff").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::read(&image).unwrap().starts_with(b"mimic\nmm"));
+}
+
 const SHA256_OF_20000_NUMBERS: &str =
     "f6351f5ead9a700e34275480b3856ea738122a7c57bdeb744a631251c069587a";
 const SHA256_OF_MIMIC: &str = "cad3272dfaab779ffb997c2698e00f861ed76a02fc951c4039efe4136ba27d9f";

@@ -44,9 +44,14 @@ impl Session {
     fn start(args: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = guest(folder.path(), COUNTS);
-        let fixed = ["run", path.to_str().unwrap(), "--load-addr", BASE, "--gdb", ":0", "-S"];
+        let fixed = ["run", path.to_str().unwrap(), "--load-addr", BASE];
+        Session::run(&[&fixed, args].concat(), folder)
+    }
+
+    /// Runs the program, which waits for its debugger; `folder` holds its files.
+    fn run(args: &[&str], folder: tempfile::TempDir) -> Self {
         let mut process = Program(
-            mimic(&[&fixed, args].concat())
+            mimic(&[args, &["--gdb", ":0", "-S"]].concat())
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped())
@@ -280,6 +285,100 @@ fn the_guest_goes_on_when_gdb_leaves_and_ends_when_gdb_kills_it() {
     });
     gdb.stream.write_all(b"$k#6b").unwrap();
     assert!(gdb.process.wait().unwrap().code().is_some(), "it ends by itself");
+}
+
+/// A multiboot kernel: counts in ECX and at 0x200000, with something in other registers. Its loop is at the addresses
+/// returned: INC ECX; MOV [count], ECX; MOV EDX, [count]; JMP.
+fn x86_kernel() -> (Vec<u8>, [u64; 4]) {
+    use iced_x86::code_asm::*;
+    let at = 0x10_0020;
+    let mut a = CodeAssembler::new(32).unwrap();
+    a.mov(ebx, 0x1122_3344).unwrap();
+    a.mov(eax, 0x600).unwrap();
+    a.mov(cr4, eax).unwrap();
+    a.fninit().unwrap();
+    a.fld1().unwrap();
+    a.movd(xmm3, ebx).unwrap();
+    a.xor(ecx, ecx).unwrap();
+    let start = at + a.assemble(at).unwrap().len() as u64;
+    let mut again = a.create_label();
+    a.set_label(&mut again).unwrap();
+    a.inc(ecx).unwrap();
+    a.mov(dword_ptr(X86_COUNT), ecx).unwrap();
+    a.mov(edx, dword_ptr(X86_COUNT)).unwrap();
+    a.jmp(again).unwrap();
+    let (magic, flags, base) = (0x1bad_b002u32, 0x1_0000u32, 0x10_0000u32);
+    let sum = magic.wrapping_add(flags).wrapping_neg();
+    let mut file: Vec<u8> = [magic, flags, sum, base, base, 0, 0, base + 32]
+        .into_iter()
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    file.extend(a.assemble(at).unwrap());
+    // One, six and six bytes.
+    (file, [start, start + 1, start + 7, start + 13])
+}
+
+const X86_COUNT: u64 = 0x20_0000;
+
+/// Registers of gdb's numbers: rbx, rcx, rip, eflags, cs, st0, xmm3, and cr4 among the system registers.
+#[test]
+fn x86_guests_are_debugged() {
+    let [rbx, rcx, rip, eflags, cs, st0, xmm3] = [1usize, 2, 16, 17, 18, 24, 43];
+    let (kernel, [first, second, third, fourth]) = x86_kernel();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kernel");
+    std::fs::write(&path, kernel).unwrap();
+    let mut gdb = Session::run(&["run", path.to_str().unwrap()], folder);
+    let xml = gdb.ask("qXfer:features:read:target.xml:0,3000");
+    for part in [
+        "<architecture>i386:x86-64</architecture>",
+        "org.gnu.gdb.i386.core",
+        "name=\"rip\" bitsize=\"64\" regnum=\"16\"",
+        "org.gnu.gdb.i386.sse",
+        "org.gnu.gdb.i386.avx",
+        "name=\"fs_base\" bitsize=\"64\" regnum=\"73\"",
+    ] {
+        assert!(xml.contains(part), "{part} in {xml}");
+    }
+    assert_eq!(gdb.register(rip), 0x10_0020, "the kernel's entry");
+    let stop = gdb.run_to(first);
+    assert!(stop.starts_with("T05") && stop.contains("swbreak"), "{stop}");
+    assert_eq!((gdb.register(rip), gdb.register(rbx)), (first, 0x1122_3344));
+    assert_eq!(gdb.ask(&format!("p{xmm3:x}")), "44332211000000000000000000000000");
+    assert_eq!(gdb.ask(&format!("p{st0:x}")), "0000000000000080ff3f", "1.0 in 80 bits");
+    assert_eq!(&gdb.ask(&format!("p{cs:x}"))[4..], "0000");
+    assert_eq!(gdb.register(73 + 6), 0x600, "CR4");
+    // XOR has left ZF and PF; the rest of the core follows RIP.
+    assert_eq!(gdb.ask(&format!("p{eflags:x}")), "46000000");
+    let all = gdb.ask("g");
+    assert_eq!((all.len(), hex(&all[16 * rip..][..16])), (2 * (17 * 8 + 7 * 4), first));
+    gdb.ok(&format!("P{rcx:x}=1100000000000000"));
+    gdb.ok(&format!("P{xmm3:x}=0123456789abcdef0123456789abcdef"));
+    assert_eq!(gdb.ask(&format!("p{xmm3:x}")), "0123456789abcdef0123456789abcdef");
+    assert!(gdb.ask(&format!("P{cs:x}=08000000")).starts_with('E'), "it goes with a descriptor");
+    for pc in [second, third, fourth, first] {
+        assert_eq!(gdb.ask("vCont;s:1")[..3], *"T05");
+        assert_eq!(gdb.register(rip), pc);
+    }
+    assert_eq!((gdb.register(rcx), gdb.double_word(X86_COUNT)), (0x12, 0x12));
+    for (kind, word, pc) in [(2, "watch", third), (3, "rwatch", fourth), (4, "awatch", third)] {
+        gdb.ok(&format!("Z{kind},{X86_COUNT:x},4"));
+        let stop = gdb.ask("vCont;c");
+        assert!(stop.contains(&format!(";{word}:{X86_COUNT:x};")), "{stop}");
+        assert_eq!(gdb.register(rip), pc, "{word}");
+        gdb.ok(&format!("z{kind},{X86_COUNT:x},4"));
+    }
+    // Elsewhere: over the loop's second instruction; and with other code, INC ECX twice.
+    gdb.ok(&format!("P{rip:x}={}", hex_of(first)));
+    gdb.ok(&format!("M{second:x},6:419090909090"));
+    let count = gdb.register(rcx);
+    assert_eq!(gdb.run_to(fourth)[..3], *"T05");
+    assert_eq!(gdb.register(rcx), count + 2);
+}
+
+/// The bytes of a register's value.
+fn hex_of(value: u64) -> String {
+    format!("{:016x}", value.swap_bytes())
 }
 
 #[test]

@@ -8,7 +8,7 @@ use mimic::board::virt;
 use mimic::harness::{self, Settings};
 use mimic::loader::{self, LoadOptions};
 use mimic::machine::spec::{
-    BoardKind, ConsoleKind, End, EngineKind, Firmware, Limits, MachineSpec,
+    BoardKind, ConsoleKind, End, EngineKind, Firmware, Limits, MachineSpec, VirtioBus,
 };
 use mimic::machine::{ConsoleIo, Machine};
 use mimic_cpu::riscv::TIMEBASE_HZ;
@@ -81,6 +81,7 @@ fn run_on_firmware(
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
+        virtio: VirtioBus::Mmio,
         limits: PATIENCE,
         disks: Vec::new(),
         flash: None,

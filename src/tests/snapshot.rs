@@ -239,7 +239,7 @@ fn files_that_are_no_whole_snapshot_are_refused_with_the_reason() {
         bytes[at] ^= 0x10;
         bytes
     };
-    refuse(&changed(8), "format 19, this version of mimic reads format 3");
+    refuse(&changed(8), "format 20, this version of mimic reads format 4");
     refuse(&changed(whole.len() / 2), "damaged");
     let missing = output(&strings(&["snapshot", "load", "/no/such/file"]), &[]);
     assert_eq!(missing.status.code(), Some(125));

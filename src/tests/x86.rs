@@ -10,7 +10,7 @@ use mimic::loader::{self, Bits, Isa, LoadOptions};
 use mimic::machine::snapshot::Snapshot;
 use mimic::machine::spec::{
     BoardKind, ConsoleKind, CpuSpec, End, EngineKind, Firmware, Limits, MachineSpec, Report,
-    Resumption,
+    Resumption, VirtioBus,
 };
 use mimic::machine::{ConsoleIo, Machine};
 use mimic_devices::serial::SerialOutput;
@@ -51,6 +51,7 @@ fn spec(file: &[u8], options: &LoadOptions, cpus: usize, deterministic: bool) ->
         initrd: None,
         cmdline: "words for the kernel".into(),
         console: ConsoleKind::Uart,
+        virtio: VirtioBus::Pci,
         limits: PATIENCE,
         disks: Vec::new(),
         flash: None,
@@ -105,6 +106,64 @@ fn sixteen_bit_code_starts_in_real_mode() {
     let code = a.assemble(0x7c00).unwrap();
     let (report, text) = run(spec(&code, &flat(0x7c00, Bits::B16), 1, false));
     assert_eq!((report.end, text.as_str()), (End::Exit(0x5a), "real"));
+}
+
+/// The vectors and the timer that a BIOS leaves: IRQ 0 at vector 8 ends its interrupt itself, 18.2 times a second, and a
+/// call of a service returns.
+#[test]
+fn real_mode_finds_what_a_bios_leaves() {
+    let mut a = asm(16);
+    a.mov(eax, 3).unwrap();
+    a.int(0x11).unwrap();
+    a.sti().unwrap();
+    for _ in 0..3 {
+        a.hlt().unwrap();
+        a.add(eax, 0x10).unwrap();
+    }
+    exit(&mut a);
+    let code = a.assemble(0x7c00).unwrap();
+    let (report, _) = run(spec(&code, &flat(0x7c00, Bits::B16), 1, true));
+    assert_eq!(report.end, End::Exit(0x33));
+}
+
+/// A TSC deadline is a value of the processor's own counter (SDM vol. 3, 11.5.4.1), which software has moved.
+#[test]
+fn a_deadline_follows_a_moved_time_stamp_counter() {
+    let mut a = asm(16);
+    let write = |a: &mut CodeAssembler, msr: u32, high: u32, low: u32| {
+        a.mov(ecx, msr).unwrap();
+        a.mov(edx, high).unwrap();
+        a.mov(eax, low).unwrap();
+        a.wrmsr().unwrap();
+    };
+    a.mov(al, 0xff).unwrap();
+    a.out(0x21, al).unwrap();
+    // x2APIC mode; on; the timer by deadline, at vector 20h, whose handler is the BIOS's.
+    write(&mut a, 0x1b, 0, 0xfee0_0d00);
+    write(&mut a, 0x80f, 0, 0x1ff);
+    write(&mut a, 0x832, 0, 0x4_0020);
+    write(&mut a, 0x10, 0x100, 0);
+    // In 1 ms.
+    a.rdtsc().unwrap();
+    a.add(eax, 1_000_000).unwrap();
+    a.adc(edx, 0).unwrap();
+    a.mov(esi, eax).unwrap();
+    a.mov(edi, edx).unwrap();
+    a.mov(ecx, 0x6e0).unwrap();
+    a.wrmsr().unwrap();
+    a.sti().unwrap();
+    a.hlt().unwrap();
+    // Not before, and less than 134 ms after.
+    a.rdtsc().unwrap();
+    a.sub(eax, esi).unwrap();
+    a.sbb(edx, edi).unwrap();
+    a.shr(eax, 27).unwrap();
+    a.or(eax, edx).unwrap();
+    a.add(eax, 0x44).unwrap();
+    exit(&mut a);
+    let code = a.assemble(0x7c00).unwrap();
+    let (report, _) = run(spec(&code, &flat(0x7c00, Bits::B16), 1, true));
+    assert_eq!(report.end, End::Exit(0x44));
 }
 
 #[test]
@@ -299,4 +358,61 @@ fn the_translator_is_refused_and_a_triple_fault_is_explained() {
         "{:?}",
         report.end
     );
+}
+
+#[test]
+fn a_machine_that_nothing_wakes_ends_and_tells_its_last_post_code() {
+    let mut a = asm(16);
+    a.mov(al, 0x3a).unwrap();
+    a.out(0x80, al).unwrap();
+    a.cli().unwrap();
+    a.hlt().unwrap();
+    let code = a.assemble(0x7c00).unwrap();
+    for (cpus, deterministic) in [(1, false), (1, true), (3, false), (3, true)] {
+        let (report, _) = run(spec(&code, &flat(0x7c00, Bits::B16), cpus, deterministic));
+        assert_eq!((report.end, report.post), (End::Halted, Some(0x3a)), "{cpus} processors");
+    }
+}
+
+#[test]
+fn a_halt_with_interrupts_off_goes_on_where_a_device_raises_nmi() {
+    // SDM vol. 3, 11.5.1: LINT0, where the PIC is, delivers NMI; its handler's address is that of vector 2.
+    let mut a = asm(16);
+    a.xor(ax, ax).unwrap();
+    a.mov(ds, ax).unwrap();
+    a.mov(word_ptr(8), 0x7c80).unwrap();
+    a.mov(word_ptr(10), 0).unwrap();
+    // The APIC's registers by unreal mode's way: no segment reaches them, so 32-bit protected mode sets the limit.
+    a.lgdt(fword_ptr(0x7d00)).unwrap();
+    a.mov(eax, cr0).unwrap();
+    a.or(al, 1).unwrap();
+    a.mov(cr0, eax).unwrap();
+    a.mov(bx, 8).unwrap();
+    a.mov(ds, bx).unwrap();
+    a.and(al, 0xfe).unwrap();
+    a.mov(cr0, eax).unwrap();
+    a.mov(ebx, 0xfee0_0350u32).unwrap();
+    a.mov(dword_ptr(ebx), 0x400).unwrap();
+    // IRQ 0, whose rising edges come from counter 0 (mode 2, 1193 of 1193182 Hz).
+    for (port, value) in [(0x43u32, 0x34u32), (0x40, 0xa9), (0x40, 4), (0x21, 0xfe)] {
+        a.mov(al, value).unwrap();
+        a.out(port as i32, al).unwrap();
+    }
+    a.cli().unwrap();
+    a.hlt().unwrap();
+    let mut code = a.assemble(0x7c00).unwrap();
+    assert!(code.len() <= 0x80);
+    code.resize(0x80, 0xf4);
+    let mut handler = asm(16);
+    handler.mov(eax, 0x33).unwrap();
+    exit(&mut handler);
+    code.extend(handler.assemble(0x7c80).unwrap());
+    code.resize(0x100, 0);
+    code.extend([0x0f, 0, 0x08, 0x7d, 0, 0, 0, 0]);
+    code.extend([0; 8]);
+    code.extend(0x00cf_9300_0000_ffff_u64.to_le_bytes());
+    for deterministic in [false, true] {
+        let (report, _) = run(spec(&code, &flat(0x7c00, Bits::B16), 1, deterministic));
+        assert_eq!(report.end, End::Exit(0x33), "deterministic {deterministic}");
+    }
 }

@@ -1,11 +1,14 @@
-//! Conformance and benchmark guests ("ROMs") for the RV64 machine, assembled in Rust.
+//! Conformance and benchmark guests ("ROMs") for the RV64 machine and the PC, assembled in Rust.
 //!
-//! A ROM is an ELF64 executable at 0x80000000, entered in M-mode. It reports through HTIF's
+//! An RV64 ROM is an ELF64 executable at 0x80000000, entered in M-mode. It reports through HTIF's
 //! `tohost` (1 = pass, `(n << 1) | 1` = case n failed) and, where that does not end the run,
 //! through the SiFive test finisher at 0x100000 (0x5555 = pass, `(n << 16) | 0x3333` = case n
 //! failed, of n only 16 bits; a low byte of zero becomes 255 there, so that an exit status never
 //! hides a failure).
 //! So the same bytes run on Spike (HTIF), on QEMU's `virt` (finisher) and on Mimic (either).
+//!
+//! An x86 ROM is a multiboot kernel (ELF32 at 1 MiB). It reports by a word to isa-debug-exit at port 0xf4 (0 = pass,
+//! n = case n failed), and prints on the debug console at port 0xe9; so QEMU's PC runs it, too.
 //!
 //! # Where expected results come from
 //!
@@ -26,7 +29,7 @@
 //!
 //! # How to add a ROM
 //!
-//! A file in `rv64/` with `pub(super) fn define(s: &mut Suite)`, and a row in `rv64/mod.rs`.
+//! A file in `rv64/` with `pub(super) fn define(s: &mut Suite)`, and a row in `rv64/mod.rs`; likewise in `x86/`.
 
 // Macro output of dynasm converts register numbers that already have the type.
 #![allow(clippy::useless_conversion, clippy::unnecessary_cast)]
@@ -39,6 +42,8 @@ mod raw;
 mod rv64;
 mod suite;
 pub mod x86;
+
+use std::sync::LazyLock;
 
 pub use suite::Cases;
 
@@ -56,7 +61,7 @@ pub enum Kind {
 pub enum Oracle {
     /// The RISC-V ISA simulator, version 1.1.1-dev (commit 55b4658d).
     Spike,
-    /// `qemu-system-riscv64 -M virt`, version 10.0.2.
+    /// `qemu-system-riscv64 -M virt` or `qemu-system-x86_64`, version 10.0.2.
     Qemu,
 }
 
@@ -69,7 +74,16 @@ pub enum Expected {
     Checksum(u64),
 }
 
+/// What writes a ROM.
+#[derive(Clone, Copy)]
+enum Define {
+    Rv64(fn(&mut suite::Suite)),
+    X86(fn(&mut x86::Suite) -> x86::Assembled),
+    X86Table(fn() -> x86::tables::Table),
+}
+
 /// One guest.
+#[derive(Clone, Copy)]
 pub struct Rom {
     /// Unique name, for instance `rv64/zbb`.
     pub name: &'static str,
@@ -87,27 +101,24 @@ pub struct Rom {
     pub insns_estimate: u64,
     /// Simulators on which it passed as it stands.
     pub verified: &'static [Oracle],
-    define: fn(&mut suite::Suite),
+    define: Define,
 }
 
 impl Rom {
-    /// Assembles the ROM: an ELF64 executable.
+    /// Assembles the ROM: an ELF executable.
     pub fn build(&self) -> Vec<u8> {
-        self.assemble().0
+        self.assemble(None).0
     }
 
-    /// [`Self::build`] with the time that a stress ROM shall last, in milliseconds of `mtime` at 10 MHz.
-    /// Others are built as always. (The word that this changes is the ELF symbol `duration`, in ticks.)
+    /// [`Self::build`] with the time that a stress ROM shall last, in milliseconds of guest time (`mtime` at 10 MHz; the
+    /// TSC). Others are built as always. (RV64: the word that this changes is the ELF symbol `duration`, in ticks.)
     pub fn build_for(&self, milliseconds: u64) -> Vec<u8> {
-        let mut s = suite::Suite::new();
-        (self.define)(&mut s);
-        s.change_duration(milliseconds.saturating_mul(10_000));
-        s.finish().0
+        self.assemble(Some(milliseconds)).0
     }
 
     /// Names of the case numbers a failure reports.
     pub fn cases(&self) -> Vec<Cases> {
-        self.assemble().1
+        self.assemble(None).1
     }
 
     /// The name of case `n` as reported through `tohost`, with the row inside a table of operands.
@@ -118,16 +129,55 @@ impl Rom {
         Some(format!("{}{row}", c.name))
     }
 
-    fn assemble(&self) -> (Vec<u8>, Vec<Cases>) {
-        let mut s = suite::Suite::new();
-        (self.define)(&mut s);
-        s.finish()
+    fn assemble(&self, milliseconds: Option<u64>) -> (Vec<u8>, Vec<Cases>) {
+        match self.define {
+            Define::Rv64(define) => {
+                let mut s = suite::Suite::new();
+                define(&mut s);
+                if let Some(milliseconds) = milliseconds {
+                    s.change_duration(milliseconds.saturating_mul(10_000));
+                }
+                s.finish()
+            }
+            Define::X86(define) => x86::Suite::assemble(milliseconds, define),
+            Define::X86Table(define) => define().assemble(),
+        }
+    }
+
+    /// The expected outcomes that a table's listing makes, as the text that they are kept as, with a comment.
+    ///
+    /// # Errors
+    /// This is no table, or the listing is not whole.
+    pub fn expectations(&self, listing: &str, comment: &str) -> Result<String, String> {
+        self.table()?.expectations(listing, comment)
+    }
+
+    /// Where a table's listing differs from what is expected: cell, what is listed, what is expected.
+    ///
+    /// # Errors
+    /// As [`expectations`](Self::expectations).
+    pub fn differences(&self, listing: &str) -> Result<Vec<(String, String, String)>, String> {
+        self.table()?.differences(listing)
+    }
+
+    /// Whether the ROM is a table, whose outcomes can be listed.
+    pub fn is_table(&self) -> bool {
+        matches!(self.define, Define::X86Table(_))
+    }
+
+    fn table(&self) -> Result<x86::tables::Table, String> {
+        match self.define {
+            Define::X86Table(define) => Ok(define()),
+            Define::Rv64(_) | Define::X86(_) => Err(format!("{} is no table", self.name)),
+        }
     }
 }
 
-/// All ROMs, conformance first.
+/// All ROMs, those of an instruction set together, conformance first.
 pub fn roms() -> &'static [Rom] {
-    rv64::ROMS
+    static ALL: LazyLock<Vec<Rom>> =
+        LazyLock::new(|| [rv64::ROMS, x86::ROMS, x86::tables::ROMS].concat());
+    &ALL
 }
 
 /// The ROM of that name.

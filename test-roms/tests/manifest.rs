@@ -9,12 +9,13 @@ use mimic_test_roms::roms;
 fn names_are_unique_and_titles_given() {
     let names: HashSet<_> = roms().iter().map(|r| r.name).collect();
     assert_eq!(names.len(), roms().len());
-    assert!(roms().iter().all(|r| r.name.starts_with("rv64/") && !r.title.is_empty()));
+    let placed = |name: &str| name.starts_with("rv64/") || name.starts_with("x86/");
+    assert!(roms().iter().all(|r| placed(r.name) && !r.title.is_empty()));
 }
 
 #[test]
-fn every_rom_is_an_elf_a_loader_accepts() {
-    for rom in roms() {
+fn every_rv64_rom_is_an_elf_a_loader_accepts() {
+    for rom in roms().iter().filter(|rom| rom.name.starts_with("rv64/")) {
         let bytes = rom.build();
         let elf = Elf::parse(&bytes).expect("goblin parses it");
         assert!(elf.is_64 && elf.little_endian, "{}", rom.name);
@@ -30,6 +31,23 @@ fn every_rom_is_an_elf_a_loader_accepts() {
             assert!(p.p_memsz >= p.p_filesz && p.p_vaddr >= 0x8000_0000);
             assert!(p.p_vaddr + p.p_memsz <= 0x8100_0000, "fits a machine of 16 MiB");
         }
+    }
+}
+
+#[test]
+fn every_x86_rom_is_a_multiboot_kernel() {
+    for rom in roms().iter().filter(|rom| rom.name.starts_with("x86/")) {
+        let bytes = rom.build();
+        let elf = Elf::parse(&bytes).expect("goblin parses it");
+        assert!(!elf.is_64 && elf.little_endian, "{}", rom.name);
+        assert_eq!(elf.header.e_machine, goblin::elf::header::EM_386);
+        let [segment] = &elf.program_headers[..] else { panic!("{}: one segment", rom.name) };
+        assert!(segment.vm_range().contains(&(elf.entry as usize)));
+        // Multiboot Specification 3.1: the header's words, in the first 8 KiB, add up to zero.
+        let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().unwrap());
+        let header = (0..8192 - 12).step_by(4).find(|at| word(*at) == 0x1bad_b002).unwrap();
+        assert_eq!((0..3).fold(0u32, |sum, i| sum.wrapping_add(word(header + 4 * i))), 0);
+        assert_eq!(segment.p_offset as usize, header);
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::bus::{PAGE_MASK, PAGE_SIZE};
 
 use super::core::Core;
+use super::flags::bit;
 use super::paging::Access;
 use super::state::cr4;
 
@@ -83,6 +84,20 @@ impl Core {
         let among = if access == Access::Write { data } else { points.read_write };
         self.met |= points.touched(among, lin, len);
         points.touched(data, lin & !PAGE_MASK, PAGE_SIZE) == 0
+    }
+
+    /// Whether each element of a repeated string instruction is followed by a look at traps (SDM vol. 3, 18.3.1.2 and
+    /// 18.3.1.4).
+    #[inline]
+    pub(super) fn watches_elements(&self) -> bool {
+        self.has_flag(bit::TF) || self.breakpoints.any()
+    }
+
+    /// Tells in DR6 what causes a debug exception. What it told of the four breakpoints is over; software clears the rest
+    /// (SDM vol. 3, 18.2.3).
+    pub(super) fn set_debug_status(&mut self, causes: u64) {
+        let dr6 = &mut self.cpu.dr[6];
+        *dr6 = *dr6 & !0xf | causes;
     }
 
     /// Notes an access to I/O ports.

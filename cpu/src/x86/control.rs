@@ -3,7 +3,7 @@
 
 use super::core::Core;
 use super::fault::Stop;
-use super::model::{PHYS_BITS, feature};
+use super::model::feature;
 use super::state::{cr0, cr4, efer, rights, sreg};
 
 impl Core {
@@ -105,7 +105,7 @@ impl Core {
         let keep = pcide && value >> 63 != 0;
         let value = if pcide { value & !(1 << 63) } else { value };
         if self.long_mode() {
-            if value >> PHYS_BITS != 0 {
+            if value >> self.cpu.model.phys_bits() != 0 {
                 return Err(self.gp(0));
             }
         } else if self.cpu.cr4 & cr4::PAE != 0 && self.cpu.cr0 & cr0::PG != 0 {
@@ -144,6 +144,8 @@ impl Core {
             (cr4::SMEP, feature::SMEP),
             (cr4::SMAP, feature::SMAP),
             (cr4::OSXSAVE, feature::XSAVE),
+            (cr4::PKE, feature::PKU),
+            (cr4::PKS, feature::PKS),
         ] {
             if model.has(feature) {
                 known |= bit;
@@ -162,7 +164,14 @@ impl Core {
         if bad {
             return Err(self.gp(0));
         }
-        const PAGING: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::LA57;
+        const PAGING: u64 = cr4::PSE
+            | cr4::PAE
+            | cr4::PGE
+            | cr4::PCIDE
+            | cr4::SMEP
+            | cr4::LA57
+            | cr4::PKE
+            | cr4::PKS;
         let reload = changed & (cr4::PSE | cr4::PAE | cr4::PGE | cr4::SMEP) != 0
             && value & cr4::PAE != 0
             && self.cpu.cr0 & cr0::PG != 0

@@ -12,6 +12,7 @@ use super::breakpoints::Breakpoints;
 use super::decode::{CodeSize, Op};
 use super::fault::{Fault, Stop, vector};
 use super::flags::{Lazy, bit};
+use super::interp::Block;
 use super::simd::{self, SimdOp};
 use super::state::{Cpu, Segment, cr0, cr4, efer, gpr, rights, sreg};
 
@@ -31,6 +32,18 @@ pub struct Reach {
     pub read: u64,
     /// Bytes from there on that may be written.
     pub write: u64,
+}
+
+/// When an instruction is followed by a single-step trap (SDM vol. 3, 18.3.1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepTrap {
+    /// If the trap flag was set before it.
+    Usual,
+    /// If the trap flag is set after it: SYSCALL, whose mask may clear it, and SYSRET, so that a program sees its
+    /// system calls as one instruction.
+    ByNewFlags,
+    /// Never: the handler of INT n, INT3, INTO and INT1 has been entered.
+    Never,
 }
 
 /// Code that was fetched must be fetched anew.
@@ -53,6 +66,16 @@ pub struct Core {
     pub next_rip: u64,
     /// Linear address of the page that is being executed, or [`NO_PAGE`].
     pub page_lin: u64,
+    /// Where its blocks begin in the [`CodeCache`](super::interp::CodeCache).
+    pub(super) code_page: usize,
+    /// The block that is being performed.
+    pub(super) block: Block,
+    /// Blocks follow one another as long as no more instructions than this have retired.
+    pub(super) window: u64,
+    /// What a load of more than eight bytes found, or is to be stored, off the fast path.
+    pub(super) wide: [u64; 4],
+    /// The last offset into CS that code may have.
+    pub(super) code_limit: u64,
     /// By number of the segment register.
     pub reach: [Reach; 8],
     /// Bits of a linear address outside 64-bit mode: 32.
@@ -72,6 +95,10 @@ pub struct Core {
     pub unfinished: bool,
     /// The current instruction is the last one before the run loop looks at what it caused.
     pub leave: bool,
+    /// Whether the instruction that was just performed is followed by a single-step trap.
+    pub(super) step_trap: StepTrap,
+    /// A repeated string instruction has done an element, and more are left.
+    pub(super) iterated: bool,
     /// Something happened that the run loop must look at before the next block.
     pub poll: bool,
     /// Which of x87, MMX, SSE and AVX may be used: bits that `insn::units` names.
@@ -113,6 +140,11 @@ impl Core {
             flags: Lazy::default(),
             next_rip: 0,
             page_lin: NO_PAGE,
+            code_page: 0,
+            block: Block::NONE,
+            window: 0,
+            wide: [0; 4],
+            code_limit: 0,
             reach: [Reach::default(); 8],
             lin_mask: 0,
             aligned: false,
@@ -123,6 +155,8 @@ impl Core {
             stopped: false,
             unfinished: false,
             leave: false,
+            step_trap: StepTrap::Usual,
+            iterated: false,
             poll: true,
             units: 0,
             by_segment: false,
@@ -348,6 +382,21 @@ impl Core {
         self.poll = true;
     }
 
+    /// Follows a change of PKRU or IA32_PKRS: translations of data have the rights by them.
+    pub fn keys_changed(&mut self) {
+        if self.cpu.cr4 & (cr4::PKE | cr4::PKS) != 0 {
+            self.tlb.flush();
+        }
+    }
+
+    /// Sets PKRU.
+    pub fn set_pkru(&mut self, value: u32) {
+        if value != self.cpu.pkru {
+            self.cpu.pkru = value;
+            self.keys_changed();
+        }
+    }
+
     /// Drops the translations of one process-context identifier.
     pub fn flush_pcid(&mut self, pcid: u16) {
         self.tlb.flush_matching(Some(pcid), None);
@@ -386,6 +435,14 @@ impl Core {
             }
         }
         self.bus.requests_done(hart);
+    }
+
+    /// All stores so far are visible to others, and code that others have written counts from the next instruction
+    /// on.
+    pub(super) fn serialize(&mut self) {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        self.stale_code = true;
+        self.poll = true;
     }
 
     /// The instruction's own RIP.

@@ -7,7 +7,8 @@ use iced_x86::{
 };
 
 use super::core::{Core, IP_PAGE, ZERO};
-use super::insn;
+use super::insn::{self, Usage};
+use super::interp::CodeCache;
 use super::model::{Model, feature};
 use super::simd;
 use super::state::gpr;
@@ -16,7 +17,7 @@ use super::state::gpr;
 pub const MAX_LEN: usize = 15;
 
 /// Performs the first of some ops and those after it; see [`super::insn`].
-pub type Handler = fn(&mut Core, &[Op]) -> usize;
+pub type Handler = fn(&mut Core, &[Op], &CodeCache) -> usize;
 
 /// A decoded instruction, ready to be performed.
 #[derive(Clone, Copy, Debug)]
@@ -193,16 +194,16 @@ fn is_immediate(kind: OpKind) -> bool {
 }
 
 /// What became of some bytes.
-pub enum Decoded {
-    /// An instruction, and whether it ends a block.
-    Op(Op, bool),
+pub(super) enum Decoded {
+    /// An instruction, what surrounds it may know of it, and whether it ends a block.
+    Op(Op, Usage, bool),
     /// The instruction goes on behind the bytes.
     Truncated,
 }
 
 /// Decodes the instruction that begins at offset `off` of its page, of which `bytes` are the rest or a part.
 #[must_use]
-pub fn decode(bytes: &[u8], off: u16, mode: Mode, model: &Model) -> Decoded {
+pub(super) fn decode(bytes: &[u8], off: u16, mode: Mode, model: &Model) -> Decoded {
     let bytes = &bytes[..bytes.len().min(MAX_LEN)];
     let bitness = match mode.size {
         CodeSize::Bits16 => 16,
@@ -226,7 +227,7 @@ pub fn decode(bytes: &[u8], off: u16, mode: Mode, model: &Model) -> Decoded {
         let too_long = decoder.last_error() == DecoderError::NoMoreBytes;
         let handler = if too_long { insn::too_long } else { insn::undefined };
         let op = Op { off, len: raw.len().max(1) as u8, ..blank(handler) };
-        return Decoded::Op(op, true);
+        return Decoded::Op(op, Usage::ALL, true);
     }
     let ins = Ins { raw, flat: is_flat(&raw, mode), size: mode.size };
     let mut op = operands(&ins, off);
@@ -239,11 +240,11 @@ pub fn decode(bytes: &[u8], off: u16, mode: Mode, model: &Model) -> Decoded {
             let ends =
                 !matches!(raw.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch)
                     || insn::ends_block(&ins);
-            Decoded::Op(Op { handler, ..op }, ends)
+            Decoded::Op(Op { handler, ..op }, insn::usage(&ins), ends)
         }
         None => {
             log::debug!("no such instruction here: {:?}", raw.code());
-            Decoded::Op(op, true)
+            Decoded::Op(op, Usage::ALL, true)
         }
     }
 }

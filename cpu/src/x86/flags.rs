@@ -90,6 +90,22 @@ impl Lazy {
         Lazy { result: self.result, aux: self.aux ^ (flip << 63 | flip << 62) }
     }
 
+    /// The same with CF and OF replaced: rotations.
+    #[inline(always)]
+    #[must_use]
+    pub fn with_carry_overflow(self, cf: bool, of: bool) -> Self {
+        let aux = self.aux & !(CARRY | PARTIAL) | u64::from(cf) << 63 | u64::from(cf ^ of) << 62;
+        Lazy { result: self.result, aux }
+    }
+
+    /// Flags of a result with CF and OF as given and AF and ZF clear, whatever the result: multiplications.
+    #[inline(always)]
+    #[must_use]
+    pub fn product(result: u64, cf: bool, of: bool) -> Self {
+        // A value that is not zero has the sign and the parity of zero.
+        Lazy::result(if result == 0 { 1 << PARITY_SHIFT } else { result }, cf, of)
+    }
+
     /// Flags of a result with CF and OF as given and AF clear.
     #[inline(always)]
     #[must_use]

@@ -1,7 +1,7 @@
 //! Delivery of exceptions and interrupts through the IDT, and the return from them (SDM vol. 3, chapters 7 and 21.1;
 //! vol. 2, "INT n", "IRET").
 
-use super::core::Core;
+use super::core::{Core, StepTrap};
 use super::fault::{Fault, Stop, vector};
 use super::flags::bit;
 use super::insn::Int;
@@ -63,7 +63,9 @@ impl Core {
         if self.v86() && source == Source::Int && self.iopl() < 3 {
             return Err(self.gp(0));
         }
-        self.deliver(vector, source, None, back)
+        self.deliver(vector, source, None, back)?;
+        self.step_trap = StepTrap::Never;
+        Ok(())
     }
 
     /// Enters the handler of `vector` with return address `back`.
@@ -77,13 +79,21 @@ impl Core {
         error: Option<u32>,
         back: u64,
     ) -> Result<(), Stop> {
-        if !self.protected() {
+        let delivered = if !self.protected() {
             self.deliver_real(vector, back)
         } else if self.long_mode() {
             self.deliver_long(vector, source, error, back)
         } else {
             self.deliver_protected(vector, source, error, back)
+        };
+        // Whatever a delivery raises says whether its event came from outside of the program (SDM vol. 3, 7.13).
+        if delivered.is_err()
+            && matches!(self.fault.vector, vector::TS | vector::NP | vector::SS | vector::GP)
+            && let Some(error) = &mut self.fault.error
+        {
+            *error |= source.external();
         }
+        delivered
     }
 
     fn deliver_real(&mut self, vector: u8, back: u64) -> Result<(), Stop> {
@@ -184,13 +194,17 @@ impl Core {
         for value in frame.into_iter().chain(error.map(u64::from)) {
             if self.push_onto(&mut stack, 8, value).is_err() {
                 if std::mem::take(&mut self.by_segment) {
-                    self.fault = Fault::with(vector::SS, source.external());
+                    self.fault = Fault::with(vector::SS, 0);
                 }
                 return Err(Stop);
             }
         }
         let flags = self.masked_flags(kind == Some(system::INT));
         let offset = gate.gate_offset() | upper << 32;
+        if !self.is_canonical(offset) {
+            return Err(self.gp(0));
+        }
+        let code = self.mark_accessed(gate.gate_selector(), code)?;
         self.enter_code(code.segment(gate.gate_selector()), cpl, offset)?;
         self.use_stack(&stack);
         self.set_rflags(flags);
@@ -249,8 +263,18 @@ impl Core {
         frame.extend([self.rflags(), u64::from(cs), back]);
         frame.extend(error.map(u64::from));
         for value in frame {
-            self.push_onto(&mut stack, size, value)?;
+            if self.push_onto(&mut stack, size, value).is_err() {
+                if !inner && self.fault.vector == vector::SS {
+                    // Only a new stack is named.
+                    self.fault.error = Some(0);
+                }
+                return Err(Stop);
+            }
         }
+        if gate.gate_offset() > u64::from(code.limit()) {
+            return Err(self.gp(0));
+        }
+        let code = self.mark_accessed(gate.gate_selector(), code)?;
         let flags = self.masked_flags(matches!(kind, Some(system::INT | system::INT16)));
         let old_flags = self.rflags();
         if v86 {

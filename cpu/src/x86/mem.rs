@@ -1,7 +1,9 @@
 //! Accesses to linear addresses: through the soft TLB, or slowly through paging to RAM or a device.
 
-use crate::bus::{PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Width};
-use crate::ram::Cell;
+use std::sync::Arc;
+
+use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess, RamPage, Width};
+use crate::ram::{Cell, HostPage};
 use crate::tlb::Fill;
 
 use super::core::Core;
@@ -14,7 +16,7 @@ pub(crate) enum Place {
     Ram(RamPage, u64),
     Device(u64),
     /// A store into memory that is only read: a device may take it, as flash does.
-    Rom(u64),
+    Rom(RamPage, u64),
 }
 
 /// The bytes of one access, in one page or two.
@@ -61,6 +63,13 @@ impl Core {
         if let Some(old) = self.tlb.update_any(lin, &f) {
             return Ok(old);
         }
+        self.update_off_path(lin, f)
+    }
+
+    /// [`update`](Self::update) off the fast path, where a function may lie on the stack.
+    #[cold]
+    #[inline(never)]
+    fn update_off_path<T: Cell>(&mut self, lin: u64, f: impl Fn(T) -> T) -> Result<T, Stop> {
         self.update_slow(lin, T::WIDTH, &|old| f(T::narrow(old)).widen()).map(T::narrow)
     }
 
@@ -70,6 +79,17 @@ impl Core {
     /// As [`load`](Self::load), for a store.
     pub fn update_locked<T: Cell>(&mut self, lin: u64, f: impl Fn(T) -> T) -> Result<T, Stop> {
         self.update_locked_slow(lin, T::WIDTH, &|old| f(T::narrow(old)).widen()).map(T::narrow)
+    }
+
+    /// [`update_locked`](Self::update_locked) as the processor does it for itself: descriptors.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for a store.
+    pub fn update_system<T: Cell>(&mut self, lin: u64, f: impl Fn(T) -> T) -> Result<T, Stop> {
+        let lin = lin & self.system_mask();
+        let places = self.places(lin, T::WIDTH.bytes(), Access::Write, Rights::Implicit)?;
+        let f = |old| f(T::narrow(old)).widen();
+        Ok(T::narrow(self.update_places_locked(places, T::WIDTH, &f)))
     }
 
     /// Checks that `lin` can be stored to.
@@ -120,33 +140,48 @@ impl Core {
         f: &dyn Fn(u64) -> u64,
     ) -> Result<u64, Stop> {
         let len = width.bytes();
-        let (host, gpa, watched) = match self.tlb.writable(lin) {
-            Some((host, page)) if (lin & PAGE_MASK) + len <= PAGE_SIZE => {
-                (host, page | lin & PAGE_MASK, false)
-            }
-            _ => {
-                let places = self.places(lin, len, Access::Write, self.own_rights())?;
-                match places {
-                    Places { first: Place::Ram(page, gpa), second: None, .. } => {
-                        (page.host, gpa, page.access == PageAccess::Watched)
-                    }
-                    // Across pages, and to devices: in two steps.
-                    _ => {
-                        let old = self.read_places(places, len);
-                        self.write_places(places, len, f(old));
-                        return Ok(old);
-                    }
-                }
-            }
-        };
-        let mut old = host.load(gpa, width);
-        while let Err(found) = host.compare_exchange_any(gpa, width, old, f(old)) {
-            old = found;
+        if let Some((host, page)) = self.tlb.writable(lin)
+            && (lin & PAGE_MASK) + len <= PAGE_SIZE
+        {
+            return Ok(exchange(host, page | lin & PAGE_MASK, width, f));
         }
-        if watched {
-            self.stored(gpa, len);
+        let places = self.places(lin, len, Access::Write, self.own_rights())?;
+        Ok(self.update_places_locked(places, width, f))
+    }
+
+    fn update_places_locked(
+        &mut self,
+        places: Places,
+        width: Width,
+        f: &dyn Fn(u64) -> u64,
+    ) -> u64 {
+        let len = width.bytes();
+        if let Places { first: Place::Ram(page, gpa), second: None, .. } = places {
+            let old = exchange(page.host, gpa, width, f);
+            if page.access == PageAccess::Watched {
+                self.stored(gpa, len);
+            }
+            return old;
         }
-        Ok(old)
+        // Across pages, and to devices, LOCK means as much (SDM vol. 3, 9.1.2.2), but no instruction of the host does.
+        self.alone(|core| {
+            let places = places.anew(&*core.bus);
+            let old = core.read_places(places, len);
+            core.write_places(places, len, f(old));
+            old
+        })
+    }
+
+    /// Does `work` while all other processors stand still.
+    fn alone<R>(&mut self, work: impl FnOnce(&mut Core) -> R) -> R {
+        let bus = Arc::clone(&self.bus);
+        let (mut work, mut done) = (Some(work), None);
+        let processor = self.cpu.id as usize;
+        bus.alone(processor, &mut || done = work.take().map(|work| work(self)));
+        match done {
+            Some(done) => done,
+            None => unreachable!("the bus does the work, and once"),
+        }
     }
 
     /// Compare-and-exchange of 16 bytes at `lin`, aligned: the value found.
@@ -159,16 +194,20 @@ impl Core {
         expected: u128,
         new: u128,
     ) -> Result<u128, Stop> {
+        if let Some((host, page)) = self.tlb.writable(lin) {
+            let found = host.compare_exchange_16(page | lin & PAGE_MASK, expected, new);
+            return Ok(found.err().unwrap_or(expected));
+        }
         let place = self.locate(lin, 16, Access::Write, self.own_rights())?;
         let Place::Ram(page, gpa) = place else {
-            let places = |place| Places { first: place, split: 8, second: None };
-            let (low, high) = (places(place), places(place.plus(8)));
-            let found =
-                u128::from(self.read_places(low, 8)) | u128::from(self.read_places(high, 8)) << 64;
-            let value = if found == expected { new } else { found };
-            self.write_places(low, 8, value as u64);
-            self.write_places(high, 8, (value >> 64) as u64);
-            return Ok(found);
+            return Ok(self.alone(|core| {
+                let half = |core: &mut Core, at| u128::from(core.read_place(place.plus(at), 8));
+                let found = half(core, 0) | half(core, 8) << 64;
+                let value = if found == expected { new } else { found };
+                core.write_place(place, 8, value as u64);
+                core.write_place(place.plus(8), 8, (value >> 64) as u64);
+                found
+            }));
         };
         let found = page.host.compare_exchange_16(gpa, expected, new).err().unwrap_or(expected);
         if page.access == PageAccess::Watched {
@@ -237,31 +276,148 @@ impl Core {
         Ok(())
     }
 
-    /// Loads words of eight bytes, which may cross pages.
+    /// Loads 16 bytes.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn load_16(&mut self, lin: u64) -> Result<[u64; 2], Stop> {
+        match self.tlb.load_pairs(lin) {
+            Some([pair]) => Ok(pair),
+            None => {
+                self.load_wide_slow::<2>(lin)?;
+                let [a, b, ..] = self.wide;
+                Ok([a, b])
+            }
+        }
+    }
+
+    /// Loads 32 bytes.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn load_32(&mut self, lin: u64) -> Result<[u64; 4], Stop> {
+        match self.tlb.load_pairs(lin) {
+            Some([[a, b], [c, d]]) => Ok([a, b, c, d]),
+            None => {
+                self.load_wide_slow::<4>(lin)?;
+                Ok(self.wide)
+            }
+        }
+    }
+
+    /// Stores 16 bytes, all of them or none.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn store_16(&mut self, lin: u64, words: [u64; 2]) -> Result<(), Stop> {
+        if self.tlb.store_pairs(lin, [words]) {
+            return Ok(());
+        }
+        self.wide = [words[0], words[1], 0, 0];
+        self.store_wide_slow::<2>(lin)
+    }
+
+    /// Stores 32 bytes, all of them or none.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub fn store_32(&mut self, lin: u64, words: [u64; 4]) -> Result<(), Stop> {
+        let [a, b, c, d] = words;
+        if self.tlb.store_pairs(lin, [[a, b], [c, d]]) {
+            return Ok(());
+        }
+        self.wide = words;
+        self.store_wide_slow::<4>(lin)
+    }
+
+    /// Loads words into [`Core::wide`]: nothing that these functions need may lie on the stack of a caller that goes on by
+    /// a tail call.
+    #[cold]
+    #[inline(never)]
+    fn load_wide_slow<const N: usize>(&mut self, lin: u64) -> Result<(), Stop> {
+        let words: [u64; N] = self.load_words(lin)?;
+        self.wide[..N].copy_from_slice(&words);
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_wide_slow<const N: usize>(&mut self, lin: u64) -> Result<(), Stop> {
+        let words = self.wide;
+        self.store_words(lin, &words[..N])
+    }
+
+    /// Loads words of eight bytes, which may cross pages; two at an aligned address in one step (SDM vol. 3, 9.1.1).
     ///
     /// # Errors
     /// As [`load`](Self::load).
     #[inline(always)]
     pub fn load_words<const N: usize>(&mut self, lin: u64) -> Result<[u64; N], Stop> {
         let mut words = [0; N];
+        if N == 2 && lin & 15 == 0 {
+            let pair = match self.tlb.load_16(lin) {
+                Some(pair) => pair,
+                None => self.load_16_slow(lin)?,
+            };
+            words.copy_from_slice(&pair);
+            return Ok(words);
+        }
         for (i, word) in words.iter_mut().enumerate() {
             *word = self.load(lin.wrapping_add(8 * i as u64) & self.lin_mask)?;
         }
         Ok(words)
     }
 
-    /// Stores words of eight bytes, which may cross pages: all of them or none.
+    /// Stores words of eight bytes, which may cross pages: all of them or none; two at an aligned address in one step.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     #[inline(always)]
     pub fn store_words(&mut self, lin: u64, words: &[u64]) -> Result<(), Stop> {
+        if let [low, high] = *words
+            && lin & 15 == 0
+        {
+            if self.tlb.store_16(lin, [low, high]) {
+                return Ok(());
+            }
+            return self.store_16_slow(lin, [low, high]);
+        }
         let len = 8 * words.len() as u64;
         if (lin & PAGE_MASK) + len > PAGE_SIZE || self.tlb.writable(lin).is_none() {
             self.probe_write(lin, len)?;
         }
         for (i, word) in words.iter().enumerate() {
             self.store(lin.wrapping_add(8 * i as u64) & self.lin_mask, *word)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_16_slow(&mut self, lin: u64) -> Result<[u64; 2], Stop> {
+        let place = self.locate(lin, 16, Access::Read, self.own_rights())?;
+        Ok(match place {
+            Place::Ram(page, gpa) | Place::Rom(page, gpa) => page.host.load_16(gpa),
+            Place::Device(_) => [0, 8].map(|at| self.read_place(place.plus(at), 8)),
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_16_slow(&mut self, lin: u64, words: [u64; 2]) -> Result<(), Stop> {
+        let place = self.locate(lin, 16, Access::Write, self.own_rights())?;
+        if let Place::Ram(page, gpa) = place {
+            page.host.store_16(gpa, words);
+            if page.access == PageAccess::Watched {
+                self.stored(gpa, 16);
+            }
+        } else {
+            self.write_place(place, 8, words[0]);
+            self.write_place(place.plus(8), 8, words[1]);
         }
         Ok(())
     }
@@ -322,7 +478,7 @@ impl Core {
         }
         let Some(page) = self.bus.ram_page(to.gpa) else { return Ok(Place::Device(to.gpa)) };
         if access == Access::Write && page.access == PageAccess::ReadOnly {
-            return Ok(Place::Rom(to.gpa));
+            return Ok(Place::Rom(page, to.gpa));
         }
         // The current table is that of the running program's rights.
         if free && who == self.own_rights() {
@@ -357,11 +513,13 @@ impl Core {
     fn read_place(&mut self, place: Place, len: u64) -> u64 {
         let width = whole_width(len);
         match (place, width) {
-            (Place::Ram(page, gpa), Some(width)) => page.host.load(gpa, width),
-            (Place::Ram(page, gpa), None) => {
+            (Place::Ram(page, gpa) | Place::Rom(page, gpa), Some(width)) => {
+                page.host.load(gpa, width)
+            }
+            (Place::Ram(page, gpa) | Place::Rom(page, gpa), None) => {
                 (0..len).fold(0, |value, i| value | page.host.load(gpa + i, Width::Byte) << (8 * i))
             }
-            (Place::Device(gpa) | Place::Rom(gpa), _) => self.read_device(gpa, len),
+            (Place::Device(gpa), _) => self.read_device(gpa, len),
         }
     }
 
@@ -386,7 +544,7 @@ impl Core {
                 }
             }
             Place::Device(gpa) => self.write_device(gpa, len, value),
-            Place::Rom(gpa) => {
+            Place::Rom(_, gpa) => {
                 // The next load must see what the device made of its memory.
                 self.flush_tlb();
                 self.write_device(gpa, len, value);
@@ -453,9 +611,35 @@ impl Place {
         match self {
             Place::Ram(page, gpa) => Place::Ram(page, gpa + offset),
             Place::Device(gpa) => Place::Device(gpa + offset),
-            Place::Rom(gpa) => Place::Rom(gpa + offset),
+            Place::Rom(page, gpa) => Place::Rom(page, gpa + offset),
         }
     }
+
+    /// The same place, which may have become something else.
+    fn anew(self, bus: &dyn CpuBus) -> Place {
+        let (Place::Ram(_, gpa) | Place::Rom(_, gpa) | Place::Device(gpa)) = self;
+        match bus.ram_page(gpa) {
+            Some(page) if page.access == PageAccess::ReadOnly => Place::Rom(page, gpa),
+            Some(page) => Place::Ram(page, gpa),
+            None => Place::Device(gpa),
+        }
+    }
+}
+
+impl Places {
+    fn anew(self, bus: &dyn CpuBus) -> Places {
+        let Places { first, split, second } = self;
+        Places { first: first.anew(bus), split, second: second.map(|place| place.anew(bus)) }
+    }
+}
+
+/// Replaces the value at `gpa`, in the page `host`, by `f(old)` in one atomic step; the old one.
+fn exchange(host: HostPage, gpa: u64, width: Width, f: &dyn Fn(u64) -> u64) -> u64 {
+    let mut old = host.load(gpa, width);
+    while let Err(found) = host.compare_exchange_any(gpa, width, old, f(old)) {
+        old = found;
+    }
+    old
 }
 
 fn whole_width(len: u64) -> Option<Width> {

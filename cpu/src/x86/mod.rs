@@ -25,7 +25,7 @@
 //! * [`core`]: the processor while it runs. [`mem`]: accesses to linear addresses; [`paging`]: linear -> physical.
 //! * [`seg`]: segment registers and descriptors; `transfer`: far transfers; `task`: task switches; [`gate`]: delivery of exceptions and interrupts;
 //!   [`control`]: control registers; [`msr`]: model-specific registers.
-//! * `breakpoints`: the guest's own breakpoints.
+//! * `breakpoints`: the guest's own breakpoints. `peek`: what a debugger sees.
 //! * [`x87`]: the floating-point unit; [`simd`]: vector operations. Neither knows anything of all this.
 //! * [`interp`]: the engine: finds blocks, performs them, looks at interrupts in between.
 
@@ -42,6 +42,7 @@ pub mod mem;
 pub mod model;
 pub mod msr;
 pub mod paging;
+mod peek;
 pub mod seg;
 pub mod simd;
 pub mod state;

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::state::xcr0;
 
+pub mod text;
+
 /// Words of features that CPUID reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
@@ -39,10 +41,8 @@ macro_rules! features {
                 #[doc = $doc]
                 pub const $name: Feature = Feature(Word::$word, $bit);
             )*
-            /// All of them.
-            pub const ALL: &[Feature] = &[$($name),*];
-            /// Their names, in the same order.
-            pub(super) const NAMES: &[&str] = &[$(stringify!($name)),*];
+            /// All of them, with their names and what they are.
+            pub const ALL: &[(Feature, &str, &str)] = &[$(($name, stringify!($name), $doc)),*];
         }
     };
 }
@@ -71,11 +71,13 @@ features! {
     TSC = L1Edx 4, "RDTSC.";
     MSR = L1Edx 5, "RDMSR and WRMSR.";
     PAE = L1Edx 6, "Physical address extension.";
+    MCE = L1Edx 7, "The machine-check exception.";
     CX8 = L1Edx 8, "CMPXCHG8B.";
     APIC = L1Edx 9, "A local APIC.";
     SEP = L1Edx 11, "SYSENTER and SYSEXIT.";
     MTRR = L1Edx 12, "Memory-type range registers.";
     PGE = L1Edx 13, "Global pages.";
+    MCA = L1Edx 14, "The machine-check architecture.";
     CMOV = L1Edx 15, "CMOVcc.";
     PAT = L1Edx 16, "Page attribute table.";
     PSE36 = L1Edx 17, "4 MiB pages above 4 GiB.";
@@ -85,6 +87,7 @@ features! {
     SSE = L1Edx 25, "SSE.";
     SSE2 = L1Edx 26, "SSE2.";
     FSGSBASE = L7Ebx 0, "RDFSBASE and its like.";
+    TSC_ADJUST = L7Ebx 1, "IA32_TSC_ADJUST.";
     BMI1 = L7Ebx 3, "BMI1.";
     AVX2 = L7Ebx 5, "AVX2.";
     SMEP = L7Ebx 7, "Supervisor-mode execution prevention.";
@@ -95,13 +98,18 @@ features! {
     ADX = L7Ebx 19, "ADCX and ADOX.";
     SMAP = L7Ebx 20, "Supervisor-mode access prevention.";
     CLFLUSHOPT = L7Ebx 23, "CLFLUSHOPT.";
+    CLWB = L7Ebx 24, "CLWB.";
     SHA = L7Ebx 29, "SHA.";
     UMIP = L7Ecx 2, "User-mode instruction prevention.";
+    PKU = L7Ecx 3, "Protection keys of user-mode pages.";
     LA57 = L7Ecx 16, "5-level paging.";
     RDPID = L7Ecx 22, "RDPID.";
+    PKS = L7Ecx 31, "Protection keys of supervisor-mode pages.";
     XSAVEOPT = LdEax 0, "XSAVEOPT.";
     XSAVEC = LdEax 1, "XSAVEC.";
     XGETBV1 = LdEax 2, "XGETBV of what is in use.";
+    SPEC_CTRL = L7Edx 26, "IA32_SPEC_CTRL and IA32_PRED_CMD.";
+    ARCH_CAPABILITIES = L7Edx 29, "IA32_ARCH_CAPABILITIES: which faults of other processors this one does not have.";
     LAHF_LM = X1Ecx 0, "LAHF and SAHF in 64-bit mode.";
     LZCNT = X1Ecx 5, "LZCNT.";
     PREFETCHW = X1Ecx 8, "PREFETCHW.";
@@ -116,8 +124,8 @@ impl Feature {
     /// Its name, as constants of [`feature`] are written.
     #[must_use]
     pub fn name(self) -> &'static str {
-        let place = feature::ALL.iter().position(|feature| *feature == self);
-        place.map_or("", |place| feature::NAMES[place])
+        let row = feature::ALL.iter().find(|(feature, ..)| *feature == self);
+        row.map_or("", |(_, name, _)| name)
     }
 
     /// Where CPUID reports it: leaf, subleaf, register (EAX is 0, EBX 1, ECX 2, EDX 3) and bit.
@@ -137,19 +145,33 @@ impl Feature {
     }
 }
 
+/// Whose manual counts where Intel's and AMD's differ, and what CPUID says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Vendor {
+    /// `GenuineIntel`.
+    #[default]
+    Intel,
+    /// `AuthenticAMD`: SYSCALL and SYSRET outside 64-bit mode, too; SYSENTER and SYSEXIT only outside IA-32e mode.
+    Amd,
+}
+
 /// A model of processor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// The feature words, in the order of [`Word`].
     words: [u32; 8],
+    /// Who it says has made it.
+    pub vendor: Vendor,
+    /// Physical address bits.
+    phys_bits: u32,
     /// Frequency of the time-stamp counter.
     pub tsc_hz: u64,
     /// Logical processors in the machine.
     pub cpus: u32,
 }
 
-/// Physical address bits.
-pub const PHYS_BITS: u32 = 40;
+/// Physical address bits that a model may have: as many as a 32-bit kernel with PAE expects, to all.
+pub const PHYS_BITS: std::ops::RangeInclusive<u32> = 36..=52;
 
 /// Features that `x86-64-v3` adds to `x86-64-v2`.
 const V3: [Feature; 12] = [
@@ -167,6 +189,27 @@ const V3: [Feature; 12] = [
     feature::XGETBV1,
 ];
 
+/// Features that no model has unless it is asked for: an engine may have to do without them.
+const ON_REQUEST: [Feature; 2] = [feature::PKU, feature::PKS];
+
+/// Where XSAVE's standard format has its components: past what other processors have in between.
+pub(super) mod xsave {
+    /// The upper halves of the YMM registers.
+    pub(in crate::x86) const AVX: usize = 576;
+    /// PKRU.
+    pub(in crate::x86) const PKRU: usize = 2688;
+}
+
+/// Bytes of XSAVE's area for components, in the compacted format or the standard one.
+pub(super) fn xsave_len(components: u64, compacted: bool) -> usize {
+    let avx = if components & xcr0::AVX != 0 { 256 } else { 0 };
+    match (components & xcr0::PKRU != 0, compacted) {
+        (false, _) => xsave::AVX + avx,
+        (true, true) => xsave::AVX + avx + 8,
+        (true, false) => xsave::PKRU + 8,
+    }
+}
+
 impl Model {
     /// `x86-64-v2`.
     #[must_use]
@@ -181,10 +224,18 @@ impl Model {
     /// `x86-64-v3`.
     #[must_use]
     pub fn v3() -> Self {
-        let mut model = Model { words: [0; 8], tsc_hz: 1_000_000_000, cpus: 1 };
-        for feature in feature::ALL {
-            model.set(*feature, true);
+        let mut model = Model {
+            words: [0; 8],
+            vendor: Vendor::Intel,
+            phys_bits: 40,
+            tsc_hz: 1_000_000_000,
+            cpus: 1,
+        };
+        for (feature, ..) in feature::ALL {
+            model.set(*feature, !ON_REQUEST.contains(feature));
         }
+        // Kernels that idle by MWAIT would never let the host rest: HLT does.
+        model.set(feature::MONITOR, false);
         model
     }
 
@@ -200,16 +251,35 @@ impl Model {
         self.words[feature.0 as usize] >> feature.1 & 1 != 0
     }
 
-    /// Whether everything that this model offers is offered by `other`, too.
+    /// Physical address bits.
     #[must_use]
-    pub fn is_within(&self, other: &Model) -> bool {
-        self.words.iter().zip(&other.words).all(|(mine, others)| mine & !others == 0)
+    pub fn phys_bits(&self) -> u32 {
+        self.phys_bits
     }
 
-    /// Family 6, model 60 (0x3c), stepping 3.
+    /// Sets the physical address bits. Whether there may be so many: [`PHYS_BITS`].
+    pub fn set_phys_bits(&mut self, bits: u32) -> bool {
+        let legal = PHYS_BITS.contains(&bits);
+        if legal {
+            self.phys_bits = bits;
+        }
+        legal
+    }
+
+    /// Bits 51 to 0 of a physical address that no address of this processor has.
+    #[must_use]
+    pub fn beyond(&self) -> u64 {
+        (1 << 52) - (1 << self.phys_bits)
+    }
+
+    /// Family, model and stepping as CPUID packs them: 6, 60 and 3; or AMD's first ones with AVX2 and what goes with it,
+    /// 0x17, 1 and 2.
     #[must_use]
     pub fn signature(&self) -> u32 {
-        0x0003_06c3
+        match self.vendor {
+            Vendor::Intel => 0x0003_06c3,
+            Vendor::Amd => 0x0080_0f12,
+        }
     }
 
     /// Whether an instruction that belongs to `feature` exists.
@@ -228,6 +298,7 @@ impl Model {
             // ENDBR is a hint: without CET it does nothing.
             | C::CET_IBT
             | C::PAUSE
+            | C::RDPMC
             | C::CPUID => return true,
             // What the 287 and 387 added, and what was new to them alone and does nothing since.
             C::FPU | C::FPU287 | C::FPU387 | C::FPU287XL_ONLY => feature::FPU,
@@ -272,7 +343,9 @@ impl Model {
             C::SMAP => feature::SMAP,
             C::CLFSH => feature::CLFSH,
             C::CLFLUSHOPT => feature::CLFLUSHOPT,
+            C::CLWB => feature::CLWB,
             C::PREFETCHW => feature::PREFETCHW,
+            C::PKU => feature::PKU,
             _ => return false,
         };
         self.has(one)
@@ -282,7 +355,8 @@ impl Model {
     #[must_use]
     pub fn components(&self) -> u64 {
         let avx = if self.has(feature::AVX) { xcr0::AVX } else { 0 };
-        xcr0::X87 | xcr0::SSE | avx
+        let pkru = if self.has(feature::PKU) { xcr0::PKRU } else { 0 };
+        xcr0::X87 | xcr0::SSE | avx | pkru
     }
 
     /// EAX, EBX, ECX and EDX of a leaf. `live` says what depends on the processor's state.
@@ -300,7 +374,13 @@ impl Model {
             _ => LAST,
         };
         match leaf {
-            0 => [LAST, text(b"Genu"), text(b"ntel"), text(b"ineI")],
+            0 => {
+                let [b, d, c] = match self.vendor {
+                    Vendor::Intel => [b"Genu", b"ineI", b"ntel"],
+                    Vendor::Amd => [b"Auth", b"enti", b"cAMD"],
+                };
+                [LAST, text(b), text(c), text(d)]
+            }
             1 => {
                 let osxsave = if live.osxsave { 1 << 27 } else { 0 };
                 let apic = if live.apic { u32::MAX } else { !(1 << 9) };
@@ -310,7 +390,10 @@ impl Model {
             }
             // No cache descriptors: leaf 4 says.
             2 => [0x00ff_ff01, 0, 0, 0],
-            7 if subleaf == 0 => [0, word(Word::L7Ebx), word(Word::L7Ecx), word(Word::L7Edx)],
+            7 if subleaf == 0 => {
+                let ospke = if live.ospke { 1 << 4 } else { 0 };
+                [0, word(Word::L7Ebx), word(Word::L7Ecx) | ospke, word(Word::L7Edx)]
+            }
             0xb => {
                 let bits = self.cpus.next_power_of_two().trailing_zeros();
                 match subleaf {
@@ -320,13 +403,14 @@ impl Model {
                 }
             }
             0xd if self.has(feature::XSAVE) => {
-                let len = |components: u64| if components & xcr0::AVX != 0 { 832 } else { 576 };
+                let len = |components, compacted| xsave_len(components, compacted) as u32;
                 let all = self.components();
                 match subleaf {
-                    0 => [all as u32, len(live.xcr0), len(all), (all >> 32) as u32],
-                    1 => [word(Word::LdEax), len(live.xcr0), 0, 0],
-                    // The upper halves of the YMM registers: their size and place.
-                    2 if all & xcr0::AVX != 0 => [256, 576, 0, 0],
+                    0 => [all as u32, len(live.xcr0, false), len(all, false), (all >> 32) as u32],
+                    1 => [word(Word::LdEax), len(live.xcr0, true), 0, 0],
+                    // Sizes and places of components.
+                    2 if all & xcr0::AVX != 0 => [256, xsave::AVX as u32, 0, 0],
+                    9 if all & xcr0::PKRU != 0 => [8, xsave::PKRU as u32, 0, 0],
                     _ => [0; 4],
                 }
             }
@@ -340,7 +424,7 @@ impl Model {
             0x8000_0007 => [0, 0, 0, 1 << 8],
             0x8000_0008 => {
                 let linear = if self.has(feature::LA57) { 57 } else { 48 };
-                [linear << 8 | PHYS_BITS, 0, 0, 0]
+                [linear << 8 | self.phys_bits, 0, 0, 0]
             }
             _ => [0; 4],
         }
@@ -352,6 +436,8 @@ impl Model {
 pub struct Live {
     /// CR4.OSXSAVE.
     pub osxsave: bool,
+    /// CR4.PKE.
+    pub ospke: bool,
     /// The local APIC is enabled.
     pub apic: bool,
     /// The initial APIC ID.
@@ -367,10 +453,10 @@ mod tests {
     #[test]
     fn features_are_where_cpuid_reports_them() {
         let (none, live) = (Model { words: [0; 8], ..Model::v3() }, Live::default());
-        for feature in feature::ALL {
+        for (feature, name, _) in feature::ALL {
             let mut model = none.clone();
             model.set(*feature, true);
-            assert!(model.is_within(&Model::v3()) && !model.is_within(&none), "{}", feature.name());
+            assert_eq!(feature.name(), *name);
             let (leaf, subleaf, register, bit) = feature.place();
             // Leaf 0xd exists with XSAVE.
             model.set(feature::XSAVE, true);
@@ -378,7 +464,6 @@ mod tests {
             let word = model.cpuid(leaf, subleaf, live)[register];
             assert_eq!(word >> bit & 1, 1, "{}", feature.name());
         }
-        assert_eq!(feature::SMEP.name(), "SMEP");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::bus::{PAGE_MASK, PAGE_SIZE, PageAccess, Width};
 use super::core::Core;
 use super::fault::Fault;
 use super::flags::bit;
-use super::model::PHYS_BITS;
+use super::model::feature;
 use super::state::{cr0, cr4, efer};
 
 /// What is done to memory.
@@ -65,16 +65,44 @@ pub mod error {
     pub const RSVD: u32 = 1 << 3;
     /// An instruction fetch.
     pub const I: u32 = 1 << 4;
+    /// A protection key.
+    pub const PK: u32 = 1 << 5;
 }
 
-/// Bits of a physical address that no address has.
-const BEYOND: u64 = (1 << 52) - (1 << PHYS_BITS);
-
-/// What the entries on the way to a page have said together.
+/// What the entries on the way to a page have said together, and those of upper levels: where each is and what it was.
 struct Path {
     writable: bool,
     user: bool,
     executable: bool,
+    upper: [(u64, u64); 4],
+    depth: usize,
+}
+
+impl Path {
+    fn new() -> Self {
+        Path { writable: true, user: true, executable: true, upper: [(0, 0); 4], depth: 0 }
+    }
+
+    /// Adds what an entry says.
+    fn restrict(&mut self, pte: u64) {
+        self.writable &= pte & entry::W != 0;
+        self.user &= pte & entry::U != 0;
+        self.executable &= pte & entry::XD == 0;
+    }
+
+    /// Goes below an entry: it is marked as accessed once the whole translation has succeeded. The 80386 left A alone
+    /// when a page fault came of it, and software that checks this still exists; SDM vol. 3, 5.8 leaves it open.
+    fn descend(&mut self, at: u64, pte: u64) {
+        self.upper[self.depth] = (at, pte);
+        self.depth += 1;
+    }
+}
+
+/// Accesses to data that a protection key denies.
+#[derive(Clone, Copy, Default)]
+struct Denied {
+    read: bool,
+    write: bool,
 }
 
 /// Somebody changed the entry during the walk.
@@ -86,6 +114,15 @@ impl Core {
     #[must_use]
     pub fn is_canonical(&self, lin: u64) -> bool {
         let bits = if self.cpu.cr4 & cr4::LA57 != 0 { 57 } else { 48 };
+        let shift = 64 - bits;
+        ((lin << shift) as i64 >> shift) as u64 == lin
+    }
+
+    /// Whether `lin` may become the base of a segment or a table, or the value of a register that holds an address: what
+    /// counts is what the processor could translate, whether CR4.LA57 is set or not (SDM vol. 1, 3.3.7.1).
+    #[must_use]
+    pub fn is_canonical_base(&self, lin: u64) -> bool {
+        let bits = if self.cpu.model.has(feature::LA57) { 57 } else { 48 };
         let shift = 64 - bits;
         ((lin << shift) as i64 >> shift) as u64 == lin
     }
@@ -154,7 +191,7 @@ impl Core {
         who: Rights,
     ) -> Result<Result<Translation, Changed>, u32> {
         let long = self.cpu.efer & efer::LMA != 0;
-        let mut path = Path { writable: true, user: true, executable: true };
+        let mut path = Path::new();
         let (mut level, mut table) = match (long, self.cpu.cr4 & cr4::LA57 != 0) {
             (true, true) => (4, self.cpu.cr3),
             (true, false) => (3, self.cpu.cr3),
@@ -175,23 +212,21 @@ impl Core {
                 return Err(0);
             }
             // Bits 52 to 62 are ignored in IA-32e mode and reserved in PAE paging.
-            let mut reserved = BEYOND | if long { 0 } else { 0x7ff << 52 };
+            let mut reserved = self.cpu.model.beyond() | if long { 0 } else { 0x7ff << 52 };
             if !self.nx() {
                 reserved |= entry::XD;
             }
             let large = level > 0 && pte & entry::PS != 0;
             if large {
-                let allowed = level == 1
-                    || level == 2 && long && self.cpu.model.has(super::model::feature::PDPE1GB);
+                let allowed =
+                    level == 1 || level == 2 && long && self.cpu.model.has(feature::PDPE1GB);
                 // Bit 12 of a large page is its PAT bit.
                 reserved |= if allowed { (1 << shift) - (1 << 13) } else { entry::PS };
             }
             if pte & reserved != 0 {
                 return Err(error::P | error::RSVD);
             }
-            path.writable &= pte & entry::W != 0;
-            path.user &= pte & entry::U != 0;
-            path.executable &= pte & entry::XD == 0;
+            path.restrict(pte);
             if level == 0 || large {
                 let span = 1u64 << shift;
                 let page = pte & entry::ADDRESS & !(span - 1);
@@ -203,9 +238,7 @@ impl Core {
                     Leaf { at, pte, width: Width::Double, page, span },
                 );
             }
-            if self.mark(at, Width::Double, pte, entry::A).is_err() {
-                return Ok(Err(Changed));
-            }
+            path.descend(at, pte);
             level -= 1;
             table = pte;
         }
@@ -223,27 +256,26 @@ impl Core {
         if pde & entry::P == 0 {
             return Err(0);
         }
-        let mut path =
-            Path { writable: pde & entry::W != 0, user: pde & entry::U != 0, executable: true };
+        let mut path = Path::new();
+        path.restrict(pde);
         if pde & entry::PS != 0 && self.cpu.cr4 & cr4::PSE != 0 {
-            // PSE-36: bits 13 to 20 are bits 32 to 39 of the address; bit 21 is reserved.
-            if pde & 1 << 21 != 0 {
+            // PSE-36: bits 13 to 20 are bits 32 to 39 of the address, as far as it goes; the others up to 21 are
+            // reserved (SDM vol. 3, table 5-4).
+            let high = self.cpu.model.phys_bits().min(40) - 32;
+            if pde >> 13 & 0x1ff & !((1 << high) - 1) != 0 {
                 return Err(error::P | error::RSVD);
             }
             let page = pde & 0xffc0_0000 | (pde >> 13 & 0xff) << 32;
             let leaf = Leaf { at, pte: pde, width: Width::Word, page, span: 1 << 22 };
             return self.leaf(lin, access, who, &path, leaf);
         }
-        if self.mark(at, Width::Word, pde, entry::A).is_err() {
-            return Ok(Err(Changed));
-        }
+        path.descend(at, pde);
         let at = (pde & 0xffff_f000) + (lin >> 12 & 0x3ff) * 4;
         let pte = self.entry(at, Width::Word);
         if pte & entry::P == 0 {
             return Err(0);
         }
-        path.writable &= pte & entry::W != 0;
-        path.user &= pte & entry::U != 0;
+        path.restrict(pte);
         let leaf = Leaf { at, pte, width: Width::Word, page: pte & 0xffff_f000, span: PAGE_SIZE };
         self.leaf(lin, access, who, &path, leaf)
     }
@@ -256,7 +288,22 @@ impl Core {
         path: &Path,
         leaf: Leaf,
     ) -> Result<Result<Translation, Changed>, u32> {
-        let Some(writable) = self.permitted(access, who, path) else { return Err(error::P) };
+        let by_key = self.key_denies(who, path, leaf.pte);
+        let key_fault = match access {
+            Access::Read => by_key.read,
+            Access::Write => by_key.write,
+            // Code may be fetched whatever its key says.
+            Access::Fetch => false,
+        };
+        let pk = if key_fault { error::PK } else { 0 };
+        let permitted = self.permitted(access, who, path).filter(|_| !key_fault);
+        let Some(writable) = permitted else { return Err(error::P | pk) };
+        let writable = writable && !by_key.write;
+        for &(at, pte) in &path.upper[..path.depth] {
+            if self.mark(at, leaf.width, pte, entry::A).is_err() {
+                return Ok(Err(Changed));
+            }
+        }
         let marks = entry::A | if access == Access::Write { entry::D } else { 0 };
         if self.mark(leaf.at, leaf.width, leaf.pte, marks).is_err() {
             return Ok(Err(Changed));
@@ -289,6 +336,19 @@ impl Core {
         permitted.then_some(writable)
     }
 
+    /// What the protection key of a page denies (SDM vol. 3, 5.6.2).
+    fn key_denies(&self, who: Rights, path: &Path, pte: u64) -> Denied {
+        let (enabled, register) =
+            if path.user { (cr4::PKE, self.cpu.pkru) } else { (cr4::PKS, self.cpu.msr.pkrs) };
+        if self.cpu.cr4 & enabled == 0 || !self.long_mode() {
+            return Denied::default();
+        }
+        let bits = register >> (2 * (pte >> 59 & 0xf));
+        let read = bits & 1 != 0;
+        let protected = who == Rights::User || self.cpu.cr0 & cr0::WP != 0;
+        Denied { read, write: read || bits & 2 != 0 && protected }
+    }
+
     /// Reads the paging-structure entry at `at`.
     fn entry(&self, at: u64, width: Width) -> u64 {
         match self.bus.ram_page(at) {
@@ -319,10 +379,10 @@ impl Core {
     /// # Errors
     /// A reserved bit is set: #GP.
     pub fn load_pdptes(&mut self, cr3: u64) -> Result<(), super::fault::Stop> {
-        const RESERVED: u64 = 0xfff0_0000_0000_01e6 | BEYOND;
+        let reserved = 0xfff0_0000_0000_01e6 | self.cpu.model.beyond();
         let table = cr3 & 0xffff_ffe0;
         let entries = [0, 1, 2, 3].map(|i| self.entry(table + 8 * i, Width::Double));
-        if entries.iter().any(|entry| entry & entry::P != 0 && entry & RESERVED != 0) {
+        if entries.iter().any(|entry| entry & entry::P != 0 && entry & reserved != 0) {
             return Err(self.gp(0));
         }
         self.cpu.pdpte = entries;

@@ -160,7 +160,7 @@ impl Core {
         self.raise(Fault::with(vector, u32::from(selector & !3)))
     }
 
-    /// Sets the accessed bit of a descriptor in memory.
+    /// Sets the accessed bit of a descriptor in memory, in one step (SDM vol. 3, 9.1.2.1).
     pub(super) fn mark_accessed(
         &mut self,
         selector: u16,
@@ -170,7 +170,7 @@ impl Core {
         if descriptor.0 & ACCESSED == 0
             && let Some(lin) = self.descriptor_address(selector, 8)
         {
-            self.store_system(lin.wrapping_add(5), (descriptor.0 >> 40) as u8 | 1)?;
+            self.update_system::<u8>(lin.wrapping_add(5), |rights| rights | 1)?;
         }
         Ok(Descriptor(descriptor.0 | ACCESSED))
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::flags::bit;
 use super::model::Model;
+use super::msr::misc_enable;
 use super::simd::{Mxcsr, V256};
 use super::x87;
 
@@ -79,6 +80,8 @@ pub mod xcr0 {
     pub const SSE: u64 = 1 << 1;
     /// The upper halves of the YMM registers.
     pub const AVX: u64 = 1 << 2;
+    /// PKRU.
+    pub const PKRU: u64 = 1 << 9;
 }
 
 /// CR4 (SDM vol. 3, 2.5).
@@ -119,6 +122,10 @@ pub mod cr4 {
     pub const SMEP: u64 = 1 << 20;
     /// Supervisor-mode access prevention.
     pub const SMAP: u64 = 1 << 21;
+    /// Protection keys of user-mode pages.
+    pub const PKE: u64 = 1 << 22;
+    /// Protection keys of supervisor-mode pages.
+    pub const PKS: u64 = 1 << 24;
 }
 
 /// EFER (SDM vol. 3, 2.2.1).
@@ -265,12 +272,16 @@ pub struct Msrs {
     pub sysenter_eip: u64,
     /// IA32_TSC_AUX.
     pub tsc_aux: u64,
+    /// IA32_SPEC_CTRL.
+    pub spec_ctrl: u64,
     /// Added to the machine's time-stamp counter.
     pub tsc_offset: u64,
     /// IA32_PAT.
     pub pat: u64,
     /// IA32_MISC_ENABLE.
     pub misc_enable: u64,
+    /// IA32_PKRS.
+    pub pkrs: u32,
     /// IA32_DEBUGCTL.
     pub debugctl: u64,
     /// IA32_MTRR_DEF_TYPE.
@@ -320,6 +331,8 @@ pub struct Cpu {
     pub pdpte: [u64; 4],
     /// XCR0.
     pub xcr0: u64,
+    /// PKRU: for each protection key, two bits that disable accesses and writes.
+    pub pkru: u32,
     /// DR0 to DR7; 4 and 5 are unused.
     pub dr: [u64; 8],
     /// Model-specific registers.
@@ -373,6 +386,7 @@ impl Cpu {
             efer: 0,
             pdpte: [0; 4],
             xcr0: 1,
+            pkru: 0,
             dr: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
             msr: Msrs {
                 star: 0,
@@ -384,9 +398,11 @@ impl Cpu {
                 sysenter_esp: 0,
                 sysenter_eip: 0,
                 tsc_aux: 0,
+                spec_ctrl: 0,
                 tsc_offset: 0,
                 pat: 0x0007_0406_0007_0406,
-                misc_enable: 1,
+                misc_enable: misc_enable::RESET,
+                pkrs: 0,
                 debugctl: 0,
                 mtrr_def_type: 0,
                 mtrr_var: [0; 16],
@@ -413,6 +429,7 @@ impl Cpu {
         self.cr0 = old.cr0 & (cr0::CD | cr0::NW) | cr0::ET;
         self.msr = old.msr;
         self.xcr0 = old.xcr0;
+        self.pkru = old.pkru;
         self.x87 = old.x87;
         self.ymm = old.ymm;
         self.mxcsr = old.mxcsr;

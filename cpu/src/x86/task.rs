@@ -154,11 +154,16 @@ impl Core {
             self.probe_system(place, 8)?;
         }
         let mut image = self.read_task(tss.base, to)?;
+        // Of two processors that switch to one task at the same time, one does (SDM vol. 3, 9.1.2.1).
+        let found = self.update_system::<u8>(place + 5, |rights| rights | BUSY as u8)?;
+        if !returns && u32::from(found) & BUSY != 0 {
+            return Err(self.task_fault(invalid, selector, ext));
+        }
 
         if !switch.nests()
             && let Some(place) = old_place
         {
-            self.store_system(place + 5, old.rights as u8 & !BUSY as u8)?;
+            self.update_system::<u8>(place + 5, |rights| rights & !BUSY as u8)?;
         }
         self.save_task(old.base, from, returns)?;
         if switch.nests() {
@@ -166,7 +171,6 @@ impl Core {
             image.flags |= bit::NT;
         }
         tss.rights |= BUSY;
-        self.store_system(place + 5, tss.rights as u8)?;
         self.cpu.tr = tss;
         self.cpu.cr0 |= cr0::TS;
         self.cpu.dr[7] &= !DR7_LOCAL;
@@ -182,7 +186,7 @@ impl Core {
             return Err(self.gp(0));
         }
         if image.trap {
-            self.cpu.dr[6] |= DR6_BT;
+            self.set_debug_status(DR6_BT);
             return Err(self.raise(Fault::new(vector::DB)));
         }
         self.fault_rip = None;
@@ -306,10 +310,10 @@ impl Core {
             let privileged = if descriptor.is_conforming() { dpl <= rpl } else { dpl == rpl };
             descriptor.is_code() && privileged
         } else if stack {
+            // An absent stack is told before one of another level (SDM vol. 3, table 9-1, checks 9 to 11).
             descriptor.has(rights::S | rights::WRITABLE)
                 && !descriptor.is_code()
-                && dpl == cpl
-                && rpl == cpl
+                && (dpl == cpl && rpl == cpl || !descriptor.has(rights::P))
         } else {
             let readable = !descriptor.is_code() || descriptor.has(rights::WRITABLE);
             descriptor.has(rights::S)

@@ -170,6 +170,10 @@ impl Core {
         if !sound {
             return Err(self.selector_fault(vector::GP, target));
         }
+        // JMP cannot change the level, and says so before it looks whether the code is there.
+        if !call && !code.is_conforming() && code.dpl() != self.cpu.cpl {
+            return Err(self.selector_fault(vector::GP, target));
+        }
         if !code.has(rights::P) {
             return Err(self.selector_fault(vector::NP, target));
         }
@@ -180,9 +184,6 @@ impl Core {
         };
         if call && !code.is_conforming() && code.dpl() < self.cpu.cpl {
             return self.inner_call(target, code, offset, size, (gate.0 >> 32) as u8 & 0x1f);
-        }
-        if !call && !code.is_conforming() && code.dpl() != self.cpu.cpl {
-            return Err(self.selector_fault(vector::GP, target));
         }
         let segment = self.mark_accessed(target, code)?.segment(target);
         let (back, rsp) = (self.next_rip, self.gpr(gpr::RSP));
@@ -341,14 +342,16 @@ impl Core {
         Ok(self.mark_accessed(ss, descriptor)?.segment(ss))
     }
 
-    /// After a return to a less privileged level: segments that it must not see become null.
+    /// After a return to a less privileged level: segments that it must not see become null. Their bases stay, which
+    /// 64-bit mode goes on using for FS and GS.
     fn drop_inner_segments(&mut self) {
         for number in [sreg::ES, sreg::DS, sreg::FS, sreg::GS] {
             let segment = *self.segment(number);
             let conforming = segment.has(rights::S | rights::CODE | rights::EXPAND_DOWN);
             let usable = !segment.has(rights::UNUSABLE);
             if usable && !conforming && segment.dpl() < self.cpu.cpl {
-                self.set_segment(number, Segment::null(0));
+                let null = Segment { base: segment.base, ..Segment::null(0) };
+                self.set_segment(number, null);
             }
         }
     }

@@ -36,6 +36,9 @@ const TIMERS_END: u64 = TIMER + TIMERS as u64 * TIMER_STRIDE;
 const COMPARATOR: u64 = 8;
 const FSB_ROUTE: u64 = 16;
 
+/// What ACPI's table says of the block: the low half of the capabilities.
+pub const ID: u32 = CAPABILITIES_VALUE as u32;
+
 /// General capabilities: period in femtoseconds, Intel's vendor number, legacy replacement, 64 bits, the
 /// last timer's number, revision 1.
 const CAPABILITIES_VALUE: u64 =

@@ -233,6 +233,17 @@ impl Lapics {
         }
     }
 
+    /// Whether what comes in at a LINT0 pin can become an NMI or INIT. (LINT1 leads nowhere, the pins that raise
+    /// interrupts of the PIC are all there are.)
+    #[must_use]
+    pub fn has_unmaskable(&self) -> bool {
+        self.locals.iter().any(|local| {
+            let entry = local.get(reg::LVT_LINT0);
+            let mode = DeliveryMode::from_bits(entry >> 8);
+            entry & LVT_MASKED == 0 && matches!(mode, DeliveryMode::Nmi | DeliveryMode::Init)
+        })
+    }
+
     /// LINT1 is always edge-triggered.
     fn pin_interrupt(&self, cpu: usize, pin: u32, entry: u32) {
         let level = pin == 0 && entry & LVT_LEVEL != 0;

@@ -306,11 +306,21 @@ impl Local {
         if !self.has_requests() {
             return Requests::default();
         }
-        let taken = self.requests.fetch_and(EXTERNAL, Ordering::SeqCst);
+        // Of two NMIs the second one stays until the CPU has taken the first.
+        let left = |taken: u32| match taken & NMI_COUNT {
+            0 | NMI_ONE => taken & EXTERNAL,
+            _ => taken & EXTERNAL | NMI_ONE,
+        };
+        let mut taken = self.requests.load(Ordering::SeqCst);
+        while let Err(now) =
+            self.requests.compare_exchange(taken, left(taken), Ordering::SeqCst, Ordering::SeqCst)
+        {
+            taken = now;
+        }
         Requests {
             init: taken & INIT != 0,
             startup: (taken & STARTUP != 0).then_some((taken >> VECTOR_SHIFT) as u8),
-            nmis: (taken & NMI_COUNT) as u8,
+            nmi: taken & NMI_COUNT != 0,
         }
     }
 

@@ -96,8 +96,9 @@ pub struct Requests {
     /// A start-up message with this vector: the CPU starts at vector * 0x1000 if it waits for one,
     /// otherwise the message is lost.
     pub startup: Option<u8>,
-    /// NMIs, at most 2: one to take now and one to keep while the first is served.
-    pub nmis: u8,
+    /// An NMI. If another one came while nobody looked, [`Lapics::has_requests`] goes on saying so: the CPU keeps it
+    /// while it serves the first.
+    pub nmi: bool,
 }
 
 /// What differs between boards.

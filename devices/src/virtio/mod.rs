@@ -1,7 +1,7 @@
 //! Virtio: the device's side of OASIS "Virtual I/O Device (VIRTIO) Version 1.2".
 //!
 //! ```text
-//! VirtioMmio (a bus device; PCI comes beside it)   registers, interrupt status
+//! VirtioMmio (a bus device), VirtioPci (a function of a PCI bus)   registers, interrupts
 //!   -> VirtioCore                                  status, features, queues, resets
 //!     -> VirtioDevice (entropy, console, ...)      buffers and configuration
 //! ```
@@ -13,6 +13,7 @@ pub mod block;
 pub mod console;
 pub mod entropy;
 pub mod mmio;
+pub mod pci;
 pub mod queue;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -159,6 +160,10 @@ impl Queues<'_> {
 pub trait VirtioTransport: Device {
     /// The part that all transports share; `None` for an empty slot.
     fn core(&mut self) -> Option<&mut VirtioCore>;
+
+    /// Passes on to the driver what the core had to tell since it was last called, if the transport does not do so at
+    /// once.
+    fn tell(&mut self) {}
 }
 
 /// Calls a virtio device from outside the guest, on any thread that holds no device's lock.
@@ -173,10 +178,12 @@ impl Waker {
 
     /// Calls [`VirtioDevice::woken`], if the driver is ready.
     pub fn wake(&self) {
-        if let Some(transport) = self.0.upgrade()
-            && let Some(core) = lock(&transport).core()
-        {
-            core.wake();
+        if let Some(transport) = self.0.upgrade() {
+            let mut transport = lock(&transport);
+            if let Some(core) = transport.core() {
+                core.wake();
+            }
+            transport.tell();
         }
     }
 }
@@ -264,6 +271,11 @@ impl VirtioCore {
         };
     }
 
+    /// The driver's features.
+    pub fn driver_features(&self) -> u64 {
+        self.features
+    }
+
     /// The device status.
     pub fn status(&self) -> u8 {
         self.status
@@ -324,6 +336,11 @@ impl VirtioCore {
     /// Writes the configuration space.
     pub fn write_config(&mut self, offset: u64, width: Width, value: u64) {
         self.device.write_config(offset, width, value);
+    }
+
+    /// Number of queues.
+    pub fn queue_count(&self) -> usize {
+        self.queues.len()
     }
 
     /// A queue, when there is one of this index.

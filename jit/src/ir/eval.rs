@@ -67,7 +67,7 @@ pub enum Left<F> {
 #[derive(Clone, Debug, Default)]
 pub struct Evaluation {
     values: Vec<u64>,
-    /// Floating-point flags raised.
+    /// Floating-point flags raised that [`Word::Fflags`] does not hold.
     pub flags: Flags,
     /// Whether the floating-point state was marked dirty.
     pub fp_dirty: bool,
@@ -109,7 +109,13 @@ impl Evaluation {
                         Err(fault) => return Left::Fault(fault),
                     }
                 }
+                Op::Word(Word::Fflags) => memory.word(Word::Fflags) | u64::from(self.flags.bits()),
                 Op::Word(word) => memory.word(word),
+                Op::SetWord(Word::Fflags, a) => {
+                    memory.set_word(Word::Fflags, self.value(a));
+                    self.flags = Flags::empty();
+                    0
+                }
                 Op::SetWord(word, a) => {
                     memory.set_word(word, self.value(a));
                     0

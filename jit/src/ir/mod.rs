@@ -107,8 +107,8 @@ pub enum Op {
     /// The interpreter performs the instruction on the registers in the frame; afterwards any register may
     /// have changed. May leave the block.
     Perform,
-    /// If the value is not zero, the interpreter performs the instruction, which has done nothing yet and is the block's
-    /// last, and the block is left for the next one.
+    /// If the value is not zero, the interpreter performs the instruction, which has done nothing yet, and the block is
+    /// left for the next one.
     PerformIf(Val),
     /// Leaves the block for an offset relative to its page, the next instruction's, if an interrupt of S-mode may be
     /// pending and enabled.

@@ -12,20 +12,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mimic_cpu::bus::{CpuBus, PAGE_MASK, Width};
+use mimic_cpu::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, Width};
 use mimic_cpu::debug::DebugPoints;
 use mimic_cpu::frame::Frame;
-use mimic_cpu::riscv::decode::MAX_BLOCK;
+use mimic_cpu::riscv::decode::{MAX_BLOCK, insn_len};
 use mimic_cpu::riscv::hart::{Hart, Mode};
 use mimic_cpu::riscv::insn::At;
 use mimic_cpu::riscv::interp::Interp;
-use mimic_cpu::riscv::interp::host::{CodePage, Dropped, Leave, Op, Site};
+use mimic_cpu::riscv::interp::host::{self, CodePage, Dropped, Leave, Site};
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 
 use self::hot::Hot;
 use crate::cache::{CodeCache, Known, MAX_BLOCK_BYTES, Place};
-use crate::ir::Block;
+use crate::ir::{Block, Insn, Op};
 use crate::jumps::JumpCaches;
 use crate::memory::CodePtr;
 use crate::options::Tamper;
@@ -167,7 +167,9 @@ const SATP_MODE: u64 = 0xf << 60;
 pub struct Jit {
     interp: Interp,
     jumps: JumpCaches<Context>,
-    cache: CodeCache<Op>,
+    /// With the instructions that are performed out of translated code; `None` stands for one that crosses into the next
+    /// page.
+    cache: CodeCache<Option<host::Op>>,
     /// For code without floating point, and with it.
     thunks: [Thunks; 2],
     /// What `Interp::retired` is when translated code must have been left.
@@ -235,7 +237,7 @@ impl Jit {
             hot,
             counters: Counters::default(),
         };
-        jit.interp.frame().mxcsr = MXCSR_PLAIN;
+        jit.interp.frame().mxcsr = x64::MXCSR_PLAIN;
         Ok(jit)
     }
 
@@ -424,8 +426,8 @@ impl Jit {
             emitted.links.iter().map(|link| (link.rel32_offset as usize, link.target as u16));
         let interp = &self.interp;
         let payloads = emitted.performs.iter().map(|&index| {
-            let insn = block.insns[index as usize];
-            interp.prepare(insn.word, insn.at.offset())
+            let Insn { at, word, .. } = block.insns[index as usize];
+            (!crosses(at)).then(|| interp.prepare(word, at.offset()))
         });
         let entries = [(place.offset, 0)].into_iter();
         let code = self.cache.insert(place, emitted.code, entries, links, payloads);
@@ -549,9 +551,9 @@ impl Jit {
     /// Brings what translated code knows of floating point into the canonical state.
     fn fold_fp(&mut self) {
         let frame = self.interp.frame();
-        let raised = std::mem::replace(&mut frame.mxcsr, MXCSR_PLAIN);
+        let raised = std::mem::replace(&mut frame.mxcsr, x64::MXCSR_PLAIN);
         let dirty = std::mem::take(&mut frame.fp_dirty) != 0;
-        self.interp.fold_fp(fflags(raised), dirty);
+        self.interp.fold_fp(x64::fflags(raised), dirty);
     }
 }
 
@@ -565,7 +567,11 @@ fn lower<'l, 'e>(
     tamper: Option<Tamper>,
 ) -> Option<(Cow<'l, Block>, Emitted<'e>)> {
     let fetch = |at: u64| interp.code_half(at);
-    let mut block = Cow::Borrowed(lifter.lift_block(fetch, u64::from(offset), mode)?);
+    let start = u64::from(offset);
+    let mut block = match lifter.lift_block(fetch, start, mode) {
+        Some(block) => Cow::Borrowed(block),
+        None => Cow::Owned(crossing(start, fetch(start))),
+    };
     if let Some(Tamper(tamper)) = tamper {
         tamper(block.to_mut());
     }
@@ -573,8 +579,24 @@ fn lower<'l, 'e>(
     Some((block, emitted))
 }
 
+/// Whether an instruction crosses into the next page.
+fn crosses(at: At) -> bool {
+    at.offset() + at.bytes() > PAGE_SIZE
+}
+
+/// The block of an instruction that crosses into the next page: what it is, is seen each time.
+fn crossing(start: u64, low: u16) -> Block {
+    let at = At::new(start, insn_len(low.into()));
+    let insn = Insn { at, word: low.into(), first: 0 };
+    Block {
+        start,
+        insns: vec![insn],
+        ops: vec![Op::Perform, Op::Goto((start + at.bytes()) as i64)],
+    }
+}
+
 /// Where the next block's code will lie, unless room must be made for it.
-fn room(cache: &CodeCache<Op>) -> x64::Place {
+fn room(cache: &CodeCache<Option<host::Op>>) -> x64::Place {
     x64::Place {
         at: cache.next().0,
         first_link: cache.next_link(),
@@ -585,16 +607,6 @@ fn room(cache: &CodeCache<Op>) -> x64::Place {
 fn mode_key(interp: &Interp, options: &JitOptions) -> ModeKey {
     ModeKey { fp: options.fp && interp.fp_is_plain(), mode: interp.mode() }
 }
-
-/// `fflags` for the sticky flags of MXCSR (SDM volume 1, 10.2.3).
-fn fflags(mxcsr: u32) -> u8 {
-    let bit = |from: u32, to: u32| ((mxcsr >> from & 1) << to) as u8;
-    // IE -> NV, ZE -> DZ, OE -> OF, UE -> UF, PE -> NX; DE means nothing to RISC-V.
-    bit(0, 4) | bit(2, 3) | bit(3, 2) | bit(4, 1) | bit(5, 0)
-}
-
-/// Plain rounding, every exception masked, no flag raised: the guest's state of MXCSR and the host's.
-const MXCSR_PLAIN: u32 = 0x1f80;
 
 fn site(packed: u32) -> (Site, Width) {
     let CallSite { at, width, done } = CallSite::decode(packed);
@@ -652,8 +664,12 @@ unsafe extern "sysv64" fn call_perform(engine: *mut Jit, name: u32, packed: u32)
     let jit = unsafe { &mut *engine };
     jit.fold_fp();
     jit.counters.performed += 1;
-    let op = *jit.cache.payload(name);
-    if jit.interp.perform_for(site(packed).0, &op) == Err(Leave) {
+    let (site, _) = site(packed);
+    let done = match *jit.cache.payload(name) {
+        Some(op) => jit.interp.perform_for(site, &op),
+        None => Err(jit.interp.cross_for(site)),
+    };
+    if done == Err(Leave) {
         jit.leave();
     }
 }

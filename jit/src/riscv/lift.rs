@@ -261,6 +261,41 @@ impl Lifter {
     }
 }
 
+/// Fields of `fcsr` (unprivileged, 20.2).
+const FFLAGS_FIELD: i64 = 0x1f;
+const FRM_FIELD: i64 = 0xe0;
+
+impl Lifter {
+    /// An instruction on `fflags`, `frm` or `fcsr`. Where floating point is translated, `frm` is 0; an instruction that
+    /// would change it is left to the interpreter.
+    fn fcsr(&mut self, op: CsrOp, csr: u16, operand: Option<Val>) -> Result<Val, NotLifted> {
+        if !self.mode.fp {
+            return Err(NotLifted);
+        }
+        let old = match csr {
+            num::FRM => self.imm(0),
+            _ => self.build.word(Word::Fflags),
+        };
+        if let Some(operand) = operand {
+            let new = self.csr_value(op, old, operand);
+            if csr != num::FFLAGS {
+                let field = if csr == num::FRM { FRM_FIELD >> 5 } else { FRM_FIELD };
+                let field = self.imm(field);
+                let rounding = self.and(new, field);
+                self.build.perform_if(rounding);
+            }
+            self.build.mark_fp_dirty();
+            if csr != num::FRM {
+                let field = self.imm(FFLAGS_FIELD);
+                let flags = self.and(new, field);
+                self.build.set_word(Word::Fflags, flags);
+            }
+        }
+        self.goes_on = true;
+        Ok(old)
+    }
+}
+
 fn slot_of_f(r: u8) -> Slot {
     F as Slot + (r & 31)
 }
@@ -415,6 +450,9 @@ impl Sem for Lifter {
         }
         if csr == num::SSTATUS {
             return self.sstatus(op, operand);
+        }
+        if matches!(csr, num::FFLAGS | num::FRM | num::FCSR) {
+            return self.fcsr(op, csr, operand);
         }
         let (word, fixed) = plain_csr(csr).ok_or(NotLifted)?;
         let old = self.build.word(word);

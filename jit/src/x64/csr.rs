@@ -6,7 +6,8 @@ use mimic_cpu::riscv::interp::host::Word;
 
 use super::abi::LINES;
 use super::alloc::Src;
-use super::asm::{Alu, Cond, Fix, Mem, RAX, RBP, Rm, Size};
+use super::asm::{Alu, Cond, Fix, Mem, RAX, RBP, RSP, Reg, Rm, Size, opcode};
+use super::fp::{self, Const, FFLAGS_AT, STICKY};
 use super::{Emitter, Stub, Thunks, cond, exits, region};
 use crate::ir::Val;
 
@@ -17,18 +18,43 @@ const fn place(word: Word) -> Mem {
 /// [`Op::Word`](crate::ir::Op::Word).
 pub(super) fn read(e: &mut Emitter, i: u32, word: Word) {
     let dst = e.dst();
+    if word == Word::Fflags {
+        read_flags(e, dst);
+        return e.define(i, dst);
+    }
     e.code.mov(Size::Q, dst, Rm::Mem(place(word)));
     e.define(i, dst);
 }
 
+/// The flags of `fcsr`: what the hart's byte and MXCSR have of them.
+fn read_flags(e: &mut Emitter, dst: Reg) {
+    let tmp = e.take();
+    let mxcsr = Mem::new(RSP, -8);
+    fp::store_mxcsr(e, mxcsr);
+    let table = Rm::Far(e.constants + FFLAGS_AT);
+    let code = &mut e.code;
+    code.mov(Size::L, dst, Rm::Mem(mxcsr));
+    code.alu_imm(Alu::And, Size::L, Rm::Reg(dst), STICKY as i32);
+    // lea.
+    code.op(opcode(0, 0, 0x8d), Size::Q, tmp, table);
+    code.extend(Width::Byte, false, dst, Rm::Mem(Mem::indexed(tmp, dst, 0, 0)));
+    code.extend(Width::Byte, false, tmp, Rm::Mem(place(Word::Fflags)));
+    code.alu(Alu::Or, Size::L, dst, Rm::Reg(tmp));
+}
+
 /// [`Op::SetWord`](crate::ir::Op::SetWord).
 pub(super) fn write(e: &mut Emitter, word: Word, value: Val) {
+    let width = if word == Word::Fflags { Width::Byte } else { Width::Double };
     match e.src(value) {
-        Src::Imm(imm) => e.code.store_imm(Width::Double, place(word), imm),
+        Src::Imm(imm) => e.code.store_imm(width, place(word), imm),
         src => {
             let from = e.reg_of(src);
-            e.code.store(Width::Double, place(word), from);
+            e.code.store(width, place(word), from);
         }
+    }
+    if word == Word::Fflags {
+        let plain = fp::constant(e, Const::Mxcsr);
+        fp::load_mxcsr(e, plain);
     }
 }
 

@@ -48,11 +48,13 @@ pub(super) enum Const {
     /// -2 to the power of 31.
     MinD,
     MinS,
+    /// MXCSR in which no flag is raised.
+    Mxcsr,
 }
 
 /// The constants of floating-point code, by [`Const`]; 16 bytes each, of which the upper half is zero.
 /// Patterns of singles have ones above them, so that they keep what is boxed boxed.
-pub(super) const CONSTANTS: [u64; 20] = [
+pub(super) const CONSTANTS: [u64; 21] = [
     0xffff_ffff_0000_0000,
     0x7ff8_0000_0000_0000,
     0xffff_ffff_7fc0_0000,
@@ -73,7 +75,41 @@ pub(super) const CONSTANTS: [u64; 20] = [
     4_294_967_295.0f64.to_bits() + 1,
     (i32::MIN as f64).to_bits(),
     (i32::MIN as f32).to_bits() as u64,
+    MXCSR_PLAIN as u64,
 ];
+
+/// Plain rounding, every exception masked, no flag raised: the guest's state of MXCSR and the host's.
+pub(crate) const MXCSR_PLAIN: u32 = 0x1f80;
+/// The sticky flags of MXCSR (SDM volume 1, 10.2.3).
+pub(super) const STICKY: u32 = 0x3f;
+
+pub(super) fn store_mxcsr(e: &mut Emitter, mem: Mem) {
+    e.code.op(opcode(0, 1, 0xae), Size::L, 3, Rm::Mem(mem));
+}
+
+pub(super) fn load_mxcsr(e: &mut Emitter, from: Rm) {
+    e.code.op(opcode(0, 1, 0xae), Size::L, 2, from);
+}
+
+/// `fflags` for MXCSR.
+pub(crate) const fn fflags(mxcsr: u32) -> u8 {
+    // IE -> NV, ZE -> DZ, OE -> OF, UE -> UF, PE -> NX; DE means nothing to RISC-V.
+    let [nv, dz, of, uf, nx] = [mxcsr << 4, mxcsr << 1, mxcsr >> 1, mxcsr >> 3, mxcsr >> 5];
+    (nv & 16 | dz & 8 | of & 4 | uf & 2 | nx & 1) as u8
+}
+
+/// The same for all sticky flags. It lies behind the [`CONSTANTS`].
+pub(super) const FFLAGS: [u8; STICKY as usize + 1] = {
+    let mut table = [0; STICKY as usize + 1];
+    let mut mxcsr = 0;
+    while mxcsr <= STICKY {
+        table[mxcsr as usize] = fflags(mxcsr);
+        mxcsr += 1;
+    }
+    table
+};
+/// Where it lies, from the first constant on.
+pub(super) const FFLAGS_AT: usize = 16 * CONSTANTS.len();
 
 pub(super) const ANDPS: Opcode = opcode(0, 1, 0x54);
 pub(super) const ORPS: Opcode = opcode(0, 1, 0x56);
@@ -463,15 +499,13 @@ fn fused(e: &mut Emitter, i: u32, fmt: Fmt, a: Val, b: Val, c: Val) {
 fn check_product(e: &mut Emitter, fmt: Fmt, tmp: Reg, a: Reg, b: Rm) {
     let below = |bytes: i32| Mem::new(RSP, -bytes);
     let (saved, before, after) = (below(24), below(8), below(16));
-    let stmxcsr = |e: &mut Emitter, mem| e.code.op(opcode(0, 1, 0xae), Size::L, 3, Rm::Mem(mem));
     e.code.store(Width::Double, saved, RAX);
-    stmxcsr(e, before);
+    store_mxcsr(e, before);
     e.code.vex(scalar(fmt, MUL), Size::L, tmp, a, b);
-    stmxcsr(e, after);
+    store_mxcsr(e, after);
     e.code.mov(Size::L, RAX, Rm::Mem(after));
     e.code.alu_imm(Alu::And, Size::L, Rm::Reg(RAX), 1);
     e.code.alu_to_mem(Alu::Or, Size::L, before, RAX);
-    // ldmxcsr.
-    e.code.op(opcode(0, 1, 0xae), Size::L, 2, Rm::Mem(before));
+    load_mxcsr(e, Rm::Mem(before));
     e.code.mov(Size::Q, RAX, Rm::Mem(saved));
 }

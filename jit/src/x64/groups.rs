@@ -85,6 +85,14 @@ fn ends_instruction(ops: &[Op], at: u32, uses: u32) -> bool {
     match *ops {
         [Op::Store { .. }] => true,
         [Op::Load { .. }, Op::Set(_, Val(of))] => of == at,
+        [Op::Load { .. }, Op::FpDirty, Op::Set(_, Val(of))] => of == at,
+        [Op::Load { width: Width::Word, .. }, Op::Box(Val(loaded)), Op::Set(_, Val(of))]
+        | [
+            Op::Load { width: Width::Word, .. },
+            Op::Box(Val(loaded)),
+            Op::FpDirty,
+            Op::Set(_, Val(of)),
+        ] => loaded == at && of == at + 1 && uses == 1,
         [Op::Load { width, .. }, Op::Un(extension, Val(loaded)), Op::Set(_, Val(of))] => {
             let fused = uses == 1 && extends_load(extension, width).is_some();
             loaded == at && of == at + 1 && fused

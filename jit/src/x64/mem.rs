@@ -8,7 +8,7 @@ use mimic_cpu::bus::{PAGE_SIZE, Width};
 use mimic_cpu::riscv::sem::Bin;
 use mimic_cpu::tlb::TLB_SHIFT;
 
-use super::abi::{ADDEND, GroupCheck, READ_TAG, TLB, TLB_MASK, WRITE_TAG};
+use super::abi::{ADDEND, FP_DIRTY, GroupCheck, READ_TAG, TLB, TLB_MASK, WRITE_TAG};
 use super::alloc::{SCRATCH, Src, is_scratch};
 use super::asm::{Alu, Cond, Fix, Mem, Opcode, RAX, RBP, RCX, RDX, Reg, Rm, Shift, Size, opcode};
 use super::groups::{Group, NO_GROUP, extends_load};
@@ -48,8 +48,58 @@ struct Lead {
     writes: bool,
     /// The next instruction, where to go on alone.
     next: exits::Resume,
+    rest: Rest,
+}
+
+/// What is left of a leader's instruction after its access.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
     /// The register that the loaded value is for.
     slot: Option<Slot>,
+    /// It is a single to be boxed.
+    boxed: bool,
+    /// The floating-point state is to be marked dirty.
+    dirty: bool,
+}
+
+impl Rest {
+    /// After the load of value `v`.
+    fn of(e: &Emitter, v: u32) -> Rest {
+        let op = |at: u32| e.ops.get(at as usize).copied();
+        let boxed = op(v + 1) == Some(Op::Box(Val(v)));
+        let v = v + u32::from(boxed);
+        let dirty = op(v + 1) == Some(Op::FpDirty);
+        let slot = match op(v + 1 + u32::from(dirty)) {
+            Some(Op::Set(slot, of)) if of.0 == v => Some(slot),
+            _ => None,
+        };
+        Rest { slot, boxed, dirty }
+    }
+
+    /// Does it with what was loaded.
+    fn emit(self, e: &mut Emitter, loaded: Dst) {
+        let Some(slot) = self.slot.filter(|&slot| !is_discarded(slot)) else { return };
+        if self.dirty {
+            e.code.store_imm(Width::Byte, Mem::new(RBP, FP_DIRTY), 1);
+        }
+        match (loaded, e.homes.of(slot)) {
+            (Dst::Gpr { .. }, Home::Gpr(_)) => {}
+            (Dst::Gpr { reg, .. }, Home::Xmm(home)) => e.code.movq_to_xmm(home, Rm::Reg(reg)),
+            (Dst::Gpr { reg, .. }, Home::Frame) => {
+                e.code.store(Width::Double, in_frame(slot), reg);
+            }
+            (Dst::Xmm(reg, _), home) => {
+                if self.boxed {
+                    fp::add_box(e, reg, reg);
+                }
+                match home {
+                    Home::Xmm(home) => e.code.mov_xmm(home, reg),
+                    Home::Frame => e.code.movq_from_xmm(Rm::Mem(in_frame(slot)), reg),
+                    Home::Gpr(home) => e.code.movq_from_xmm(Rm::Reg(home), reg),
+                }
+            }
+        }
+    }
 }
 
 /// A load that missed the TLB.
@@ -167,7 +217,7 @@ fn check(
     width: Width,
     stores: bool,
     group: Option<(Group, Val)>,
-    slot: Option<Slot>,
+    rest: Rest,
 ) -> (Fix, Option<Lead>) {
     let alone = Span { below: 0, len: width.bytes() as i32 };
     let (span, writes) = match group {
@@ -177,7 +227,7 @@ fn check(
     let miss = look_up(e, place, span, if writes { WRITE_TAG } else { READ_TAG });
     let lead = group.map(|(_, addend)| {
         e.set_gpr(addend.0, RCX);
-        Lead { span, writes, next: exits::after_this(e), slot }
+        Lead { span, writes, next: exits::after_this(e), rest }
     });
     (miss, lead)
 }
@@ -228,11 +278,8 @@ pub(super) fn load(e: &mut Emitter, i: u32, addr: Val, width: Width) {
                 e.clear(r, i);
             }
             let place = settle_address(e, place);
-            let slot = match e.ops.get(value as usize + 1) {
-                Some(&Op::Set(slot, of)) if of.0 == value => Some(slot),
-                _ => None,
-            };
-            let (miss, lead) = check(e, place, width, false, group, slot);
+            let rest = Rest::of(e, value);
+            let (miss, lead) = check(e, place, width, false, group, rest);
             let dst = dst(e.target.map_or(RAX, |(_, reg)| reg));
             emit_load(e, dst, place.with(RCX));
             let (site, back) = (e.site(width), e.code.here());
@@ -284,7 +331,7 @@ pub(super) fn store(e: &mut Emitter, i: u32, addr: Val, width: Width, value: Val
     }
     let src = e.src(value);
     let place = settle_address(e, place);
-    let (miss, lead) = check(e, place, width, true, group, None);
+    let (miss, lead) = check(e, place, width, true, group, Rest::default());
     emit_store(e, width, place.with(RCX), src, Some(RDX));
     let (site, back) = (e.site(width), e.code.here());
     e.stubs.push(Stub::Store(SlowStore { miss, back, place, site, value: src, lead }));
@@ -299,21 +346,15 @@ fn pass_site(e: &mut Emitter, site: u32, lead: Option<Lead>) {
 }
 
 /// The way back from a call out; for a leader whose group still does not fit, to the next instruction's own block.
-fn come_back(e: &mut Emitter, back: u32, lead: Option<Lead>, value: Option<Reg>, thunks: &Thunks) {
+fn come_back(e: &mut Emitter, back: u32, lead: Option<Lead>, loaded: Option<Dst>, thunks: &Thunks) {
     let Some(lead) = lead else {
         let jump = e.code.jmp();
         return e.code.bind_to(jump, back);
     };
     let jump = e.code.jcc(Cond::E);
     e.code.bind_to(jump, back);
-    if let (Some(slot), Some(value)) = (lead.slot, value)
-        && !is_discarded(slot)
-    {
-        match e.homes.of(slot) {
-            Home::Gpr(_) => {}
-            Home::Xmm(reg) => e.code.movq_to_xmm(reg, Rm::Reg(value)),
-            Home::Frame => e.code.store(Width::Double, in_frame(slot), value),
-        }
+    if let Some(loaded) = loaded {
+        lead.rest.emit(e, loaded);
     }
     lead.next.emit(e, thunks);
 }
@@ -332,7 +373,6 @@ impl SlowLoad {
         });
         region::to_own_homes(e);
         // Nothing of this touches the flags.
-        let mut value = None;
         match self.dst {
             Dst::Xmm(reg, _) => e.code.movq_to_xmm(reg, Rm::Reg(RAX)),
             Dst::Gpr { reg, width, signed } => {
@@ -341,10 +381,9 @@ impl SlowLoad {
                 } else if reg != RAX {
                     e.code.mov(Size::Q, reg, Rm::Reg(RAX));
                 }
-                value = Some(reg);
             }
         }
-        come_back(e, self.back, self.lead, value, thunks);
+        come_back(e, self.back, self.lead, Some(self.dst), thunks);
     }
 }
 

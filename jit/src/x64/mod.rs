@@ -40,6 +40,8 @@ mod region;
 mod tests;
 mod thunks;
 
+use std::sync::LazyLock;
+
 use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::sem::{Bin, Un};
 
@@ -51,6 +53,7 @@ use crate::ir::region::{self as ir_region, Region};
 use crate::ir::{Block, Insn, Op, Slot};
 
 pub use self::abi::{AtomicSite, CallSite, Calls, Exit, JUMPS_LEN};
+pub(crate) use self::fp::{MXCSR_PLAIN, fflags};
 pub use self::thunks::Thunks;
 
 /// What the host's processor offers beyond x86-64's baseline.
@@ -131,7 +134,8 @@ impl HostFeatures {
 /// Whether there is host code for an operation on this host. Blocks must have no other.
 #[must_use]
 pub fn supports(op: &Op) -> bool {
-    HostFeatures::detect().supports(op)
+    static FEATURES: LazyLock<HostFeatures> = LazyLock::new(HostFeatures::detect);
+    FEATURES.supports(op)
 }
 
 /// A jump to another block of the page: until it is patched it asks the engine.

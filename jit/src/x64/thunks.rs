@@ -8,7 +8,7 @@ use super::abi::{
     ADDEND, Calls, ENGINE, EXIT_ATTEND, EXIT_BUDGET, EXIT_LINK, EXIT_LOOKUP, LEAVE, MXCSR,
     MXCSR_HOST, NEXT_PC, READ_TAG, RESUME, SPILLS, TLB, TLB_MASK, WRITE_TAG,
 };
-use super::fp::CONSTANTS;
+use super::fp::{CONSTANTS, FFLAGS};
 use super::homes::{GPRS, VOLATILE_GPRS, XMMS};
 use crate::ir::Slot;
 use mimic_cpu::bus::PAGE_SIZE;
@@ -295,6 +295,7 @@ impl Thunks {
         code.resize(code.len().next_multiple_of(16), 0);
         let constants = code.len();
         code.extend(CONSTANTS.iter().flat_map(|bits| u128::from(*bits).to_le_bytes()));
+        code.extend(FFLAGS);
         let thunks = Thunks {
             enter: at + enter,
             left: at + left,

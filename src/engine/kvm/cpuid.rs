@@ -23,7 +23,7 @@ fn has(entries: &[kvm_cpuid_entry2], feature: Feature) -> bool {
 
 /// The features of `model` that are not among those that KVM supports.
 pub(super) fn missing(model: &Model, supported: &[kvm_cpuid_entry2]) -> Vec<Feature> {
-    let all = feature::ALL.iter().copied();
+    let all = feature::ALL.iter().map(|(feature, ..)| *feature);
     all.filter(|feature| model.has(*feature) && !OURS.contains(feature))
         .filter(|feature| !has(supported, *feature))
         .collect()
@@ -35,16 +35,16 @@ pub(super) fn names(features: &[Feature]) -> String {
     names.join(" ")
 }
 
-/// All leaves of `model` for the processor with this APIC ID. KVM itself follows CR4.OSXSAVE, XCR0 and the local APIC.
+/// All leaves of `model` for the processor with this APIC ID. KVM itself follows CR4, XCR0 and the local APIC.
 pub(super) fn table(model: &Model, apic_id: u32) -> Vec<kvm_cpuid_entry2> {
-    let live = Live { osxsave: false, apic: true, apic_id, xcr0: 1 };
+    let live = Live { apic: true, apic_id, xcr0: 1, ..Live::default() };
     let last = |first: u32| first..=model.cpuid(first, 0, live)[0];
     let mut entries = Vec::new();
     for leaf in last(0).chain(last(0x8000_0000)) {
         let subleaves = match leaf {
             4 | 7 => 0..1,
             0xb => 0..3,
-            0xd => 0..3,
+            0xd => 0..10,
             _ => 0..1,
         };
         let indexed = matches!(leaf, 4 | 7 | 0xb | 0xd);
@@ -73,7 +73,7 @@ pub(super) fn overridden(
     read_back: &[kvm_cpuid_entry2],
 ) -> (Vec<Feature>, Vec<Feature>) {
     let differs = |there: bool| -> Vec<Feature> {
-        let all = feature::ALL.iter().copied();
+        let all = feature::ALL.iter().map(|(feature, ..)| *feature);
         all.filter(|feature| has(read_back, *feature) == there && model.has(*feature) != there)
             .collect()
     };

@@ -13,8 +13,10 @@ use mimic_devices::clock::{Clock, TimerQueue};
 use mimic_devices::memory::{GuestMemory, PAGE_SIZE, VisibilityObserver};
 use mimic_devices::pflash::PFlash;
 use mimic_devices::serial::{SerialInput, SerialOutput};
-use mimic_devices::virtio::block::BlockHandle;
-use mimic_devices::virtio::entropy::EntropySource;
+use mimic_devices::virtio::VirtioDevice;
+use mimic_devices::virtio::block::{Block, BlockHandle, BlockOptions};
+use mimic_devices::virtio::console::Console;
+use mimic_devices::virtio::entropy::{Entropy, EntropySource};
 
 use crate::board;
 use crate::engine::kvm::{self, KvmGuest};
@@ -30,7 +32,7 @@ use super::payload::{self, Layout};
 use super::plan::Plan;
 use super::rendezvous::Rendezvous;
 use super::snapshot::{self, Snapshot};
-use super::spec::{BoardKind, ConsoleKind, CpuSpec, EngineKind, MachineSpec};
+use super::spec::{BoardKind, ConsoleKind, CpuSpec, DiskSpec, EngineKind, MachineSpec, VirtioBus};
 use super::tables::PageTables;
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, process_cpu_time};
 
@@ -80,6 +82,32 @@ struct Ground {
     wall_base: u64,
 }
 
+impl Ground {
+    /// A source of random numbers.
+    fn entropy_device(&self) -> Box<dyn VirtioDevice> {
+        Box::new(Entropy::new(self.entropy.clone()))
+    }
+
+    /// A console.
+    fn console(&self, made: &mut Made) -> Box<dyn VirtioDevice> {
+        let (console, handle) = Console::new(Box::new(self.output.clone()), None);
+        made.consoles.push((ConsoleKind::Virtio, handle.input));
+        Box::new(console)
+    }
+
+    /// A disk.
+    fn block(&self, disk: &DiskSpec, made: &mut Made) -> Box<dyn VirtioDevice> {
+        let options = BlockOptions {
+            serial: disk.serial.clone(),
+            synchronous: self.clock.is_deterministic(),
+        };
+        let memory = Arc::clone(&self.memory);
+        let (block, handle) = Block::new(Arc::clone(&disk.disk), memory, &options);
+        made.disks.push(handle);
+        Box::new(block)
+    }
+}
+
 /// What the machine keeps of its devices besides the bus.
 #[derive(Default)]
 struct Made {
@@ -111,7 +139,7 @@ pub(super) fn build(
 ) -> Result<Machine, MachineError> {
     let (most, disks) = match spec.board {
         BoardKind::Virt => (board::virt::MAX_HARTS, board::virt::DISK_SLOTS.len()),
-        BoardKind::Pc => (board::pc::MAX_CPUS, 0),
+        BoardKind::Pc => (board::pc::MAX_CPUS, board::pc::DISKS.len()),
     };
     if spec.cpus == 0 || spec.cpus > most {
         return Err(MachineError::Cpus { given: spec.cpus, max: most });
@@ -122,9 +150,14 @@ pub(super) fn build(
             spec.disks.len(),
         )));
     }
-    if spec.board == BoardKind::Pc && (spec.flash.is_some() || spec.console != ConsoleKind::Uart) {
+    if spec.board == BoardKind::Pc && spec.virtio == VirtioBus::Mmio {
         return Err(MachineError::Placement(
-            "the board pc has neither flash nor a virtio console yet: leave --flash and --console away".into(),
+            "the board pc has its virtio devices on PCI: leave --virtio away".into(),
+        ));
+    }
+    if spec.board == BoardKind::Pc && spec.flash.is_some() {
+        return Err(MachineError::Placement(
+            "the board pc has no flash yet: leave --flash away".into(),
         ));
     }
     if !is_memory_size(spec.memory) {
@@ -155,6 +188,7 @@ pub(super) fn build(
         memory: spec.memory,
         deterministic: spec.deterministic,
         console: spec.console,
+        virtio: spec.virtio,
         flash: spec.flash.is_some(),
         tohost: spec.image.tohost,
         fromhost: spec.image.fromhost,
@@ -207,14 +241,13 @@ pub(super) fn build(
     let mut ports = None;
     let (sides, mut states) = match &cpu {
         CpuSpec::Riscv(model) => {
-            let flash = spec.flash.as_ref();
-            let side = Arc::new(virt::wire(&ground, &space, &spec.disks, flash, &mut made)?);
+            let side = Arc::new(virt::wire(&ground, &space, &spec, &mut made)?);
             let sides = vec![Side::Riscv(side); spec.cpus];
             (sides, virt::harts(*model, spec.cpus))
         }
         CpuSpec::X86(model) => {
             let start = (model, spec.memory, layout.start);
-            let wired = pc::wire(&ground, &space, start, spec.pass_exit, &mut made)?;
+            let wired = pc::wire(&ground, &space, start, &spec, &mut made)?;
             ports = Some(wired.ports);
             let sides = wired.sides.into_iter().map(|side| Side::Pc(Arc::new(side))).collect();
             (sides, pc::processors(model, spec.cpus, layout.start))
@@ -229,7 +262,10 @@ pub(super) fn build(
     };
 
     let coherent = spec.deterministic.then(|| Arc::clone(&rendezvous));
-    let code = CodeLog::new(&memory, coherent.clone());
+    // No instruction tells an x86 processor that another one has written code; it must find out before its next
+    // serialising instruction is over (SDM vol. 3, 9.1.3).
+    let looks = spec.deterministic || cpu.isa() == Isa::X86_64;
+    let code = CodeLog::new(&memory, looks.then(|| Arc::clone(&rendezvous)));
     let tables = coherent.map(|rendezvous| PageTables::new(&memory, rendezvous));
     let mut observers: Vec<Arc<dyn mimic_devices::memory::WriteObserver>> = vec![code.clone()];
     if let Some(tohost) = spec.image.tohost {

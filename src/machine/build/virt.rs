@@ -11,17 +11,17 @@ use mimic_devices::bus::{AddressSpace, SharedDevice};
 use mimic_devices::finisher::Finisher;
 use mimic_devices::fw_cfg::{self, FwCfg, FwCfgItems};
 use mimic_devices::goldfish_rtc::GoldfishRtc;
-use mimic_devices::irq::{IrqLine, IrqSink};
+use mimic_devices::irq::{IrqLine, IrqSink, OrGate};
 use mimic_devices::memory::RegionSpec;
+use mimic_devices::pci::bus::{IoPorts, PciBus, devfn};
+use mimic_devices::pci::ecam::Ecam;
 use mimic_devices::pflash::{FlashContents, FlashFile, PFlash};
 use mimic_devices::plic::{self, Plic};
 use mimic_devices::power::PowerSink;
 use mimic_devices::uart16550::{self, Uart16550};
 use mimic_devices::virtio::VirtioDevice;
-use mimic_devices::virtio::block::{Block, BlockOptions};
-use mimic_devices::virtio::console::Console;
-use mimic_devices::virtio::entropy::Entropy;
 use mimic_devices::virtio::mmio::{Interface, VirtioMmio};
+use mimic_devices::virtio::pci::VirtioPci;
 
 use super::{Ground, Made, placement};
 use crate::board::virt::{self, Part, Placement};
@@ -29,7 +29,7 @@ use crate::engine::CpuState;
 use crate::machine::MachineError;
 use crate::machine::bus::RiscvSide;
 use crate::machine::control::Control;
-use crate::machine::spec::{ConsoleKind, DiskSpec, FlashSpec};
+use crate::machine::spec::{ConsoleKind, DiskSpec, FlashSpec, MachineSpec, VirtioBus};
 
 /// Memory of a board with so much RAM.
 pub(super) fn regions(memory: u64, flash: bool) -> Vec<RegionSpec> {
@@ -66,14 +66,14 @@ struct Wiring<'a> {
     plic: Arc<Mutex<Plic>>,
     disks: &'a [DiskSpec],
     flash: Option<&'a FlashSpec>,
+    virtio: VirtioBus,
 }
 
 /// Makes the board's devices and places them in `space`.
 pub(super) fn wire(
     ground: &Ground,
-    space: &AddressSpace,
-    disks: &[DiskSpec],
-    flash: Option<&FlashSpec>,
+    space: &Arc<AddressSpace>,
+    spec: &MachineSpec,
     made: &mut Made,
 ) -> Result<RiscvSide, MachineError> {
     let Ground { clock, timers, signals, .. } = ground;
@@ -90,11 +90,17 @@ pub(super) fn wire(
         })
         .collect();
     let plic = Plic::new(virt::PLIC_SOURCES, contexts, clock.clone(), timers);
-    let wiring = Wiring { ground, mtime: mtime.clone(), pins, plic, disks, flash };
+    let MachineSpec { disks, flash, virtio, .. } = spec;
+    let (flash, virtio) = (flash.as_ref(), *virtio);
+    let wiring = Wiring { ground, mtime: mtime.clone(), pins, plic, disks, flash, virtio };
     for place in &virt::PLACEMENTS {
         if let Some(device) = wiring.device(place, made)? {
             space.map(place.base, place.size, device).map_err(placement)?;
         }
+    }
+    if virtio == VirtioBus::Pci {
+        let ecam = wiring.pci(space, made);
+        space.map(virt::ECAM.0, virt::ECAM.1, ecam).map_err(placement)?;
     }
     let hart_timers = signals
         .iter()
@@ -119,8 +125,28 @@ impl Wiring<'_> {
         IrqLine::new(Arc::clone(&self.pins[hart]), bit.trailing_zeros())
     }
 
-    fn virtio(&self, device: impl VirtioDevice + 'static, line: IrqLine) -> SharedDevice {
-        VirtioMmio::new(Interface::Modern, Box::new(device), Arc::clone(&self.ground.memory), line)
+    fn virtio(&self, device: Box<dyn VirtioDevice>, line: IrqLine) -> SharedDevice {
+        VirtioMmio::new(Interface::Modern, device, Arc::clone(&self.ground.memory), line)
+    }
+
+    /// The PCI bus with the virtio devices on it.
+    fn pci(&self, space: &Arc<AddressSpace>, made: &mut Made) -> SharedDevice {
+        let ports = IoPorts::Memory { base: virt::PCI_IO.0, count: virt::PCI_IO.1 };
+        let mut bus = PciBus::new(Arc::clone(space), ports);
+        let lines = virt::PCI_IRQS
+            .map(|source| OrGate::new(IrqLine::new(plic::inputs(&self.plic), source)));
+        let mut insert = |device: u8, virtio: Box<dyn VirtioDevice>| {
+            // INTA# of a device is the line of its number.
+            let line = lines[usize::from(device) % lines.len()].input(device.into());
+            let memory = Arc::clone(&self.ground.memory);
+            bus.insert(devfn(device, 0), VirtioPci::new(virtio, memory, line, None));
+        };
+        insert(virt::PCI_ENTROPY, self.ground.entropy_device());
+        insert(virt::PCI_CONSOLE, self.ground.console(made));
+        for (device, disk) in virt::PCI_DISKS.zip(self.disks) {
+            insert(device, self.ground.block(disk, made));
+        }
+        Arc::new(Mutex::new(Ecam::new(Arc::new(Mutex::new(bus)))))
     }
 
     /// Makes the device of a placement, if there shall be one.
@@ -132,25 +158,13 @@ impl Wiring<'_> {
         let line = self.line(place);
         let device: SharedDevice = match place.part {
             Part::BootRom => return Ok(None),
-            Part::Virtio(virt::ENTROPY_SLOT) => {
-                self.virtio(Entropy::new(self.ground.entropy.clone()), line)
+            Part::Virtio(_) if self.virtio == VirtioBus::Pci => {
+                VirtioMmio::empty(Interface::Modern)
             }
-            Part::Virtio(virt::CONSOLE_SLOT) => {
-                let (console, handle) = Console::new(Box::new(self.ground.output.clone()), None);
-                made.consoles.push((ConsoleKind::Virtio, handle.input));
-                self.virtio(console, line)
-            }
+            Part::Virtio(virt::ENTROPY_SLOT) => self.virtio(self.ground.entropy_device(), line),
+            Part::Virtio(virt::CONSOLE_SLOT) => self.virtio(self.ground.console(made), line),
             Part::Virtio(slot) => match self.disks.get(slot as usize) {
-                Some(disk) => {
-                    let options = BlockOptions {
-                        serial: disk.serial.clone(),
-                        synchronous: self.ground.clock.is_deterministic(),
-                    };
-                    let memory = Arc::clone(&self.ground.memory);
-                    let (block, handle) = Block::new(Arc::clone(&disk.disk), memory, &options);
-                    made.disks.push(handle);
-                    self.virtio(block, line)
-                }
+                Some(disk) => self.virtio(self.ground.block(disk, made), line),
                 None => VirtioMmio::empty(Interface::Modern),
             },
             Part::FwCfg => {

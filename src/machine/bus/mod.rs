@@ -66,19 +66,19 @@ pub(super) struct CodeLog {
     /// Entries that there have been, forgotten ones included.
     len: AtomicU64,
     memory: std::sync::Weak<GuestMemory>,
-    /// All harts drop code with the store that makes it stale.
-    coherent: Option<Arc<Rendezvous>>,
+    /// Harts that must look at the log soon after it has grown.
+    readers: Option<Arc<Rendezvous>>,
 }
 
 /// Entries that the log keeps. A hart that has not looked for longer drops all of its code.
 const LOG_ENTRIES: usize = 1024;
 
 impl CodeLog {
-    /// A log that hears of the writes to `memory`'s code pages. With `coherent`, it calls all harts'
-    /// attention.
-    pub(super) fn new(memory: &Arc<GuestMemory>, coherent: Option<Arc<Rendezvous>>) -> Arc<Self> {
+    /// A log that hears of the writes to `memory`'s code pages, and calls the attention of all `readers`: harts that
+    /// drop code with the store that makes it stale, or without a fence.
+    pub(super) fn new(memory: &Arc<GuestMemory>, readers: Option<Arc<Rendezvous>>) -> Arc<Self> {
         let (pages, len) = (Mutex::default(), AtomicU64::new(0));
-        let log = Arc::new(CodeLog { pages, len, memory: Arc::downgrade(memory), coherent });
+        let log = Arc::new(CodeLog { pages, len, memory: Arc::downgrade(memory), readers });
         let observer: Arc<dyn WriteObserver> = Arc::<CodeLog>::clone(&log);
         memory.observe(WatchBits::CODE, &observer);
         log
@@ -116,7 +116,7 @@ impl WriteObserver for CodeLog {
         if let Some(memory) = self.memory.upgrade() {
             memory.unwatch(page, WatchBits::CODE);
         }
-        if let Some(rendezvous) = &self.coherent {
+        if let Some(rendezvous) = &self.readers {
             rendezvous.call_attention_of_all();
         }
     }
@@ -215,6 +215,10 @@ impl CpuBus for MachineBus {
         self.rendezvous.done(hart);
     }
 
+    fn alone(&self, hart: usize, work: &mut dyn FnMut()) {
+        self.rendezvous.alone(hart, work);
+    }
+
     fn relax(&self) {
         let pauses = PAUSES.get() + 1;
         if pauses >= self.patience {
@@ -299,6 +303,18 @@ impl MachineBus {
 mod tests {
     use super::*;
     use mimic_devices::memory::RegionSpec;
+
+    #[test]
+    fn whoever_must_look_at_the_code_log_is_called() {
+        let memory = Arc::new(GuestMemory::new(&[RegionSpec::ram(0x8000_0000, 0x1_0000)]).unwrap());
+        let harts: Vec<_> = (0..3).map(|_| Arc::default()).collect();
+        let log = CodeLog::new(&memory, Some(Arc::new(Rendezvous::new(harts.clone()))));
+        memory.store(0x8000_0008, 1u8).unwrap();
+        assert!(harts.iter().all(|hart| !hart.needs_attention()), "there was no code");
+        memory.watch(0x8000_0000, WatchBits::CODE);
+        memory.store(0x8000_0008, 2u8).unwrap();
+        assert!(log.len() == 1 && harts.iter().all(|hart| hart.needs_attention()));
+    }
 
     #[test]
     fn the_code_log_forgets_what_is_old_and_says_so() {

@@ -94,11 +94,15 @@ impl PcSide {
             self.startup.store(page, Ordering::Relaxed);
             edges |= line::STARTUP;
         }
-        if asked.nmis > 0 {
+        if asked.nmi {
             edges |= line::NMI;
         }
         if edges != 0 {
             self.signals.set_lines(edges, true);
+        }
+        if self.lapics.has_requests(self.cpu) {
+            // Once the first NMI is being served.
+            self.signals.call_attention();
         }
         self.drive_intr();
     }

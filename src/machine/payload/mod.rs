@@ -1,7 +1,10 @@
 //! What memory holds when a machine starts, and where its first processor begins.
 
+mod bios;
+mod linux;
 mod multiboot;
 mod pc;
+mod pvh;
 mod virt;
 
 pub(super) use pc::{Start, bootstrap};

@@ -99,8 +99,6 @@ pub(super) fn lay_out(
 /// The size of the rest, base, length, type.
 fn map_entry(range: pc::Range) -> Vec<u8> {
     let mut entry = 20u32.to_le_bytes().to_vec();
-    entry.extend(range.base.to_le_bytes());
-    entry.extend(range.size.to_le_bytes());
-    entry.extend(range.kind.to_le_bytes());
+    entry.extend(range.e820());
     entry
 }

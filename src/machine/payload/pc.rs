@@ -3,7 +3,7 @@
 use mimic_cpu::x86::model::Model;
 use mimic_cpu::x86::state::{Cpu, Segment, TableRegister, cr0, cr4, efer, gpr, rights, sreg};
 
-use super::{Layout, MIB, Piece, multiboot};
+use super::{Layout, MIB, Piece, bios, linux, multiboot, pvh};
 use crate::board::pc::{self, LOW_RAM_END, RAM_HOLE};
 use crate::loader::{Bits, ImageKind, LoadedImage};
 use crate::machine::MachineError;
@@ -15,7 +15,8 @@ const STACK: u64 = 0x7c00;
 const TABLES: u64 = 0x7_0000;
 /// Bytes of them: one PML4, one PDPT, four page directories.
 const TABLES_SIZE: u64 = 6 * PAGE;
-const PAGE: u64 = 0x1000;
+/// Bytes of a page.
+pub(super) const PAGE: u64 = 0x1000;
 /// Entries of page tables: present, writable; large page.
 const PRESENT_WRITABLE: u64 = 3;
 const LARGE: u64 = 0x80;
@@ -31,6 +32,8 @@ pub(in crate::machine) enum Start {
     Protected { entry: u32, eax: u32, ebx: u32 },
     /// In 64-bit mode, the lowest 4 GiB mapped as they are.
     Long { entry: u64, tables: u64 },
+    /// The same by Linux' protocol: RSI leads to the zero page, and there are segment descriptors.
+    Linux { entry: u64, tables: u64, zero_page: u64, gdt: (u64, u16) },
 }
 
 /// The first processor as `start` says.
@@ -48,12 +51,20 @@ pub(in crate::machine) fn bootstrap(model: Model, start: Start) -> Cpu {
             | rights::P
             | rights::G,
     };
-    let protect = |cpu: &mut Cpu, size| {
+    let protect = |cpu: &mut Cpu, code, size| {
         cpu.cr0 = cr0::PE | cr0::ET | cr0::NE;
-        cpu.seg = [flat(0x10, 0, rights::DB); 6];
-        cpu.seg[usize::from(sreg::CS)] = flat(0x08, rights::CODE, size);
+        cpu.seg = [flat(code + 8, 0, rights::DB); 6];
+        cpu.seg[usize::from(sreg::CS)] = flat(code, rights::CODE, size);
         cpu.gdtr = TableRegister { base: 0, limit: 0 };
         cpu.idtr = TableRegister { base: 0, limit: 0 };
+    };
+    let long = |cpu: &mut Cpu, entry, tables, code| {
+        protect(cpu, code, rights::L);
+        cpu.cr0 |= cr0::PG;
+        cpu.cr3 = tables;
+        cpu.cr4 = cr4::PAE;
+        cpu.efer = efer::LME | efer::LMA;
+        cpu.rip = entry;
     };
     if start != Start::Reset {
         // Caches are on when firmware is done.
@@ -70,18 +81,16 @@ pub(in crate::machine) fn bootstrap(model: Model, start: Start) -> Cpu {
             cpu.rip = u64::from(entry) - (u64::from(segment) << 4);
         }
         Start::Protected { entry, eax, ebx } => {
-            protect(&mut cpu, rights::DB);
+            protect(&mut cpu, 8, rights::DB);
             cpu.rip = entry.into();
             cpu.gpr[usize::from(gpr::RAX)] = eax.into();
             cpu.gpr[usize::from(gpr::RBX)] = ebx.into();
         }
-        Start::Long { entry, tables } => {
-            protect(&mut cpu, rights::L);
-            cpu.cr0 |= cr0::PG;
-            cpu.cr3 = tables;
-            cpu.cr4 = cr4::PAE;
-            cpu.efer = efer::LME | efer::LMA;
-            cpu.rip = entry;
+        Start::Long { entry, tables } => long(&mut cpu, entry, tables, 8),
+        Start::Linux { entry, tables, zero_page, gdt: (base, limit) } => {
+            long(&mut cpu, entry, tables, 0x10);
+            cpu.gdtr = TableRegister { base, limit };
+            cpu.gpr[usize::from(gpr::RSI)] = zero_page;
         }
     }
     cpu
@@ -106,21 +115,40 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
         .iter()
         .map(|segment| Piece { addr: segment.addr, bytes: segment.bytes.clone() })
         .collect();
+    if image.segments.iter().all(|segment| segment.addr >= bios::VECTORS_SIZE) {
+        // Before the image, which may lie where the handlers do.
+        pieces.splice(0..0, bios::pieces());
+    }
+    let pc::Tables { rsdp, pieces: tables } = pc::tables(spec.cpus, spec.memory);
+    pieces.extend(tables.into_iter().map(|(addr, bytes)| Piece { addr, bytes }));
     let start = match (image.kind, image.bits) {
         (ImageKind::Multiboot, _) => {
             let info = multiboot::lay_out(spec, end, &mut pieces)?;
             Start::Protected { entry: image.entry as u32, eax: multiboot::EAX, ebx: info }
         }
+        (ImageKind::Pvh, _) => {
+            let info = pvh::lay_out(spec, end, rsdp, &mut pieces)?;
+            Start::Protected { entry: image.entry as u32, eax: 0, ebx: info }
+        }
         (_, Bits::B16) => Start::Real(image.entry as u32),
         (_, Bits::B32) => Start::Protected { entry: image.entry as u32, eax: 0, ebx: 0 },
-        (_, Bits::B64) => {
+        (kind, Bits::B64) => {
             let tables = free(image, TABLES, TABLES_SIZE, end);
+            let end = end.max(tables + TABLES_SIZE);
             pieces.push(Piece { addr: tables, bytes: identity(tables) });
-            Start::Long { entry: image.entry, tables }
+            if kind == ImageKind::LinuxX86 {
+                let linux::Told { zero_page, gdt } = linux::lay_out(spec, end, rsdp, &mut pieces)?;
+                Start::Linux { entry: image.entry, tables, zero_page, gdt }
+            } else {
+                Start::Long { entry: image.entry, tables }
+            }
         }
     };
-    if image.kind != ImageKind::Multiboot && (spec.initrd.is_some() || !spec.cmdline.is_empty()) {
-        log::warn!("an initrd and a command line are told to multiboot kernels alone");
+    let told = matches!(image.kind, ImageKind::Multiboot | ImageKind::Pvh | ImageKind::LinuxX86);
+    if !told && (spec.initrd.is_some() || !spec.cmdline.is_empty()) {
+        log::warn!(
+            "an initrd and a command line are told to Linux, PVH and multiboot kernels alone"
+        );
     }
     Ok(Layout { pieces, own_firmware: false, rom: 0, start })
 }

@@ -6,7 +6,7 @@ use mimic_firmware::riscv::sbi::{SbiConfig, reserved_size, sbi};
 use crate::board::virt::{self, RAM_BASE, TreeOptions};
 use crate::loader::{ImageKind, LoadedImage};
 use crate::machine::MachineError;
-use crate::machine::spec::{CpuSpec, Firmware, MachineSpec};
+use crate::machine::spec::{CpuSpec, Firmware, MachineSpec, VirtioBus};
 
 use super::{Layout, MIB, Piece, Start};
 
@@ -84,6 +84,7 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
         harts,
         memory,
         flash: spec.flash.is_some(),
+        pci: spec.virtio == VirtioBus::Pci,
         firmware: firmware.then_some((RAM_BASE, reserved)),
         cmdline: spec.cmdline.clone(),
         initrd: None,

@@ -25,7 +25,7 @@ use super::{MachineState, SnapshotError, invalid, pages};
 /// Not text, and spoilt by whatever changes line ends.
 const MAGIC: [u8; 8] = *b"\x89MIMIC\r\n";
 /// Changes with anything that the payload holds outside the devices' own states.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const HEADER: u64 = 40;
 /// Most bytes of a [`MachineState`], far above any real one.
 const MAX_STATE: u32 = 64 << 20;

@@ -29,7 +29,7 @@ use super::Shared;
 use super::build::is_memory_size;
 use super::control::Sample;
 use super::harts::Turn;
-use super::spec::{BoardKind, ConsoleKind, CpuSpec};
+use super::spec::{BoardKind, ConsoleKind, CpuSpec, VirtioBus};
 use crate::engine::CpuState;
 
 /// Latest guest time that a snapshot may hold: what is added to it stays far from the end of its range.
@@ -140,6 +140,8 @@ pub struct Config {
     pub deterministic: bool,
     /// Where the keyboard types.
     pub console: ConsoleKind,
+    /// How the guest reaches its virtio devices.
+    pub virtio: VirtioBus,
     /// There is flash memory.
     pub flash: bool,
     /// HTIF's `tohost`.

@@ -8,7 +8,7 @@ use mimic_devices::serial::SerialOutput;
 use super::*;
 use crate::loader::{self, LoadOptions};
 use crate::machine::spec::{
-    BoardKind, End, EngineKind, Firmware, Limits, MachineSpec, Report, Resumption,
+    BoardKind, End, EngineKind, Firmware, Limits, MachineSpec, Report, Resumption, VirtioBus,
 };
 use crate::machine::{ConsoleIo, Machine, MachineError};
 
@@ -45,6 +45,7 @@ fn small() -> (tempfile::TempDir, PathBuf) {
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
+        virtio: VirtioBus::Mmio,
         limits: limits(5_000),
         disks: Vec::new(),
         flash: None,

@@ -26,7 +26,7 @@ mod zicsr;
 
 use crate::Oracle::{Qemu, Spike};
 use crate::suite::Suite;
-use crate::{Expected, Kind, Oracle, Rom};
+use crate::{Define, Expected, Kind, Oracle, Rom};
 
 /// Both oracles.
 const BOTH: &[Oracle] = &[Spike, Qemu];
@@ -49,7 +49,7 @@ const fn checks(
         expected,
         insns_estimate,
         verified,
-        define,
+        define: Define::Rv64(define),
     }
 }
 

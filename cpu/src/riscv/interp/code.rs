@@ -219,6 +219,11 @@ impl CodeCache {
         self.pages[page as usize].half(offset)
     }
 
+    /// The halfword at `offset` of page `page` as it is in memory.
+    pub(super) fn half_now(&self, page: u32, offset: u64) -> u32 {
+        self.pages[page as usize].host.load(offset, Width::Half) as u32
+    }
+
     /// Forgets the page at `gpa`, if it is known.
     pub(super) fn remove(&mut self, gpa: u64) {
         let Some(index) = self.by_gpa.remove(&(gpa & !PAGE_MASK)) else { return };

@@ -34,6 +34,9 @@ pub struct Site {
 #[allow(missing_docs)] // Named after the registers.
 pub enum Word {
     Mstatus,
+    /// One byte: the floating-point flags, without those that translated code has raised and that
+    /// [`Interp::fold_fp`] has not added yet.
+    Fflags,
     Menvcfg,
     Senvcfg,
     Mie,
@@ -63,6 +66,7 @@ impl Word {
         let place = match self {
             Word::Timer => offset_of!(Core, timer),
             Word::Mstatus => hart(offset_of!(Hart, mstatus)),
+            Word::Fflags => hart(offset_of!(Hart, fflags)),
             Word::Menvcfg => hart(offset_of!(Hart, menvcfg)),
             Word::Senvcfg => hart(offset_of!(Hart, senvcfg)),
             Word::Mie => hart(offset_of!(Hart, mie)),
@@ -289,6 +293,14 @@ impl Interp {
         } else {
             self.conclude(pc, pc.wrapping_add(site.at.bytes()));
         }
+        self.stay_settled()
+    }
+
+    /// Fetches and performs the instruction at `site`, which crosses into the next page. Translated code must be left.
+    pub fn cross_for(&mut self, site: Site) -> Leave {
+        self.settle(site.done);
+        self.core.frame.next_pc = self.core.frame.page_va.wrapping_add(site.at.offset());
+        self.step_uncached();
         self.stay_settled()
     }
 

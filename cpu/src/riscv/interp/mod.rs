@@ -452,23 +452,44 @@ impl Interp {
         read().map_or(0, u64::from)
     }
 
-    /// Fetches, decodes and performs the instruction at the program counter without keeping it: it
-    /// crosses pages, or its page is only partly executable.
-    fn step_uncached(&mut self) {
-        let pc = self.core.frame.next_pc;
+    /// The instruction at `pc`, if its pages are known.
+    fn known_insn(&self, pc: u64) -> Option<u32> {
+        let low = self.known_half(pc)?;
+        match insn_len(low) {
+            2 => Some(low),
+            _ => Some(low | self.known_half(pc.wrapping_add(2))? << 16),
+        }
+    }
+
+    /// The 16 bits at `pc` as they are in memory, if their page is known.
+    fn known_half(&self, pc: u64) -> Option<u32> {
+        let hart = &self.core.hart;
+        let (page, version) = self.fetch.lookup(pc, hart.mode, hart.satp)?;
+        (version == self.code.version(page)).then(|| self.code.half_now(page, pc & PAGE_MASK))
+    }
+
+    /// Fetches the instruction at `pc`. `None` if an exception was taken.
+    fn fetch_insn(&mut self, pc: u64) -> Option<u32> {
         let fetched = self.fetch_half(pc).and_then(|low| match insn_len(low) {
             2 => Ok(low),
             _ => Ok(low | self.fetch_half(pc.wrapping_add(2))? << 16),
         });
         self.core.walked();
-        let word = match fetched {
-            Ok(word) => word,
+        match fetched {
+            Ok(word) => Some(word),
             Err(trap) => {
                 self.core.trap = trap;
                 self.take_exception(pc);
-                return;
+                None
             }
-        };
+        }
+    }
+
+    /// Fetches, decodes and performs the instruction at the program counter without keeping it: it
+    /// crosses pages, or its page is only partly executable.
+    fn step_uncached(&mut self) {
+        let pc = self.core.frame.next_pc;
+        let Some(word) = self.known_insn(pc).or_else(|| self.fetch_insn(pc)) else { return };
         let (op, _) = self.code.decode_op(word, pc & PAGE_MASK);
         self.core.frame.page_va = pc & !PAGE_MASK;
         self.core.frame.next_pc = pc.wrapping_add(insn_len(word));

@@ -8,13 +8,13 @@ use super::{BIAS, Class, Env, F80, INTEGER_BIT};
 use crate::softfloat::Rounding;
 
 /// `a + b`.
-#[inline]
+#[inline(always)]
 pub fn add(env: &mut Env, a: F80, b: F80) -> F80 {
     add_signed(env, a, b, false)
 }
 
 /// `a - b`.
-#[inline]
+#[inline(always)]
 pub fn sub(env: &mut Env, a: F80, b: F80) -> F80 {
     add_signed(env, a, b, true)
 }
@@ -88,7 +88,7 @@ fn rounded(env: &mut Env, a: F80) -> F80 {
 }
 
 /// `a * b`.
-#[inline]
+#[inline(always)]
 pub fn mul(env: &mut Env, a: F80, b: F80) -> F80 {
     if (!a.is_normal() || !b.is_normal())
         && let Some(result) = mul_special(env, a, b)
@@ -126,7 +126,7 @@ fn mul_special(env: &mut Env, a: F80, b: F80) -> Option<F80> {
 }
 
 /// `a / b`.
-#[inline]
+#[inline(always)]
 pub fn div(env: &mut Env, a: F80, b: F80) -> F80 {
     if (!a.is_normal() || !b.is_normal())
         && let Some(result) = div_special(env, a, b)
@@ -183,8 +183,7 @@ pub fn sqrt(env: &mut Env, a: F80) -> F80 {
     let unbiased = e - BIAS;
     let n = u128::from(s) << (63 + (unbiased & 1));
     // 127 or 128 bits give a root of 64.
-    let root = n.isqrt() as u64;
-    let remainder = n - u128::from(root) * u128::from(root);
+    let (root, remainder) = root(n);
     // (root + 1/2)^2 = root^2 + root + 1/4: the root's fraction is above 1/2 if the remainder exceeds the root, never 1/2.
     let rest = match remainder {
         0 => 0,
@@ -192,6 +191,25 @@ pub fn sqrt(env: &mut Env, a: F80) -> F80 {
         _ => 1,
     };
     round_pack(env, false, (unbiased >> 1) + BIAS, root, rest)
+}
+
+/// The square root of a number of 127 or 128 bits, truncated, and what remains: one step from the root of the upper half to that
+/// of the whole (Zimmermann, "Karatsuba Square Root", INRIA RR-3805, 1999).
+#[inline(always)]
+fn root(n: u128) -> (u64, u128) {
+    let (high, middle, low) = ((n >> 64) as u64, u64::from((n >> 32) as u32), n as u32);
+    let upper = high.isqrt();
+    let rest = high - upper * upper;
+    // (rest * 2^32 + middle) / (2 * upper), both halved to fit.
+    let dividend = rest << 31 | middle >> 1;
+    let (q, r) = (dividend / upper, (dividend % upper) << 1 | middle & 1);
+    let mut root = (u128::from(upper) << 32) + u128::from(q);
+    let mut rest = (i128::from(r) << 32 | i128::from(low)) - i128::from(q) * i128::from(q);
+    if rest < 0 {
+        rest += 2 * root as i128 - 1;
+        root -= 1;
+    }
+    (root as u64, rest as u128)
 }
 
 /// The root when the operand is a NaN, unsupported, infinite, zero or negative.

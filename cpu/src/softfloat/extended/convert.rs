@@ -8,7 +8,7 @@ use super::specials::unusable;
 use super::{BIAS, Class, EXP_MAX, Env, F80, Flags, quiet_nan};
 
 /// The encoding of a smaller format as one of 80 bits: exact, raises nothing, and a signalling NaN stays one.
-#[inline]
+#[inline(always)]
 pub fn from_format<F: Format>(a: u64) -> F80 {
     let negative = format::sign::<F>(a);
     let e = format::exp::<F>(a);
@@ -51,7 +51,7 @@ pub fn to_format<F: Format>(env: &mut Env, a: F80) -> u64 {
 }
 
 /// Converts an integer; exact, whatever the precision in force.
-#[inline]
+#[inline(always)]
 pub fn from_int<I: Integer>(a: I) -> F80 {
     let (negative, magnitude) = a.sign_magnitude();
     if magnitude == 0 {

@@ -3,7 +3,13 @@
 use iced_x86::Mnemonic as M;
 use std::marker::PhantomData;
 
-use super::{Dst, Family1, Family2, FamilyR, Int, Src, forms_r, forms1, forms2, step};
+use super::CodeCache;
+use super::branch::{branch_if, condition};
+use super::liveness::Fused;
+use super::{
+    Dst, Family1, Family2, FamilyR, Imm, Int, R2, Src, each_condition, forms_r, forms1, forms2,
+    sized_word, step,
+};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::flags::{Lazy, bit};
@@ -82,6 +88,136 @@ operation!(And, false, |a, b, _c| a & b, |_, _, r, _| Lazy::logic(r));
 operation!(Or, false, |a, b, _c| a | b, |_, _, r, _| Lazy::logic(r));
 operation!(Xor, false, |a, b, _c| a ^ b, |_, _, r, _| Lazy::logic(r));
 
+/// The function that performs an instruction on registers without setting flags.
+pub(super) fn quiet(ins: &Ins) -> Option<Handler> {
+    macro_rules! binary {
+        ($kind:ident) => {
+            sized_word!(
+                ins.bytes(0),
+                T,
+                Some(if ins.is_imm(1) {
+                    quiet_binary::<$kind, T, Imm>
+                } else {
+                    quiet_binary::<$kind, T, R2>
+                })
+            )
+        };
+    }
+    match ins.mnemonic() {
+        M::Add => binary!(Add),
+        M::Or => binary!(Or),
+        M::And => binary!(And),
+        M::Sub => binary!(Sub),
+        M::Xor => binary!(Xor),
+        M::Inc => sized_word!(ins.bytes(0), T, Some(quiet_unary::<T, 1>)),
+        M::Dec => sized_word!(ins.bytes(0), T, Some(quiet_unary::<T, -1>)),
+        M::Neg => sized_word!(ins.bytes(0), T, Some(quiet_unary::<T, 0>)),
+        _ => None,
+    }
+}
+
+fn quiet_binary<K: Operation, T: Int, S: Src<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, false, |core, op| {
+        let b = S::get(core, op)?.widen();
+        let a = T::get(core, op.r1).widen();
+        T::put(core, op.r1, T::narrow(K::apply(a, b, 0)));
+        Ok(())
+    })
+}
+
+/// INC and DEC by what they add, NEG by 0.
+fn quiet_unary<T: Int, const WHAT: i64>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
+        let a = T::get(core, op.r1).widen();
+        let result = if WHAT == 0 { a.wrapping_neg() } else { a.wrapping_add_signed(WHAT) };
+        T::put(core, op.r1, T::narrow(result));
+        Ok(())
+    })
+}
+
+/// How an instruction on registers and a conditional branch behind it are performed by one function.
+pub(super) fn fused(ins: &Ins) -> Option<Fused> {
+    if !ins.is_reg(0) || ins.is_mem(1) {
+        return None;
+    }
+    /// By size and source.
+    macro_rules! fused {
+        ($f:ident, $kind:ident, $($bytes:literal $t:ty),*) => {
+            match (ins.bytes(0), ins.is_imm(1)) {
+                $(
+                    ($bytes, true) => |c| each_condition!(c, C, Some($f::<$kind, $t, Imm, C>)),
+                    ($bytes, false) => |c| each_condition!(c, C, Some($f::<$kind, $t, R2, C>)),
+                )*
+                _ => return None,
+            }
+        };
+    }
+    Some(match ins.mnemonic() {
+        M::Cmp => fused!(compare_branch, Sub, 1 u8, 4 u32, 8 u64),
+        M::Test => fused!(compare_branch, And, 1 u8, 4 u32, 8 u64),
+        M::Sub => fused!(binary_branch, Sub, 4 u32, 8 u64),
+        M::Add => fused!(binary_branch, Add, 4 u32, 8 u64),
+        M::And => fused!(binary_branch, And, 4 u32, 8 u64),
+        M::Dec => match ins.bytes(0) {
+            4 => |c| each_condition!(c, C, Some(increment_branch::<Sub, u32, C>)),
+            8 => |c| each_condition!(c, C, Some(increment_branch::<Sub, u64, C>)),
+            _ => return None,
+        },
+        M::Inc => match ins.bytes(0) {
+            4 => |c| each_condition!(c, C, Some(increment_branch::<Add, u32, C>)),
+            8 => |c| each_condition!(c, C, Some(increment_branch::<Add, u64, C>)),
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// Flags of `a op b` of registers, then Jcc.
+fn compare_branch<K: Operation, T: Int, S: Src<T>, const C: u8>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    let [op, rest @ ..] = ops else { return 0 };
+    let Ok(b) = S::get(core, op).map(T::widen) else { return ops.len() };
+    let a = T::get(core, op.r1).widen();
+    core.flags = K::flags(a, b, T::narrow(K::apply(a, b, 0)).sext(), T::BITS);
+    branch_if(core, rest, code, condition::<C>(core.flags))
+}
+
+/// `a = a op b` of registers, then Jcc.
+fn binary_branch<K: Operation, T: Int, S: Src<T>, const C: u8>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    let [op, rest @ ..] = ops else { return 0 };
+    let Ok(b) = S::get(core, op).map(T::widen) else { return ops.len() };
+    let a = T::get(core, op.r1).widen();
+    let result = T::narrow(K::apply(a, b, 0));
+    T::put(core, op.r1, result);
+    core.flags = K::flags(a, b, result.sext(), T::BITS);
+    branch_if(core, rest, code, condition::<C>(core.flags))
+}
+
+/// INC or DEC of a register, then Jcc.
+fn increment_branch<K: Operation, T: Int, const C: u8>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    let [op, rest @ ..] = ops else { return 0 };
+    let a = T::get(core, op.r1).widen();
+    let result = T::narrow(K::apply(a, 1, 0));
+    T::put(core, op.r1, result);
+    core.flags = K::flags(a, 1, result.sext(), T::BITS).with_carry(core.flags.cf());
+    branch_if(core, rest, code, condition::<C>(core.flags))
+}
+
 /// `dst = dst op src`.
 struct Binary<K>(PhantomData<K>);
 
@@ -91,11 +227,15 @@ impl<K: Operation> Family2 for Binary<K> {
     }
 }
 
-fn binary<K: Operation, T: Int, D: Dst<T>, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY || S::MEMORY, |core, op| {
+fn binary<K: Operation, T: Int, D: Dst<T>, S: Src<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, D::MEMORY || S::MEMORY, |core, op| {
         let b = S::get(core, op)?.widen();
         let carry = if K::CARRY_IN { u64::from(core.flags.cf()) } else { 0 };
-        let apply = |a: T| T::narrow(K::apply(a.widen(), b, carry));
+        let apply = move |a: T| T::narrow(K::apply(a.widen(), b, carry));
         let a = D::update(core, op, apply)?;
         core.flags = K::flags(a.widen(), b, apply(a).sext(), T::BITS);
         Ok(())
@@ -111,8 +251,12 @@ impl<K: Operation> Family2 for Compare<K> {
     }
 }
 
-fn compare<K: Operation, T: Int, D: Dst<T>, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY || S::MEMORY, |core, op| {
+fn compare<K: Operation, T: Int, D: Dst<T>, S: Src<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, D::MEMORY || S::MEMORY, |core, op| {
         let a = D::get(core, op)?.widen();
         let b = S::get(core, op)?.widen();
         core.flags = K::flags(a, b, T::narrow(K::apply(a, b, 0)).sext(), T::BITS);
@@ -129,9 +273,13 @@ impl<K: Operation> Family1 for Increment<K> {
     }
 }
 
-fn increment<K: Operation, T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY, |core, op| {
-        let apply = |a: T| T::narrow(K::apply(a.widen(), 1, 0));
+fn increment<K: Operation, T: Int, D: Dst<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, D::MEMORY, |core, op| {
+        let apply = move |a: T| T::narrow(K::apply(a.widen(), 1, 0));
         let a = D::update(core, op, apply)?;
         let cf = core.flags.cf();
         core.flags = K::flags(a.widen(), 1, apply(a).sext(), T::BITS).with_carry(cf);
@@ -147,9 +295,9 @@ impl Family1 for Neg {
     }
 }
 
-fn neg<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY, |core, op| {
-        let apply = |a: T| T::narrow(a.widen().wrapping_neg());
+fn neg<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, D::MEMORY, |core, op| {
+        let apply = move |a: T| T::narrow(a.widen().wrapping_neg());
         let a = D::update(core, op, apply)?;
         core.flags = Sub::flags(0, a.widen(), apply(a).sext(), T::BITS);
         Ok(())
@@ -164,8 +312,10 @@ impl Family1 for Not {
     }
 }
 
-fn not<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY, |core, op| D::update(core, op, |a| T::narrow(!a.widen())).map(drop))
+fn not<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, D::MEMORY, |core, op| {
+        D::update(core, op, move |a| T::narrow(!a.widen())).map(drop)
+    })
 }
 
 /// ADCX and ADOX: an addition whose carry goes through one flag and leaves the others alone.
@@ -177,8 +327,12 @@ impl<const FLAG: u64> FamilyR for AddWith<FLAG> {
     }
 }
 
-fn add_with<const FLAG: u64, T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn add_with<const FLAG: u64, T: Int, S: Src<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let b = S::get(core, op)?.widen();
         let a = T::get(core, op.r1).widen();
         let carry = u64::from(core.flags.bits() & FLAG != 0);

@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::alu::{Add, Operation, Sub};
 use super::{Addr, Dst, Family2, Int, Segmented, Src, forms2, step};
 use crate::x86::core::Core;
@@ -27,8 +28,8 @@ impl Family2 for Xadd {
     }
 }
 
-fn xadd<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY, |core, op| {
+fn xadd<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, D::MEMORY, |core, op| {
         let b = T::get(core, op.r2).widen();
         let sum = |a: T| T::narrow(a.widen().wrapping_add(b));
         if D::MEMORY {
@@ -54,8 +55,8 @@ impl Family2 for CmpXchg {
     }
 }
 
-fn cmpxchg<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY, |core, op| {
+fn cmpxchg<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, D::MEMORY, |core, op| {
         let expected = T::get(core, gpr::RAX);
         let new = T::get(core, op.r2);
         let equal = |found: T| found.widen() == expected.widen();
@@ -78,8 +79,8 @@ fn cmpxchg<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn cmpxchg8b(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn cmpxchg8b(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let pair = |core: &Core, high, low| core.gpr(high) << 32 | core.gpr(low) & 0xffff_ffff;
         let expected = pair(core, gpr::RDX, gpr::RAX);
         let new = pair(core, gpr::RCX, gpr::RBX);
@@ -96,8 +97,8 @@ fn cmpxchg8b(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn cmpxchg16b(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn cmpxchg16b(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let pair =
             |core: &Core, high, low| u128::from(core.gpr(high)) << 64 | u128::from(core.gpr(low));
         let expected = pair(core, gpr::RDX, gpr::RAX);

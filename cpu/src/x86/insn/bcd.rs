@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{Int, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
@@ -27,8 +28,8 @@ fn set_flags(core: &mut Core, al: u8, cf: bool, af: bool) {
 }
 
 /// DAA and DAS.
-fn packed<const SUBTRACT: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn packed<const SUBTRACT: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         let old = u8::get(core, gpr::RAX);
         let (cf, af) = (core.flags.cf(), core.flags.af());
         let adjust = |value: u8, by: u8| {
@@ -55,8 +56,8 @@ fn packed<const SUBTRACT: bool>(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 /// AAA and AAS.
-fn unpacked<const SUBTRACT: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn unpacked<const SUBTRACT: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         let mut ax = u16::get(core, gpr::RAX);
         let adjust = ax & 0xf > 9 || core.flags.af();
         if adjust {
@@ -69,8 +70,8 @@ fn unpacked<const SUBTRACT: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn aam(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn aam(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         let base = op.imm as u8;
         let al = u8::get(core, gpr::RAX);
         let (Some(high), Some(low)) = (al.checked_div(base), al.checked_rem(base)) else {
@@ -82,8 +83,8 @@ fn aam(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn aad(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn aad(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         let ax = u16::get(core, gpr::RAX);
         let al = (ax as u8).wrapping_add(((ax >> 8) as u8).wrapping_mul(op.imm as u8));
         u16::put(core, gpr::RAX, u16::from(al));

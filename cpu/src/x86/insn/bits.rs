@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{
     Dst, FamilyR, Int, Locked, Mem, R1, R2, Segmented, Src, address_mask, effective, forms_r,
     sized_word, step,
@@ -68,14 +69,15 @@ fn changed<const WHAT: u8>(value: u64, bit: u64) -> u64 {
 fn bit_test<const WHAT: u8, T: Int, D: Dst<T>, const IMM: bool>(
     core: &mut Core,
     ops: &[Op],
+    code: &CodeCache,
 ) -> usize {
-    step(core, ops, D::MEMORY, |core, op| {
+    step(core, ops, code, D::MEMORY, |core, op| {
         let index = if IMM { op.imm } else { T::get(core, op.r2).widen() } & u64::from(T::BITS - 1);
         let bit = 1 << index;
         let old = if WHAT == TEST {
             D::get(core, op)?
         } else {
-            D::update(core, op, |old| T::narrow(changed::<WHAT>(old.widen(), bit)))?
+            D::update(core, op, move |old| T::narrow(changed::<WHAT>(old.widen(), bit)))?
         };
         core.flags = core.flags.with_carry(old.widen() & bit != 0);
         Ok(())
@@ -83,8 +85,12 @@ fn bit_test<const WHAT: u8, T: Int, D: Dst<T>, const IMM: bool>(
 }
 
 /// The operand is the beginning of a string of bits, which goes on in both directions.
-fn bit_string<const WHAT: u8, T: Int, const LOCKED: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn bit_string<const WHAT: u8, T: Int, const LOCKED: bool>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, true, |core, op| {
         let index = T::get(core, op.r2).sext() as i64;
         let units = index >> T::BITS.trailing_zeros();
         let at = effective(core, op).wrapping_add((units as u64).wrapping_mul(T::BYTES));
@@ -109,8 +115,12 @@ impl<const REVERSE: bool> FamilyR for Scan<REVERSE> {
     }
 }
 
-fn scan<const REVERSE: bool, T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn scan<const REVERSE: bool, T: Int, S: Src<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let value = S::get(core, op)?.widen();
         if value != 0 {
             let index = if REVERSE { value.ilog2() } else { value.trailing_zeros() };
@@ -135,8 +145,12 @@ impl<const WHAT: u8> FamilyR for Count<WHAT> {
     }
 }
 
-fn count<const WHAT: u8, T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn count<const WHAT: u8, T: Int, S: Src<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let value = S::get(core, op)?.widen();
         let result = match WHAT {
             TRAILING => value.trailing_zeros().min(T::BITS),
@@ -186,8 +200,12 @@ fn control3<F: Function>(ins: &Ins) -> Option<Handler> {
     )
 }
 
-fn function<F: Function, T: Int, A: Src<T>, B: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, A::MEMORY || B::MEMORY, |core, op| {
+fn function<F: Function, T: Int, A: Src<T>, B: Src<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, A::MEMORY || B::MEMORY, |core, op| {
         let (a, b) = (A::get(core, op)?.widen(), B::get(core, op)?.widen());
         finish::<F, T>(core, op.r1, a, b)
     })
@@ -206,8 +224,12 @@ fn lowest<F: Function>(ins: &Ins) -> Option<Handler> {
     )
 }
 
-fn lowest_bit<F: Function, T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn lowest_bit<F: Function, T: Int, S: Src<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let value = S::get(core, op)?.widen();
         finish::<F, T>(core, op.r1, value, 0)
     })

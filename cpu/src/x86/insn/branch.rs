@@ -2,10 +2,12 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{
-    Addr, Flat, Int, Mem, R1, Segmented, Src, address_mask, each_condition, ends, sized_word, step,
+    Addr, Flat, Int, Mem, R1, Segmented, Src, address_mask, chain, each_condition, ends, go_on,
+    jumps, serializes, sized_word, step,
 };
-use crate::x86::core::Core;
+use crate::x86::core::{Core, IP_PAGE};
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Fault, Stop, vector};
 use crate::x86::flags::Lazy;
@@ -90,29 +92,39 @@ pub(super) fn condition<const C: u8>(flags: Lazy) -> bool {
     holds != (C & 1 != 0)
 }
 
-/// Goes on with the ops behind a branch that is not taken.
+/// A relative branch: taken if `holds`. `WIDE`: in 64-bit mode.
 #[inline(always)]
-fn not_taken(core: &mut Core, rest: &[Op]) -> usize {
-    match rest {
-        [next, ..] => (next.handler)(core, rest),
-        [] => 0,
+fn branch<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache, holds: bool) -> usize {
+    let [op, rest @ ..] = ops else { return 0 };
+    if !holds {
+        return go_on(core, rest, code);
     }
-}
-
-/// A relative branch that is taken. `WIDE`: in 64-bit mode.
-#[inline(always)]
-fn taken<const WIDE: bool>(core: &mut Core, ops: &[Op], op: &Op, rest: &[Op]) -> usize {
-    let page = core.regs[usize::from(crate::x86::core::IP_PAGE)];
-    let target = page.wrapping_add(op.imm);
+    let page = core.gpr(IP_PAGE);
     if WIDE {
-        core.next_rip = target;
-        return rest.len();
+        core.next_rip = page.wrapping_add(op.imm);
+        return chain(core, code, op.imm, rest.len());
     }
-    if core.jump_near(operand_mask(op) & target).is_err() {
+    if core.jump_near(target(core, op)).is_err() {
         core.stopped = true;
         return ops.len();
     }
-    rest.len()
+    chain(core, code, core.next_rip.wrapping_sub(page), rest.len())
+}
+
+/// [`branch`] in any mode, for functions that are not made for one.
+#[inline(always)]
+pub(super) fn branch_if(core: &mut Core, ops: &[Op], code: &CodeCache, holds: bool) -> usize {
+    if core.wide() {
+        branch::<true>(core, ops, code, holds)
+    } else {
+        branch::<false>(core, ops, code, holds)
+    }
+}
+
+/// Where a relative branch leads outside 64-bit mode.
+#[inline(always)]
+fn target(core: &Core, op: &Op) -> u64 {
+    operand_mask(op) & core.gpr(IP_PAGE).wrapping_add(op.imm)
 }
 
 fn operand_mask(op: &Op) -> u64 {
@@ -143,36 +155,27 @@ impl Core {
     }
 }
 
-fn jcc<const C: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    let [op, rest @ ..] = ops else { return 0 };
-    if condition::<C>(core.flags) {
-        taken::<WIDE>(core, ops, op, rest)
-    } else {
-        not_taken(core, rest)
-    }
+fn jcc<const C: u8, const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    branch::<WIDE>(core, ops, code, condition::<C>(core.flags))
 }
 
-fn jmp<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    let [op, rest @ ..] = ops else { return 0 };
-    taken::<WIDE>(core, ops, op, rest)
+fn jmp<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    branch::<WIDE>(core, ops, code, true)
 }
 
-fn jcxz(core: &mut Core, ops: &[Op]) -> usize {
-    let [op, rest @ ..] = ops else { return 0 };
-    if core.gpr(gpr::RCX) & counter_mask(core, op) == 0 {
-        taken::<false>(core, ops, op, rest)
-    } else {
-        not_taken(core, rest)
-    }
+fn jcxz(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    let [op, ..] = ops else { return 0 };
+    let holds = core.gpr(gpr::RCX) & address_mask(op) == 0;
+    branch::<false>(core, ops, code, holds)
 }
 
 const ANY: u8 = 0;
 const EQUAL: u8 = 1;
 const NOT_EQUAL: u8 = 2;
 
-fn loop_while<const WHAT: u8>(core: &mut Core, ops: &[Op]) -> usize {
+fn loop_while<const WHAT: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
     let [op, rest @ ..] = ops else { return 0 };
-    let mask = counter_mask(core, op);
+    let mask = address_mask(op);
     let old = core.gpr(gpr::RCX);
     let count = old.wrapping_sub(1) & mask;
     let goes_on = match WHAT {
@@ -180,22 +183,18 @@ fn loop_while<const WHAT: u8>(core: &mut Core, ops: &[Op]) -> usize {
         NOT_EQUAL => !core.flags.zf(),
         _ => true,
     };
-    let mut undone = 0;
-    let taken_too = count != 0 && goes_on;
-    if taken_too {
-        undone = taken::<false>(core, ops, op, rest);
-        if core.stopped {
-            return undone;
-        }
+    let taken = count != 0 && goes_on;
+    if taken && core.jump_near(target(core, op)).is_err() {
+        core.stopped = true;
+        return ops.len();
     }
     let kept = if mask == 0xffff { old & !mask } else { 0 };
     core.set_gpr(gpr::RCX, kept | count);
-    if taken_too { undone } else { not_taken(core, rest) }
-}
-
-/// Bits of RCX that count: by address size.
-fn counter_mask(_: &Core, op: &Op) -> u64 {
-    address_mask(op)
+    if taken {
+        chain(core, code, core.next_rip.wrapping_sub(core.gpr(IP_PAGE)), rest.len())
+    } else {
+        go_on(core, rest, code)
+    }
 }
 
 /// Near jumps and calls to an address in a register or in memory.
@@ -213,8 +212,12 @@ fn indirect<const CALL: bool>(ins: &Ins) -> Option<Handler> {
     )
 }
 
-fn jmp_to<T: Int, S: Src<T>, const CALL: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn jmp_to<T: Int, S: Src<T>, const CALL: bool>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    jumps(core, ops, code, |core, op| {
         let target = S::get(core, op)?.widen();
         let back = core.next_rip;
         core.jump_near(target)?;
@@ -222,17 +225,17 @@ fn jmp_to<T: Int, S: Src<T>, const CALL: bool>(core: &mut Core, ops: &[Op]) -> u
     })
 }
 
-fn call<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn call<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    jumps(core, ops, code, |core, op| {
         let back = core.next_rip;
-        let page = core.regs[usize::from(crate::x86::core::IP_PAGE)];
+        let page = core.gpr(IP_PAGE);
         core.jump_near(T::narrow(page.wrapping_add(op.imm)).widen())?;
         core.push(T::narrow(back))
     })
 }
 
-fn ret<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn ret<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    jumps(core, ops, code, |core, op| {
         let target = core.peek::<T>(0)?.widen();
         core.jump_near(target)?;
         core.release(T::BYTES + op.imm);
@@ -240,16 +243,16 @@ fn ret<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn far<const CALL: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| core.far_transfer(op.disp as u16, op.imm, op.size, CALL))
+fn far<const CALL: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| core.far_transfer(op.disp as u16, op.imm, op.size, CALL))
 }
 
 fn far_lookup<const CALL: bool>(ins: &Ins) -> Option<Handler> {
     sized_word!(ins.bytes(0).wrapping_sub(2), T, Some(far_indirect::<T, CALL>))
 }
 
-fn far_indirect<T: Int, const CALL: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn far_indirect<T: Int, const CALL: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         let (offset, selector) = far_pointer::<T>(core, op)?;
         core.far_transfer(selector, offset, T::BYTES as u8, CALL)
     })
@@ -265,36 +268,41 @@ pub(super) fn far_pointer<T: Int>(core: &mut Core, op: &Op) -> Result<(u64, u16)
     Ok((offset.widen(), core.load(lin)?))
 }
 
-fn retf<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| core.far_return::<T>(op.imm))
+fn retf<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| core.far_return::<T>(op.imm))
 }
 
-fn iret<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
-        core.stale_code = true;
-        core.poll = true;
-        core.interrupt_return::<T>()
-    })
+fn iret<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, _| core.interrupt_return::<T>())
 }
 
-fn int(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn int(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         let back = core.next_rip;
         core.software_interrupt(op.imm as u8, Source::Int, back)
     })
 }
 
 /// INT3 and INT1.
-fn trap<const VECTOR: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn trap<const VECTOR: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         let back = core.next_rip;
-        let source = if VECTOR == vector::DB { Source::Exception } else { Source::Trap };
+        let source = if VECTOR == vector::DB {
+            // Breakpoints met by a load of SS before are told by the same exception.
+            let met = std::mem::take(&mut core.met);
+            if met != 0 {
+                core.set_debug_status(met.into());
+            }
+            Source::Exception
+        } else {
+            Source::Trap
+        };
         core.software_interrupt(VECTOR, source, back)
     })
 }
 
-fn into(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn into(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         if !core.flags.of() {
             return Ok(());
         }
@@ -303,8 +311,8 @@ fn into(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn bound<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn bound<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let index = T::get(core, op.r1).sext() as i64;
         let lin = Segmented::lin(core, op, 2 * T::BYTES, false)?;
         let low = core.load::<T>(lin)?.sext() as i64;

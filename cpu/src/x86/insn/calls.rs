@@ -1,12 +1,15 @@
-//! Fast calls of the system and back, SWAPGS, and the bases of FS and GS (SDM vol. 3, 6.8.7 and 6.8.8).
+//! Fast calls of the system and back, SWAPGS, and the bases of FS and GS (SDM vol. 3, 6.8.7 and 6.8.8; AMD's *Architecture
+//! Programmer's Manual* vol. 3, "SYSCALL", "SYSRET", for AMD's models).
 
 use iced_x86::{Code, Mnemonic as M};
 
+use super::CodeCache;
 use super::{Int, ends, sized_word, step};
-use crate::x86::core::Core;
+use crate::x86::core::{Core, StepTrap};
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::Stop;
 use crate::x86::flags::bit;
+use crate::x86::model::Vendor;
 use crate::x86::seg::is_null;
 use crate::x86::state::{Segment, cr4, efer, gpr, rights, sreg};
 
@@ -41,8 +44,8 @@ fn need_mode64(core: &mut Core) -> Result<(), Stop> {
     if core.wide() { Ok(()) } else { Err(core.ud()) }
 }
 
-fn swapgs(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn swapgs(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         need_mode64(core)?;
         core.need_cpl0()?;
         let old = core.segment(sreg::GS).base;
@@ -80,35 +83,54 @@ fn enter_flat(core: &mut Core, cs: Segment, ss: Segment, cpl: u8) {
     core.poll = true;
 }
 
-fn syscall(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
-        if !core.wide() || core.cpu.efer & efer::SCE == 0 {
-            return Err(core.ud());
-        }
+/// Whether SYSCALL and SYSRET exist here: on Intel's processors in 64-bit mode alone, on AMD's in all of protected mode.
+fn need_syscall(core: &mut Core) -> Result<(), Stop> {
+    let mode = match core.cpu.model.vendor {
+        Vendor::Intel => core.wide(),
+        Vendor::Amd => core.protected() && !core.v86(),
+    };
+    if mode && core.cpu.efer & efer::SCE != 0 { Ok(()) } else { Err(core.ud()) }
+}
+
+fn syscall(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
+        need_syscall(core)?;
         let flags = core.rflags();
+        let msr = &core.cpu.msr;
+        let (selector, long) = ((msr.star >> 32) as u16, core.long_mode());
+        let (target, masked) = match (long, core.wide()) {
+            (true, true) => (msr.lstar, msr.sfmask),
+            (true, false) => (msr.cstar, msr.sfmask),
+            (false, _) => (msr.star & 0xffff_ffff, bit::VM | bit::IF),
+        };
         core.set_gpr(gpr::RCX, core.next_rip);
-        core.set_gpr(gpr::R11, flags & !bit::RF);
-        let selector = (core.cpu.msr.star >> 32) as u16;
-        core.next_rip = core.cpu.msr.lstar;
-        core.set_rflags(flags & !core.cpu.msr.sfmask & !bit::RF);
+        if long {
+            core.set_gpr(gpr::R11, flags & !bit::RF);
+        }
+        core.next_rip = target;
+        core.set_rflags(flags & !masked & !bit::RF);
+        core.step_trap = StepTrap::ByNewFlags;
         let ss = flat_data(selector.wrapping_add(8), 0);
-        enter_flat(core, flat_code(selector, 0, true), ss, 0);
+        enter_flat(core, flat_code(selector, 0, long), ss, 0);
         Ok(())
     })
 }
 
-fn sysret<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
-        if !core.wide() || core.cpu.efer & efer::SCE == 0 {
-            return Err(core.ud());
-        }
+fn sysret<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
+        need_syscall(core)?;
         core.need_cpl0()?;
         let target = core.gpr(gpr::RCX);
         if WIDE && !core.is_canonical(target) {
             return Err(core.gp(0));
         }
         let selector = (core.cpu.msr.star >> 48) as u16;
-        core.set_rflags(core.gpr(gpr::R11) & 0x3c_7fd7 | bit::FIXED);
+        if core.wide() {
+            core.set_rflags(core.gpr(gpr::R11) & 0x3c_7fd7 | bit::FIXED);
+        } else {
+            core.set_rflags(core.rflags() | bit::IF);
+        }
+        core.step_trap = StepTrap::ByNewFlags;
         core.next_rip = if WIDE { target } else { target & 0xffff_ffff };
         let cs = selector.wrapping_add(if WIDE { 16 } else { 0 });
         let ss = flat_data(selector.wrapping_add(8), 3);
@@ -117,8 +139,17 @@ fn sysret<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn sysenter(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+/// SYSENTER and SYSEXIT: AMD's processors do not have them in IA-32e mode.
+fn need_sysenter(core: &mut Core) -> Result<(), Stop> {
+    if core.cpu.model.vendor == Vendor::Amd && core.long_mode() {
+        return Err(core.ud());
+    }
+    Ok(())
+}
+
+fn sysenter(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
+        need_sysenter(core)?;
         let selector = core.cpu.msr.sysenter_cs as u16;
         if !core.protected() || is_null(selector) {
             return Err(core.gp(0));
@@ -135,8 +166,9 @@ fn sysenter(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn sysexit<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn sysexit<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
+        need_sysenter(core)?;
         let selector = core.cpu.msr.sysenter_cs as u16;
         if !core.protected() || is_null(selector) || core.cpu.cpl != 0 {
             return Err(core.gp(0));
@@ -158,19 +190,19 @@ fn need_fsgsbase(core: &mut Core) -> Result<(), Stop> {
     if core.wide() && core.cpu.cr4 & cr4::FSGSBASE != 0 { Ok(()) } else { Err(core.ud()) }
 }
 
-fn read_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn read_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         need_fsgsbase(core)?;
         T::put(core, op.r1, T::narrow(core.segment(SEGMENT).base));
         Ok(())
     })
 }
 
-fn write_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn write_base<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         need_fsgsbase(core)?;
         let base = T::get(core, op.r1).widen();
-        if !core.is_canonical(base) {
+        if !core.is_canonical_base(base) {
             return Err(core.gp(0));
         }
         core.set_base(SEGMENT, base);

@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{Int, ends, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
@@ -27,29 +28,29 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
     })
 }
 
-fn change<const MASK: u64, const TO: u64>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn change<const MASK: u64, const TO: u64>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         core.flags.replace(MASK, TO);
         Ok(())
     })
 }
 
-fn cmc(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn cmc(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         core.flags = core.flags.with_carry(!core.flags.cf());
         Ok(())
     })
 }
 
-fn direction<const DOWN: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn direction<const DOWN: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         core.cpu.rflags = core.cpu.rflags & !bit::DF | if DOWN { bit::DF } else { 0 };
         Ok(())
     })
 }
 
-fn lahf(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn lahf(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         let flags = core.rflags() & 0xff;
         let rax = core.gpr(gpr::RAX);
         core.set_gpr(gpr::RAX, rax & !(0xff << AH) | flags << AH);
@@ -57,8 +58,8 @@ fn lahf(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn sahf(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn sahf(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         let flags = core.gpr(gpr::RAX) >> AH;
         core.flags.replace(bit::ARITH & 0xff, flags);
         Ok(())
@@ -67,8 +68,8 @@ fn sahf(core: &mut Core, ops: &[Op]) -> usize {
 
 /// SALC, which the SDM leaves out: AL becomes all carries (APM vol. 3, appendix A, has its opcode D6 as invalid in
 /// 64-bit mode).
-fn salc(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn salc(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         let al = if core.flags.cf() { 0xff } else { 0 };
         u8::put(core, gpr::RAX, al);
         Ok(())
@@ -97,8 +98,8 @@ fn control(core: &Core) -> Control {
     }
 }
 
-fn cli(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn cli(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         match control(core) {
             Control::Real => core.cpu.rflags &= !bit::IF,
             Control::Virtual => core.cpu.rflags &= !bit::VIF,
@@ -108,8 +109,8 @@ fn cli(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn sti(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn sti(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         match control(core) {
             Control::Real => {
                 if !core.has_flag(bit::IF) {

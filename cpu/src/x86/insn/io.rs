@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{Int, ends, sized};
 use crate::bus::Width;
 use crate::x86::core::Core;
@@ -41,8 +42,8 @@ impl Core {
     }
 }
 
-fn input<T: Int, const IMM: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn input<T: Int, const IMM: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         let port = if IMM { op.imm as u8 as u16 } else { core.gpr(gpr::RDX) as u16 };
         core.check_port(port, T::WIDTH)?;
         let value = core.port_in(port, T::WIDTH);
@@ -51,8 +52,8 @@ fn input<T: Int, const IMM: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn output<T: Int, const IMM: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn output<T: Int, const IMM: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         let port = if IMM { op.imm as u8 as u16 } else { core.gpr(gpr::RDX) as u16 };
         core.check_port(port, T::WIDTH)?;
         core.port_out(port, T::WIDTH, T::get(core, gpr::RAX).widen());

@@ -12,6 +12,7 @@ mod branch;
 mod calls;
 mod flags;
 mod io;
+mod liveness;
 mod mov;
 mod muldiv;
 mod shift;
@@ -26,9 +27,11 @@ mod xsave;
 
 use crate::ram::Cell;
 
-use super::core::Core;
+use super::core::{Core, IP_PAGE};
 use super::decode::{Handler, Ins, Op};
 use super::fault::Stop;
+use super::interp::CodeCache;
+use crate::bus::PAGE_MASK;
 
 /// The function that performs an instruction, if there is one.
 pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
@@ -52,17 +55,18 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         .or_else(|| xsave::lookup(ins))
 }
 
+pub(super) use liveness::{Usage, usage};
 pub(super) use system::ends_block;
 use units::unit;
 
 /// What is performed where there is no instruction.
-pub(super) fn undefined(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| Err(core.ud()))
+pub(super) fn undefined(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| Err(core.ud()))
 }
 
 /// What is performed for more bytes than an instruction can have.
-pub(super) fn too_long(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| Err(core.gp(0)))
+pub(super) fn too_long(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| Err(core.gp(0)))
 }
 
 /// Performs the first of `ops` by `f` and, by a tail call, those after it. Returns how many of `ops` have not been
@@ -73,6 +77,7 @@ pub(super) fn too_long(core: &mut Core, ops: &[Op]) -> usize {
 fn step(
     core: &mut Core,
     ops: &[Op],
+    code: &CodeCache,
     memory: bool,
     f: impl Fn(&mut Core, &Op) -> Result<(), Stop>,
 ) -> usize {
@@ -84,8 +89,14 @@ fn step(
     if memory && core.leave {
         return leave(core, op, rest);
     }
+    go_on(core, rest, code)
+}
+
+/// Performs the ops behind one that is complete.
+#[inline(always)]
+fn go_on(core: &mut Core, rest: &[Op], code: &CodeCache) -> usize {
     match rest {
-        [next, ..] => (next.handler)(core, rest),
+        [next, ..] => (next.handler)(core, rest, code),
         [] => 0,
     }
 }
@@ -100,7 +111,13 @@ fn leave(core: &mut Core, op: &Op, rest: &[Op]) -> usize {
 /// [`step`] for instructions that leave the block: a jump, or something that the run loop must look at. `f` finds
 /// [`Core::next_rip`] behind the instruction.
 #[inline(always)]
-fn ends(core: &mut Core, ops: &[Op], f: impl Fn(&mut Core, &Op) -> Result<(), Stop>) -> usize {
+fn ends(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+    f: impl Fn(&mut Core, &Op) -> Result<(), Stop>,
+) -> usize {
+    let _ = code;
     let [op, rest @ ..] = ops else { return 0 };
     let before = core.next_rip;
     core.next_rip = core.rip_after(op);
@@ -111,6 +128,66 @@ fn ends(core: &mut Core, ops: &[Op], f: impl Fn(&mut Core, &Op) -> Result<(), St
     }
     core.leave = false;
     rest.len()
+}
+
+/// [`ends`] for jumps, which need no look of the run loop: they go on with the block at their target.
+#[inline(always)]
+fn jumps(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+    f: impl Fn(&mut Core, &Op) -> Result<(), Stop>,
+) -> usize {
+    let [op, rest @ ..] = ops else { return 0 };
+    let before = core.next_rip;
+    core.next_rip = core.rip_after(op);
+    if f(core, op).is_err() {
+        core.next_rip = before;
+        core.stopped = true;
+        return ops.len();
+    }
+    if core.leave {
+        core.leave = false;
+        return rest.len();
+    }
+    let offset = core.next_rip.wrapping_sub(core.gpr(IP_PAGE));
+    chain(core, code, offset, rest.len())
+}
+
+/// Goes on with the block at `offset` from the beginning of the present page, which is where [`Core::next_rip`] leads,
+/// after `undone` ops of the present block were jumped over. What is not at hand, or not in this page, or not to be done
+/// without a look at other things, is left to the run loop.
+#[inline(always)]
+fn chain(core: &mut Core, code: &CodeCache, offset: u64, undone: usize) -> usize {
+    if offset > PAGE_MASK {
+        return undone;
+    }
+    let block = code.at(core.code_page + offset as usize);
+    let ops = code.ops(block);
+    let retired = core.cpu.retired - undone as u64 + ops.len() as u64;
+    let behind = core.next_rip.wrapping_add(block.bytes());
+    let Some(first) = ops.first() else { return undone };
+    if (retired > core.window) | core.poll | (behind.wrapping_sub(1) > core.code_limit) {
+        return undone;
+    }
+    core.cpu.retired = retired;
+    core.block = block;
+    core.next_rip = behind & core.lin_mask;
+    (first.handler)(core, ops, code)
+}
+
+/// [`ends`] for instructions that serialise (SDM vol. 3, 9.3).
+#[inline(always)]
+fn serializes(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+    f: impl Fn(&mut Core, &Op) -> Result<(), Stop>,
+) -> usize {
+    ends(core, ops, code, |core, op| {
+        core.serialize();
+        f(core, op)
+    })
 }
 
 /// The operand sizes.

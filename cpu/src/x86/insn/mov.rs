@@ -2,6 +2,7 @@
 
 use iced_x86::{Mnemonic as M, Register};
 
+use super::CodeCache;
 use super::branch::condition;
 use super::{
     Addr, Dst, Family1, Family2, FamilyR, Flat, Int, Mem, Segmented, Src, address_mask,
@@ -116,8 +117,8 @@ fn is_set(m: M) -> bool {
     )
 }
 
-fn nothing(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |_, _| Ok(()))
+fn nothing(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |_, _| Ok(()))
 }
 
 fn mov_lookup(ins: &Ins) -> Option<Handler> {
@@ -154,22 +155,22 @@ impl Family2 for Mov {
     }
 }
 
-fn mov<T: Int, D: Dst<T>, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY || S::MEMORY, |core, op| {
+fn mov<T: Int, D: Dst<T>, S: Src<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, D::MEMORY || S::MEMORY, |core, op| {
         let value = S::get(core, op)?;
         D::put(core, op, value)
     })
 }
 
-fn store_segment<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY, |core, op| {
+fn store_segment<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, D::MEMORY, |core, op| {
         let selector = core.segment(op.r2).selector;
         D::put(core, op, T::narrow(u64::from(selector)))
     })
 }
 
-fn load_segment<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn load_segment<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         let selector = S::get(core, op)?;
         core.load_segment(op.r1, selector)?;
         if op.r1 == sreg::SS {
@@ -217,16 +218,20 @@ fn extend_lookup<E: Extension>(ins: &Ins) -> Option<Handler> {
     }
 }
 
-fn extend<E: Extension, F: Int, T: Int, S: Src<F>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn extend<E: Extension, F: Int, T: Int, S: Src<F>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let value = E::extend(S::get(core, op)?);
         T::put(core, op.r1, T::narrow(value));
         Ok(())
     })
 }
 
-fn lea_flat<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn lea_flat<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         // Flat: the effective address is the linear one.
         let address = Flat::lin(core, op, 0, false)?;
         T::put(core, op.r1, T::narrow(address));
@@ -234,15 +239,15 @@ fn lea_flat<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn lea<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn lea<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         T::put(core, op.r1, T::narrow(effective(core, op)));
         Ok(())
     })
 }
 
-fn exchange<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn exchange<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         let (a, b) = (T::get(core, op.r1), T::get(core, op.r2));
         T::put(core, op.r1, b);
         T::put(core, op.r2, a);
@@ -250,8 +255,12 @@ fn exchange<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn exchange_memory<T: Int, const FIRST: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn exchange_memory<T: Int, const FIRST: bool>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, true, |core, op| {
         let register = if FIRST { op.r1 } else { op.r2 };
         let new = T::get(core, register);
         let lin = Segmented::lin(core, op, T::BYTES, true)?;
@@ -265,8 +274,8 @@ fn swapped<T: Int>(value: T) -> T {
     T::narrow(value.widen().swap_bytes() >> (64 - T::BITS))
 }
 
-fn bswap<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn bswap<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         // Of 16 bits it is undefined; processors clear them.
         let value = if T::BITS == 16 { T::narrow(0) } else { swapped(T::get(core, op.r1)) };
         T::put(core, op.r1, value);
@@ -274,39 +283,39 @@ fn bswap<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn movbe_load<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn movbe_load<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let value = <Mem<Segmented> as Src<T>>::get(core, op)?;
         T::put(core, op.r1, swapped(value));
         Ok(())
     })
 }
 
-fn movbe_store<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn movbe_store<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let value = swapped(T::get(core, op.r2));
         <Mem<Segmented> as Dst<T>>::put(core, op, value)
     })
 }
 
-fn widen<F: Int, T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn widen<F: Int, T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         let value = F::get(core, gpr::RAX).sext();
         T::put(core, gpr::RAX, T::narrow(value));
         Ok(())
     })
 }
 
-fn spread<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn spread<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         let sign = (T::get(core, gpr::RAX).sext() as i64 >> 63) as u64;
         T::put(core, gpr::RDX, T::narrow(sign));
         Ok(())
     })
 }
 
-fn xlat(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn xlat(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let at = core.gpr(gpr::RBX).wrapping_add(core.gpr(gpr::RAX) & 0xff) & address_mask(op);
         let lin = core.linear(op.seg, at, 1, false)?;
         let value: u8 = core.load(lin)?;
@@ -323,8 +332,8 @@ impl<const C: u8> FamilyR for Cmov<C> {
     }
 }
 
-fn cmov<const C: u8, T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn cmov<const C: u8, T: Int, S: Src<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         // The source is read, and 32 bits clear the upper half, whatever the condition.
         let new = S::get(core, op)?;
         let value = if condition::<C>(core.flags) { new } else { T::get(core, op.r1) };
@@ -341,8 +350,8 @@ impl<const C: u8> Family1 for Set<C> {
     }
 }
 
-fn set<const C: u8, T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY, |core, op| {
+fn set<const C: u8, T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, D::MEMORY, |core, op| {
         let value = u64::from(condition::<C>(core.flags));
         D::put(core, op, T::narrow(value))
     })

@@ -5,11 +5,12 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{Int, Mem, R1, R2, Segmented, Src, sized, sized_word, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Fault, Stop, vector};
-use crate::x86::flags::{Lazy, bit};
+use crate::x86::flags::Lazy;
 use crate::x86::state::gpr;
 
 pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
@@ -52,9 +53,7 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
 
 /// Flags of a product: CF and OF say that the high half matters.
 fn product_flags(low: u64, wide: bool) -> Lazy {
-    let mut flags = Lazy::result(low, wide, wide);
-    flags.replace(bit::ZF | bit::AF, 0);
-    flags
+    Lazy::product(low, wide, wide)
 }
 
 /// Puts a double-width result into AX, or the A and D registers.
@@ -78,8 +77,8 @@ fn dividend<T: Int>(core: &Core) -> u128 {
     u128::from(high.widen()) << T::BITS | u128::from(low.widen())
 }
 
-fn mul<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn mul<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let a = u128::from(S::get(core, op)?.widen());
         let product = a * u128::from(T::get(core, gpr::RAX).widen());
         let (low, high) = (T::narrow(product as u64), T::narrow((product >> T::BITS) as u64));
@@ -89,8 +88,8 @@ fn mul<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn imul_wide<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn imul_wide<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let a = i128::from(S::get(core, op)?.sext() as i64);
         let product = a * i128::from(T::get(core, gpr::RAX).sext() as i64);
         let (low, high) = (T::narrow(product as u64), T::narrow((product >> T::BITS) as u64));
@@ -100,8 +99,31 @@ fn imul_wide<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn imul<T: Int, S: Src<T>, const IMM: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+/// The function that performs IMUL of registers without setting flags.
+pub(super) fn quiet(ins: &Ins) -> Option<Handler> {
+    let by_imm = ins.raw().op_count() == 3;
+    sized_word!(
+        ins.bytes(0),
+        T,
+        Some(if by_imm { quiet_imul::<T, true> } else { quiet_imul::<T, false> })
+    )
+}
+
+fn quiet_imul<T: Int, const IMM: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
+        let a = T::get(core, op.r2).widen();
+        let b = if IMM { op.imm } else { T::get(core, op.r1).widen() };
+        T::put(core, op.r1, T::narrow(a.wrapping_mul(b)));
+        Ok(())
+    })
+}
+
+fn imul<T: Int, S: Src<T>, const IMM: bool>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let a = S::get(core, op)?.sext() as i64;
         let b = if IMM { T::narrow(op.imm) } else { T::get(core, op.r1) };
         let b = b.sext() as i64;
@@ -123,8 +145,8 @@ fn divide_error(core: &mut Core) -> Stop {
     core.raise(Fault::new(vector::DE))
 }
 
-fn div<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn div<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let divisor = S::get(core, op)?.widen();
         if divisor == 0 {
             return Err(divide_error(core));
@@ -146,8 +168,8 @@ fn div<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn idiv<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn idiv<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let divisor = i128::from(S::get(core, op)?.sext() as i64);
         if divisor == 0 {
             return Err(divide_error(core));
@@ -173,8 +195,8 @@ fn idiv<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn mulx<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn mulx<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let a = u128::from(S::get(core, op)?.widen());
         let product = a * u128::from(T::get(core, gpr::RDX).widen());
         // The high half wins if both go to one register.

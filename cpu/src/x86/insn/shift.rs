@@ -5,10 +5,11 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::{Dst, Flat, Int, Mem, R1, R2, Segmented, Src, sized, sized_word, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
-use crate::x86::flags::{Lazy, bit};
+use crate::x86::flags::Lazy;
 use crate::x86::state::gpr;
 
 pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
@@ -94,10 +95,7 @@ impl Shift for Sar {
 
 /// CF and OF replaced, the others as before.
 fn carry_overflow(before: Lazy, cf: bool, of: bool) -> Lazy {
-    let mut flags = before;
-    let bits = u64::from(cf) * bit::CF | u64::from(of) * bit::OF;
-    flags.replace(bit::CF | bit::OF, bits);
-    flags
+    before.with_carry_overflow(cf, of)
 }
 
 enum Rol {}
@@ -216,16 +214,49 @@ fn masked<T: Int>(count: u64) -> u32 {
     (count & if T::BITS == 64 { 63 } else { 31 }) as u32
 }
 
-fn shift<K: Shift, T: Int, C: Count, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY, |core, op| {
+fn shift<K: Shift, T: Int, C: Count, D: Dst<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, D::MEMORY, |core, op| {
         let count = masked::<T>(C::get(core, op));
         if count == 0 {
             // Nothing changes; but memory must be writable, and the upper half of a 32-bit register is cleared.
-            return D::update(core, op, |old| old).map(drop);
+            return D::update(core, op, move |old| old).map(drop);
         }
         let before = core.flags;
-        let old = D::update(core, op, |old| K::apply(old, count, before.cf()))?;
-        core.flags = K::flags(before, old, K::apply(old, count, before.cf()), count);
+        let cf = before.cf();
+        let old = D::update(core, op, move |old| K::apply(old, count, cf))?;
+        core.flags = K::flags(before, old, K::apply(old, count, cf), count);
+        Ok(())
+    })
+}
+
+/// The function that performs a shift of a register by an immediate without setting flags; none for a shift by zero.
+pub(super) fn quiet(ins: &Ins) -> Option<Handler> {
+    macro_rules! quiet {
+        ($kind:ident) => {
+            sized_word!(ins.bytes(0), T, {
+                let by = if ins.is_imm(1) { ins.raw().immediate(1) } else { 0 };
+                (masked::<T>(by) != 0).then_some(quiet_shift::<$kind, T>)
+            })
+        };
+    }
+    match ins.mnemonic() {
+        M::Shl | M::Sal => quiet!(Shl),
+        M::Shr => quiet!(Shr),
+        M::Sar => quiet!(Sar),
+        M::Rol => quiet!(Rol),
+        M::Ror => quiet!(Ror),
+        _ => None,
+    }
+}
+
+fn quiet_shift<K: Shift, T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
+        let value = T::get(core, op.r1);
+        T::put(core, op.r1, K::apply(value, masked::<T>(op.imm), false));
         Ok(())
     })
 }
@@ -265,14 +296,18 @@ fn double_shift<const LEFT: bool, T: Int>(value: T, fill: T, count: u32) -> (T, 
     }
 }
 
-fn double<const LEFT: bool, T: Int, C: Count, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, D::MEMORY, |core, op| {
+fn double<const LEFT: bool, T: Int, C: Count, D: Dst<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, D::MEMORY, |core, op| {
         let count = masked::<T>(C::get(core, op));
         if count == 0 {
-            return D::update(core, op, |old| old).map(drop);
+            return D::update(core, op, move |old| old).map(drop);
         }
         let fill = T::get(core, op.r2);
-        let old = D::update(core, op, |old| double_shift::<LEFT, T>(old, fill, count).0)?;
+        let old = D::update(core, op, move |old| double_shift::<LEFT, T>(old, fill, count).0)?;
         let (new, cf) = double_shift::<LEFT, T>(old, fill, count);
         core.flags = Lazy::result(new.sext(), cf, top(old) != top(new));
         Ok(())
@@ -292,8 +327,12 @@ fn flagless<K: Shift>(ins: &Ins) -> Option<Handler> {
 }
 
 /// SHLX, SHRX, SARX: no flags, the count is the third operand.
-fn shift_plain<K: Shift, T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn shift_plain<K: Shift, T: Int, S: Src<T>>(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let value = S::get(core, op)?;
         let count = masked::<T>(T::get(core, op.r3).widen());
         T::put(core, op.r1, K::apply(value, count, false));
@@ -301,8 +340,8 @@ fn shift_plain<K: Shift, T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usiz
     })
 }
 
-fn rorx<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, S::MEMORY, |core, op| {
+fn rorx<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, S::MEMORY, |core, op| {
         let value = S::get(core, op)?;
         T::put(core, op.r1, Ror::apply(value, masked::<T>(op.imm), false));
         Ok(())

@@ -2,6 +2,7 @@
 
 use iced_x86::{Code, Mnemonic as M, Register};
 
+use super::CodeCache;
 use super::{Dst, Flat, Imm, Int, Mem, R1, Segmented, Src, ends, sized_word, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
@@ -153,15 +154,15 @@ impl Core {
     }
 }
 
-fn push<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn push<T: Int, S: Src<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let value = S::get(core, op)?;
         core.push(value)
     })
 }
 
-fn push_segment<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn push_segment<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let selector = core.segment(op.r1).selector;
         if T::BITS == 32 {
             // Processors write the selector alone and leave the bytes above it as they are.
@@ -175,8 +176,8 @@ fn push_segment<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn pop<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn pop<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let value = core.peek::<T>(0)?;
         // The address of the destination is computed with the new stack pointer; and what is popped into the
         // stack pointer stays there.
@@ -190,8 +191,8 @@ fn pop<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn pop_segment<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn pop_segment<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         let selector = core.peek::<u16>(0)?;
         // The stack pointer moves as the old stack segment says.
         let (old, mask) = (core.gpr(gpr::RSP), core.stack_mask());
@@ -206,8 +207,8 @@ fn pop_segment<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn pusha<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, _| {
+fn pusha<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, _| {
         let old = core.gpr(gpr::RSP);
         // All or nothing.
         let bottom = old.wrapping_sub(8 * T::BYTES) & core.stack_mask();
@@ -224,8 +225,8 @@ fn pusha<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn popa<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, _| {
+fn popa<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, _| {
         let mut values = [T::narrow(0); 8];
         for (value, slot) in values.iter_mut().rev().zip(0..) {
             *value = core.peek(slot * T::BYTES)?;
@@ -245,8 +246,8 @@ fn virtual_flags(core: &Core) -> bool {
     core.v86() && core.iopl() < 3
 }
 
-fn pushf<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, _| {
+fn pushf<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, _| {
         let mut flags = core.rflags() & !(bit::RF | bit::VM);
         if virtual_flags(core) {
             if T::BITS != 16 || core.cpu.cr4 & cr4::VME == 0 {
@@ -259,8 +260,8 @@ fn pushf<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn popf<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn popf<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         let popped = core.peek::<T>(0)?.widen();
         let old = core.rflags();
         let new = if virtual_flags(core) {
@@ -292,8 +293,8 @@ fn popf<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn enter<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn enter<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let (space, levels) = (op.imm & 0xffff, op.disp & 31);
         let (rsp, rbp) = (core.gpr(gpr::RSP), core.gpr(gpr::RBP));
         let result = enter_frame::<T>(core, space, levels);
@@ -328,8 +329,8 @@ fn enter_frame<T: Int>(core: &mut Core, space: u64, levels: u64) -> Result<(), S
     Ok(())
 }
 
-fn leave<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, _| {
+fn leave<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, _| {
         let old = core.gpr(gpr::RSP);
         let frame = core.gpr(gpr::RBP);
         if core.wide() {

@@ -5,6 +5,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::alu::{Operation, Sub};
 use super::{Int, address_mask, sized, step};
 use crate::bus::{PAGE_MASK, PAGE_SIZE};
@@ -50,6 +51,19 @@ trait StringOp: 'static {
     /// Does one element at linear addresses `source` and `destination`.
     fn element<T: Int>(core: &mut Core, source: u64, destination: u64) -> Result<(), Stop>;
 
+    /// How many of `count` elements upwards inside the pages at `source` and `destination` certainly do not end a
+    /// comparison that ends when elements are equal (`until_equal`), or differ.
+    fn passed<T: Int>(
+        core: &Core,
+        source: u64,
+        destination: u64,
+        count: u64,
+        until_equal: bool,
+    ) -> u64 {
+        let _ = (core, source, destination, count, until_equal);
+        0
+    }
+
     /// Does `count` elements upwards inside the pages at `source` and `destination`, if that can be done at once.
     fn bulk<T: Int>(core: &mut Core, source: u64, destination: u64, count: u64) -> bool {
         let _ = (core, source, destination, count);
@@ -79,6 +93,12 @@ impl StringOp for Movs {
     }
 }
 
+/// Eight bytes of elements that are all the same: every width divides eight bytes.
+#[inline(always)]
+fn pattern<T: Int>(value: T) -> u64 {
+    value.widen().wrapping_mul(u64::MAX / (u64::MAX >> (64 - T::BITS)))
+}
+
 enum Stos {}
 impl StringOp for Stos {
     const SOURCE: bool = false;
@@ -92,10 +112,7 @@ impl StringOp for Stos {
 
     fn bulk<T: Int>(core: &mut Core, _: u64, destination: u64, count: u64) -> bool {
         let Some((to, _)) = core.tlb.writable(destination) else { return false };
-        let value = T::get(core, gpr::RAX).widen();
-        // Every width divides eight bytes.
-        let pattern = (0..64 / T::BITS).fold(0, |all, i| all | value << (i * T::BITS));
-        to.fill(destination, count * T::BYTES, pattern);
+        to.fill(destination, count * T::BYTES, pattern(T::get(core, gpr::RAX)));
         true
     }
 }
@@ -131,6 +148,22 @@ impl StringOp for Cmps {
         compare(core, a, b);
         Ok(())
     }
+
+    fn passed<T: Int>(
+        core: &Core,
+        source: u64,
+        destination: u64,
+        count: u64,
+        until_equal: bool,
+    ) -> u64 {
+        let (Some((a, _)), Some((b, _))) =
+            (core.tlb.readable(source), core.tlb.readable(destination))
+        else {
+            return 0;
+        };
+        let len = count * T::BYTES;
+        a.passed(source, |at| b.load_any(destination + at), len, T::WIDTH, until_equal) / T::BYTES
+    }
 }
 
 enum Scas {}
@@ -144,6 +177,12 @@ impl StringOp for Scas {
         let b: T = core.load(destination)?;
         compare(core, T::get(core, gpr::RAX), b);
         Ok(())
+    }
+
+    fn passed<T: Int>(core: &Core, _: u64, destination: u64, count: u64, until_equal: bool) -> u64 {
+        let Some((page, _)) = core.tlb.readable(destination) else { return 0 };
+        let wanted = pattern(T::get(core, gpr::RAX));
+        page.passed(destination, |_| wanted, count * T::BYTES, T::WIDTH, until_equal) / T::BYTES
     }
 }
 
@@ -202,8 +241,8 @@ fn in_page(offset: u64, bytes: u64, down: bool) -> u64 {
     if down { if room < bytes { 0 } else { at / bytes + 1 } } else { room / bytes }
 }
 
-fn string<K: StringOp, T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn string<K: StringOp, T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let repeated = op.prefix & (REP | REPNE) != 0;
         if !repeated {
             K::begin::<T>(core)?;
@@ -220,6 +259,7 @@ fn string<K: StringOp, T: Int>(core: &mut Core, ops: &[Op]) -> usize {
         }
         // Performed again, after a look at interrupts.
         core.unfinished = true;
+        core.iterated = true;
         Err(Stop)
     })
 }
@@ -238,22 +278,32 @@ fn elements<K: StringOp, T: Int>(core: &mut Core, op: &Op, count: u64) -> Result
         let base = core.reach[usize::from(sreg::ES)].base;
         chunk = chunk.min(in_page(base.wrapping_add(di), T::BYTES, down));
     }
-    // An element that crosses pages is done alone.
-    let chunk = chunk.max(1);
-    if !down && chunk > 1 && !K::COMPARES && at_once::<K, T>(core, op, si, di, chunk) {
-        let bytes = chunk * T::BYTES;
+    // An element that crosses pages is done alone; and each, where single steps and breakpoints come in between.
+    let chunk = if core.watches_elements() { 1 } else { chunk.max(1) };
+    let mut done = 0;
+    if !down
+        && chunk > 1
+        && let Some((source, destination)) = spans::<K, T>(core, op, si, di, chunk)
+    {
+        if K::COMPARES {
+            // The last one is left, for its flags.
+            let until_equal = op.prefix & REP == 0;
+            done = K::passed::<T>(core, source, destination, chunk, until_equal).min(chunk - 1);
+        } else if K::bulk::<T>(core, source, destination, chunk) {
+            done = chunk;
+        }
+        let bytes = done * T::BYTES;
         if K::SOURCE {
             set_offset(core, gpr::RSI, op, si.wrapping_add(bytes));
         }
         if K::DESTINATION.is_some() {
             set_offset(core, gpr::RDI, op, di.wrapping_add(bytes));
         }
-        set_offset(core, gpr::RCX, op, count - chunk);
-        return Ok(count == chunk);
+        set_offset(core, gpr::RCX, op, count - done);
     }
     let delta = if down { T::BYTES.wrapping_neg() } else { T::BYTES };
-    let mut left = count;
-    for _ in 0..chunk {
+    let mut left = count - done;
+    for _ in done..chunk {
         one::<K, T>(core, op)?;
         if K::SOURCE {
             let next = offset(core, gpr::RSI, op).wrapping_add(delta);
@@ -301,8 +351,15 @@ fn one<K: StringOp, T: Int>(core: &mut Core, op: &Op) -> Result<(), Stop> {
     K::element::<T>(core, source, destination)
 }
 
-/// Does `count` elements upwards at once, if both strings are inside their segments and in memory.
-fn at_once<K: StringOp, T: Int>(core: &mut Core, op: &Op, si: u64, di: u64, count: u64) -> bool {
+/// The linear addresses of `count` elements upwards at SI and DI, if they are inside their segments and need no look each.
+#[inline(always)]
+fn spans<K: StringOp, T: Int>(
+    core: &Core,
+    op: &Op,
+    si: u64,
+    di: u64,
+    count: u64,
+) -> Option<(u64, u64)> {
     let bytes = count * T::BYTES;
     // An offset that wraps round, or leaves its segment, is met element by element.
     let fits = |at: u64| at.checked_add(bytes - 1).is_some_and(|last| last <= address_mask(op));
@@ -313,12 +370,11 @@ fn at_once<K: StringOp, T: Int>(core: &mut Core, op: &Op, si: u64, di: u64, coun
         let inside = fits(at) && from < span && span - from >= bytes;
         inside.then_some(at.wrapping_add(reach.base) & core.lin_mask)
     };
-    let source = if K::SOURCE { lin(op.seg, si, false) } else { Some(0) };
+    let source = if K::SOURCE { lin(op.seg, si, false)? } else { 0 };
     let destination = match K::DESTINATION {
-        Some(write) => lin(sreg::ES, di, write),
-        None => Some(0),
+        Some(write) => lin(sreg::ES, di, write)?,
+        None => 0,
     };
-    let (Some(source), Some(destination)) = (source, destination) else { return false };
     let misaligned = core.aligned && (source | destination) & (T::BYTES - 1) != 0;
-    !misaligned && K::bulk::<T>(core, source, destination, count)
+    (!misaligned).then_some((source, destination))
 }

@@ -2,12 +2,13 @@
 
 use iced_x86::Mnemonic as M;
 
-use super::{Dst, Int, Mem, R1, Segmented, Src, ends, sized_word, step};
+use super::CodeCache;
+use super::{Dst, Int, Mem, R1, Segmented, Src, ends, serializes, sized_word, step};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Fault, Stop, vector};
 use crate::x86::flags::{Lazy, bit};
-use crate::x86::model::Live;
+use crate::x86::model::{Live, Vendor};
 use crate::x86::state::{Activity, cr0, cr4, gpr};
 
 /// Whether nothing behind an instruction of this group belongs to its block, although it is no jump.
@@ -44,11 +45,14 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         M::Pause => pause,
         M::Mfence | M::Lfence | M::Sfence => fence,
         M::Wbinvd | M::Invd => wbinvd,
-        M::Clflush | M::Clflushopt => clflush,
+        M::Clflush | M::Clflushopt | M::Clwb => clflush,
         M::Cpuid => cpuid,
         M::Rdtsc => rdtsc::<false>,
         M::Rdtscp => rdtsc::<true>,
         M::Rdpid => rdpid,
+        M::Rdpmc => rdpmc,
+        M::Rdpkru => rdpkru,
+        M::Wrpkru => wrpkru,
         M::Rdmsr => rdmsr,
         M::Wrmsr => wrmsr,
         M::Rdrand | M::Rdseed => return sized_word!(ins.bytes(0), T, Some(random::<T>)),
@@ -69,8 +73,8 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
     })
 }
 
-fn hlt(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn hlt(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         core.need_cpl0()?;
         core.cpu.activity = Activity::Halted;
         core.poll = true;
@@ -78,34 +82,35 @@ fn hlt(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn pause(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn pause(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         core.bus.relax();
         Ok(())
     })
 }
 
-fn fence(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |_, _| {
+fn fence(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |_, _| {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         Ok(())
     })
 }
 
-fn wbinvd(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| core.need_cpl0())
+fn wbinvd(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, _| core.need_cpl0())
 }
 
 /// There are no caches; but the address is checked as that of a load of one byte.
-fn clflush(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| <Mem<Segmented> as Src<u8>>::get(core, op).map(drop))
+fn clflush(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| <Mem<Segmented> as Src<u8>>::get(core, op).map(drop))
 }
 
-fn cpuid(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn cpuid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, _| {
         let apic_base = core.bus.interrupt_msr(core.cpu.id as usize, 0x1b);
         let live = Live {
             osxsave: core.cpu.cr4 & cr4::OSXSAVE != 0,
+            ospke: core.cpu.cr4 & cr4::PKE != 0,
             apic: apic_base.is_ok_and(|base| base >> 11 & 1 != 0),
             apic_id: core.cpu.id,
             xcr0: core.cpu.xcr0,
@@ -115,9 +120,6 @@ fn cpuid(core: &mut Core, ops: &[Op]) -> usize {
         for (register, value) in [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX].into_iter().zip(answer) {
             core.set_gpr(register, u64::from(value));
         }
-        // Serialising: code that others have written counts from now on.
-        core.stale_code = true;
-        core.poll = true;
         Ok(())
     })
 }
@@ -131,8 +133,8 @@ fn pair(core: &Core) -> u64 {
     core.gpr(gpr::RDX) << 32 | core.gpr(gpr::RAX) & 0xffff_ffff
 }
 
-fn rdtsc<const AUX: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn rdtsc<const AUX: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         if core.cpu.cr4 & cr4::TSD != 0 && core.cpu.cpl != 0 {
             return Err(core.gp(0));
         }
@@ -145,15 +147,56 @@ fn rdtsc<const AUX: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn rdpid(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, op| {
+fn rdpid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, op| {
         core.set_gpr(op.r1, core.cpu.msr.tsc_aux);
         Ok(())
     })
 }
 
-fn rdmsr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+/// There are no counters to read but AMD's four, of no events.
+fn rdpmc(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
+        if core.cpu.cr4 & cr4::PCE == 0 && core.cpu.cpl != 0 {
+            return Err(core.gp(0));
+        }
+        if core.cpu.model.vendor != Vendor::Amd || core.gpr(gpr::RCX) as u32 > 3 {
+            return Err(core.gp(0));
+        }
+        put_pair(core, 0);
+        Ok(())
+    })
+}
+
+/// RDPKRU and WRPKRU exist once CR4.PKE is set, and want ECX to be 0.
+fn need_pkru(core: &mut Core) -> Result<(), Stop> {
+    if core.cpu.cr4 & cr4::PKE == 0 {
+        return Err(core.ud());
+    }
+    if core.gpr(gpr::RCX) as u32 == 0 { Ok(()) } else { Err(core.gp(0)) }
+}
+
+fn rdpkru(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
+        need_pkru(core)?;
+        put_pair(core, core.cpu.pkru.into());
+        Ok(())
+    })
+}
+
+fn wrpkru(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
+        need_pkru(core)?;
+        if core.gpr(gpr::RDX) as u32 != 0 {
+            return Err(core.gp(0));
+        }
+        core.set_pkru(core.gpr(gpr::RAX) as u32);
+        Ok(())
+    })
+}
+
+fn rdmsr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         core.need_cpl0()?;
         let value = core.read_msr(core.gpr(gpr::RCX) as u32)?;
         put_pair(core, value);
@@ -161,16 +204,16 @@ fn rdmsr(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn wrmsr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn wrmsr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, _| {
         core.need_cpl0()?;
         core.write_msr(core.gpr(gpr::RCX) as u32, pair(core))
     })
 }
 
 /// RDRAND and RDSEED. The numbers come from the guest's own time and state, so that a deterministic run repeats them.
-fn random<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn random<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         // SplitMix64's finaliser (Steele, Lea, Flood 2014).
         let mut x = core.bus.now() ^ core.cpu.retired.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -181,8 +224,8 @@ fn random<T: Int>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn mov_from_cr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn mov_from_cr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let value = core.read_cr(op.r2)?;
         core.set_gpr(op.r1, if core.wide() { value } else { value & 0xffff_ffff });
@@ -190,8 +233,8 @@ fn mov_from_cr(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn mov_to_cr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn mov_to_cr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let value = core.gpr(op.r2);
         let value = if core.wide() { value } else { value & 0xffff_ffff };
@@ -209,15 +252,15 @@ fn debug_register(core: &mut Core, number: u8) -> Result<usize, Stop> {
     };
     core.need_cpl0()?;
     if core.cpu.dr[7] & GENERAL_DETECT != 0 {
-        core.cpu.dr[6] |= GENERAL_DETECT;
+        core.set_debug_status(GENERAL_DETECT);
         core.cpu.dr[7] &= !GENERAL_DETECT;
         return Err(core.raise(Fault::new(vector::DB)));
     }
     Ok(usize::from(number))
 }
 
-fn mov_from_dr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn mov_from_dr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         let number = debug_register(core, op.r2)?;
         let value = core.cpu.dr[number];
         core.set_gpr(op.r1, if core.wide() { value } else { value & 0xffff_ffff });
@@ -225,8 +268,8 @@ fn mov_from_dr(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn mov_to_dr(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn mov_to_dr(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         let number = debug_register(core, op.r1)?;
         let value = core.gpr(op.r2);
         let value = if core.wide() { value } else { value & 0xffff_ffff };
@@ -244,8 +287,8 @@ fn mov_to_dr(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn clts(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn clts(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         core.need_cpl0()?;
         core.cpu.cr0 &= !cr0::TS;
         core.units_changed();
@@ -253,8 +296,8 @@ fn clts(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn lmsw<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn lmsw<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let value = u64::from(S::get(core, op)?) & 0xf;
         // PE can be set, but not cleared.
@@ -268,15 +311,15 @@ pub(super) fn not_prevented(core: &mut Core) -> Result<(), Stop> {
     if core.cpu.cr4 & cr4::UMIP != 0 && core.cpu.cpl > 0 { Err(core.gp(0)) } else { Ok(()) }
 }
 
-fn smsw<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn smsw<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         not_prevented(core)?;
         D::put(core, op, T::narrow(core.cpu.cr0))
     })
 }
 
-fn invlpg(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn invlpg(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let base = core.reach[usize::from(op.seg & 7)].base;
         let lin = super::effective(core, op).wrapping_add(base) & core.lin_mask;
@@ -285,8 +328,8 @@ fn invlpg(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn invpcid(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn invpcid(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let kind = core.gpr(op.r1);
         let kind = if core.wide() { kind } else { kind & 0xffff_ffff };
@@ -297,7 +340,7 @@ fn invpcid(core: &mut Core, ops: &[Op]) -> usize {
         let enabled = core.cpu.cr4 & cr4::PCIDE != 0;
         let bad = kind > 3
             || kind < 2 && (pcid >> 12 != 0 || !enabled && pcid != 0)
-            || kind == 0 && !core.is_canonical(address);
+            || kind == 0 && !core.is_canonical_base(address);
         if bad {
             return Err(core.gp(0));
         }
@@ -311,8 +354,8 @@ fn invpcid(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 /// CLAC and STAC.
-fn access_check<const SET: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn access_check<const SET: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         if core.cpu.cpl != 0 {
             return Err(core.ud());
         }
@@ -325,8 +368,8 @@ fn access_check<const SET: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn monitor(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn monitor(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         if core.cpu.cpl != 0 {
             return Err(core.ud());
         }
@@ -340,8 +383,8 @@ fn monitor(core: &mut Core, ops: &[Op]) -> usize {
 }
 
 /// Waits no longer than a moment: stores to the monitored address are not noticed, and an early end is allowed.
-fn mwait(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, _| {
+fn mwait(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, _| {
         if core.cpu.cpl != 0 {
             return Err(core.ud());
         }

@@ -2,9 +2,12 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::branch::far_pointer;
 use super::system::not_prevented;
-use super::{Dst, Int, Mem, R1, R2, Segmented, Src, address_mask, effective, ends, sized_word};
+use super::{
+    Dst, Int, Mem, R1, R2, Segmented, Src, address_mask, effective, ends, serializes, sized_word,
+};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Stop, vector};
@@ -72,8 +75,8 @@ fn table_operand(core: &mut Core, op: &Op, write: bool) -> Result<(u64, u64), St
     Ok((limit, base))
 }
 
-fn load_table<const IDT: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn load_table<const IDT: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         core.need_cpl0()?;
         let (at_limit, at_base) = table_operand(core, op, false)?;
         let limit: u16 = core.load(at_limit)?;
@@ -84,7 +87,7 @@ fn load_table<const IDT: bool>(core: &mut Core, ops: &[Op]) -> usize {
             let base: u32 = core.load(at_base)?;
             u64::from(if op.size == 5 { base & 0xff_ffff } else { base })
         };
-        if core.wide() && !core.is_canonical(base) {
+        if core.wide() && !core.is_canonical_base(base) {
             return Err(core.gp(0));
         }
         let register = TableRegister { base, limit };
@@ -97,8 +100,8 @@ fn load_table<const IDT: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn store_table<const IDT: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn store_table<const IDT: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         not_prevented(core)?;
         let register = if IDT { core.cpu.idtr } else { core.cpu.gdtr };
         let (at_limit, at_base) = table_operand(core, op, true)?;
@@ -117,8 +120,8 @@ fn need_protected(core: &mut Core) -> Result<(), Stop> {
     if core.paragraphs() { Err(core.ud()) } else { Ok(()) }
 }
 
-fn lldt<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn lldt<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         need_protected(core)?;
         core.need_cpl0()?;
         let selector = S::get(core, op)?;
@@ -150,15 +153,15 @@ fn system_segment(core: &mut Core, selector: u16, kinds: &[u32]) -> Result<Segme
             return Err(core.selector_fault(vector::GP, selector));
         }
         segment.base |= upper << 32;
-        if !core.is_canonical(segment.base) {
+        if !core.is_canonical_base(segment.base) {
             return Err(core.selector_fault(vector::GP, selector));
         }
     }
     Ok(segment)
 }
 
-fn ltr<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn ltr<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    serializes(core, ops, code, |core, op| {
         need_protected(core)?;
         core.need_cpl0()?;
         let selector = S::get(core, op)?;
@@ -171,23 +174,27 @@ fn ltr<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
         // Busy from now on, in memory, too.
         segment.rights |= 2;
         if let Some(lin) = core.descriptor_address(selector, 8) {
-            core.store_system(lin.wrapping_add(5), segment.rights as u8)?;
+            let found = core.update_system::<u8>(lin.wrapping_add(5), |rights| rights | 2)?;
+            if found & 2 != 0 {
+                // Another processor was faster (SDM vol. 3, 9.1.2.1).
+                return Err(core.selector_fault(vector::GP, selector));
+            }
         }
         core.cpu.tr = segment;
         Ok(())
     })
 }
 
-fn sldt<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn sldt<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         need_protected(core)?;
         not_prevented(core)?;
         D::put(core, op, T::narrow(u64::from(core.cpu.ldtr.selector)))
     })
 }
 
-fn str<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn str<T: Int, D: Dst<T>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         need_protected(core)?;
         not_prevented(core)?;
         D::put(core, op, T::narrow(u64::from(core.cpu.tr.selector)))
@@ -211,8 +218,8 @@ fn set_zf(core: &mut Core, zf: bool) {
     core.flags.replace(bit::ZF, if zf { bit::ZF } else { 0 });
 }
 
-fn lar<T: Int, S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn lar<T: Int, S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         need_protected(core)?;
         let selector = S::get(core, op)?;
         let kinds: &[u32] =
@@ -226,8 +233,8 @@ fn lar<T: Int, S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn lsl<T: Int, S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn lsl<T: Int, S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         need_protected(core)?;
         let selector = S::get(core, op)?;
         let kinds: &[u32] = if core.long_mode() { &[2, 9, 11] } else { &[1, 2, 3, 9, 11] };
@@ -240,8 +247,8 @@ fn lsl<T: Int, S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn verr<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn verr<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         need_protected(core)?;
         let selector = S::get(core, op)?;
         let found = visible(core, selector, &[])?;
@@ -252,8 +259,8 @@ fn verr<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn verw<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn verw<S: Src<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         need_protected(core)?;
         let selector = S::get(core, op)?;
         let found = visible(core, selector, &[])?;
@@ -263,8 +270,8 @@ fn verw<S: Src<u16>>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn arpl<D: Dst<u16>>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn arpl<D: Dst<u16>>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         need_protected(core)?;
         let rpl = u16::get(core, op.r2) & 3;
         let old = D::get(core, op)?;
@@ -282,8 +289,8 @@ fn far_load<const SEGMENT: u8>(ins: &Ins) -> Option<Handler> {
     sized_word!(ins.bytes(0), T, Some(load_far::<T, SEGMENT>))
 }
 
-fn load_far<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op]) -> usize {
-    ends(core, ops, |core, op| {
+fn load_far<T: Int, const SEGMENT: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    ends(core, ops, code, |core, op| {
         let (offset, selector) = far_pointer::<T>(core, op)?;
         core.load_segment(SEGMENT, selector)?;
         T::put(core, op.r1, T::narrow(offset));

@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic as M;
 
+use super::CodeCache;
 use super::branch::condition;
 use super::{Addr, Int, Segmented, effective, step, unit};
 use crate::softfloat::Quietness::{Quiet, Signalling};
@@ -16,7 +17,7 @@ use crate::x86::x87::{Arith, Constant, Format, State, Store};
 /// A handler from what it does.
 macro_rules! handler {
     ($f:expr) => {
-        Some(|core: &mut Core, ops: &[Op]| step(core, ops, true, $f))
+        Some(|core: &mut Core, ops: &[Op], code: &CodeCache| step(core, ops, code, true, $f))
     };
 }
 /// A handler of an operation on registers.

@@ -2,11 +2,12 @@
 
 use iced_x86::Mnemonic as M;
 
-use super::{effective, step, unit};
+use super::CodeCache;
+use super::{address_mask, effective, step, unit};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::{Fault, Stop, vector};
-use crate::x86::model::feature;
+use crate::x86::model::{feature, xsave, xsave_len};
 use crate::x86::simd::{Mxcsr, V256};
 use crate::x86::state::{cr0, cr4, gpr, xcr0};
 use crate::x86::x87;
@@ -21,9 +22,9 @@ const XMM: usize = 160;
 /// The header, which tells what is there.
 const HEADER: usize = 512;
 /// Where the upper halves of the YMM registers are, in the standard format and in the compacted one.
-const AVX: usize = 576;
+const AVX: usize = xsave::AVX;
 /// Bytes of all that.
-const AREA: usize = 832;
+const AREA: usize = AVX + 256;
 /// XCOMP_BV: the area is in the compacted format.
 const COMPACTED: u64 = 1 << 63;
 
@@ -99,8 +100,8 @@ fn get_halves(ymm: &mut [V256], half: usize, bytes: &[u8]) {
     }
 }
 
-fn fxsave<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn fxsave<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(unit::X87)?;
         let lin = area(core, op, LEGACY, 16, true)?;
         let count = registers(core);
@@ -112,8 +113,8 @@ fn fxsave<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn fxrstor<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn fxrstor<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         core.need(unit::X87)?;
         let lin = area(core, op, LEGACY, 16, false)?;
         let count = registers(core);
@@ -153,19 +154,33 @@ fn in_use(core: &Core) -> u64 {
     let ymm = &core.cpu.ymm[..registers(core)];
     let any = |half: usize| ymm.iter().any(|register| register.0[half..half + 2] != [0, 0]);
     let bit = |set, bit| if set { bit } else { 0 };
-    bit(!core.cpu.x87.is_initial(), xcr0::X87) | bit(any(0), xcr0::SSE) | bit(any(2), xcr0::AVX)
+    bit(!core.cpu.x87.is_initial(), xcr0::X87)
+        | bit(any(0), xcr0::SSE)
+        | bit(any(2), xcr0::AVX)
+        | bit(core.cpu.pkru != 0, xcr0::PKRU)
 }
 
-/// Bytes of an area for components.
+/// Bytes of an area for components, without PKRU, which has its own place.
 fn area_len(components: u64) -> usize {
-    if components & xcr0::AVX != 0 { AREA } else { AVX }
+    xsave_len(components & !xcr0::PKRU, false)
 }
 
-fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+/// The linear address of PKRU in the area of `op`, whose format has `components`.
+fn pkru_place(core: &mut Core, op: &Op, components: u64, compacted: bool) -> Result<u64, Stop> {
+    let at = xsave_len(components | xcr0::PKRU, compacted) as u64 - 8;
+    let offset = effective(core, op).wrapping_add(at) & address_mask(op);
+    core.linear_unaligned(op.seg, offset, 8, false)
+}
+
+fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let asked = requested(core)?;
         let lin = area(core, op, area_len(asked), 64, true)?;
         core.probe_write(lin, area_len(asked) as u64)?;
+        if asked & xcr0::PKRU != 0 {
+            let place = pkru_place(core, op, asked, KIND == COMPACT)?;
+            core.probe_write(place, 8)?;
+        }
         let mut used = in_use(core);
         if KIND == COMPACT && core.cpu.mxcsr.bits() != Mxcsr::RESET {
             used |= xcr0::SSE;
@@ -196,6 +211,10 @@ fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize 
         if saved & xcr0::AVX != 0 {
             put(AVX, AVX + 16 * count)?;
         }
+        if saved & xcr0::PKRU != 0 {
+            let place = pkru_place(core, op, asked, KIND == COMPACT)?;
+            core.store(place, u64::from(core.cpu.pkru))?;
+        }
         let header = lin.wrapping_add(HEADER as u64);
         if KIND == COMPACT {
             core.store(header, saved)?;
@@ -207,8 +226,8 @@ fn save<const KIND: u8, const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize 
     })
 }
 
-fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, true, |core, op| {
+fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, true, |core, op| {
         let asked = requested(core)?;
         let lin = area(core, op, area_len(asked), 64, false)?;
         let mut bytes = [0; AREA];
@@ -224,6 +243,12 @@ fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
         if bad {
             return Err(core.gp(0));
         }
+        let pkru = if asked & present & xcr0::PKRU != 0 {
+            let place = pkru_place(core, op, components, compacted)?;
+            core.load::<u64>(place)? as u32
+        } else {
+            0
+        };
         let loads_mxcsr = if compacted {
             asked & present & xcr0::SSE != 0
         } else {
@@ -250,12 +275,15 @@ fn restore<const WIDE: bool>(core: &mut Core, ops: &[Op]) -> usize {
         } else if asked & xcr0::X87 != 0 {
             core.cpu.x87 = x87::State::default();
         }
+        if asked & xcr0::PKRU != 0 {
+            core.set_pkru(pkru);
+        }
         Ok(())
     })
 }
 
-fn xgetbv(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn xgetbv(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         need_osxsave(core)?;
         let value = match core.gpr(gpr::RCX) as u32 {
             0 => core.cpu.xcr0,
@@ -268,8 +296,8 @@ fn xgetbv(core: &mut Core, ops: &[Op]) -> usize {
     })
 }
 
-fn xsetbv(core: &mut Core, ops: &[Op]) -> usize {
-    step(core, ops, false, |core, _| {
+fn xsetbv(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
+    step(core, ops, code, false, |core, _| {
         need_osxsave(core)?;
         core.need_cpl0()?;
         let value = core.gpr(gpr::RDX) << 32 | core.gpr(gpr::RAX) & 0xffff_ffff;

@@ -7,43 +7,48 @@ use crate::ram::HostPage;
 use crate::tlb::LargeMappings;
 
 use super::super::decode::{self, Decoded, MAX_LEN, Mode, Op};
+use super::super::insn::Usage;
 use super::super::model::Model;
 
 /// Decoded instructions kept before everything is dropped (40 bytes each).
 const MAX_OPS: usize = 2 << 20;
-/// Pages kept before everything is dropped (20 KiB each).
-const MAX_PAGES: usize = 16 << 10;
+/// Pages kept before everything is dropped (36 KiB each).
+const MAX_PAGES: usize = 8 << 10;
 /// Most instructions in a block.
 const MAX_BLOCK: usize = 64;
 /// Numbers that [`Mode::key`] gives.
 const MODES: u64 = 8;
 
-/// A block: where its ops begin, how many, and the bytes they span.
-#[derive(Clone, Copy)]
-pub(super) struct Block {
-    start: u32,
-    pub(super) len: u16,
-    pub(super) bytes: u16,
-}
-
-/// What a slot of a page says.
+/// A block as the slot of its first byte names it: where its ops begin, how many, and the bytes they span.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Slot(u32);
+pub(in crate::x86) struct Block(u64);
 
-impl Slot {
-    const NONE: Slot = Slot(0);
+impl Block {
+    /// Nothing has been decoded here.
+    pub(in crate::x86) const NONE: Block = Block(0);
     /// The first instruction crosses into the next page, whose frame is another address space's business: it
     /// cannot be kept.
-    const CROSSING: Slot = Slot(1);
-    /// Blocks are numbered from here on.
-    const FIRST: u32 = 2;
-}
+    pub(super) const CROSSING: Block = Block(1);
 
-/// What begins at an address.
-pub(super) enum Found {
-    Block(Block),
-    Crossing,
-    Unknown,
+    fn new(start: usize, len: usize, bytes: usize) -> Self {
+        Block((start as u64) << 32 | (len as u64) << 16 | bytes as u64)
+    }
+
+    #[inline(always)]
+    fn start(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+
+    #[inline(always)]
+    fn len(self) -> usize {
+        usize::from((self.0 >> 16) as u16)
+    }
+
+    /// Bytes of code.
+    #[inline(always)]
+    pub(in crate::x86) fn bytes(self) -> u64 {
+        u64::from(self.0 as u16)
+    }
 }
 
 const SIZE: usize = PAGE_SIZE as usize;
@@ -97,12 +102,11 @@ impl CodePage {
 }
 
 /// All decoded code of a processor.
-pub(super) struct CodeCache {
+pub struct CodeCache {
     ops: Vec<Op>,
-    blocks: Vec<Block>,
     pages: Vec<CodePage>,
     /// The block that starts at each offset of each page.
-    slots: Vec<Slot>,
+    slots: Vec<Block>,
     by_gpa: HashMap<u64, u32>,
     free: Vec<u32>,
     /// How often each page's number has been given up.
@@ -114,7 +118,6 @@ impl CodeCache {
     pub(super) fn new() -> Self {
         CodeCache {
             ops: Vec::new(),
-            blocks: Vec::new(),
             pages: Vec::new(),
             slots: Vec::new(),
             by_gpa: HashMap::new(),
@@ -144,7 +147,7 @@ impl CodeCache {
             }
             None => {
                 self.pages.push(page);
-                self.slots.resize(self.pages.len() * SIZE, Slot::NONE);
+                self.slots.resize(self.pages.len() * SIZE, Block::NONE);
                 if self.versions.len() < self.pages.len() {
                     self.versions.push(0);
                 }
@@ -189,7 +192,7 @@ impl CodeCache {
         let CodePage { gpa, mode, .. } = self.pages[page as usize];
         self.by_gpa.remove(&Self::key(gpa, mode.key()));
         let first = page as usize * SIZE;
-        self.slots[first..first + SIZE].fill(Slot::NONE);
+        self.slots[first..first + SIZE].fill(Block::NONE);
         self.free.push(page);
         self.versions[page as usize] += 1;
     }
@@ -198,7 +201,6 @@ impl CodeCache {
     pub(super) fn clear(&mut self) {
         self.versions.iter_mut().for_each(|version| *version += 1);
         self.ops.clear();
-        self.blocks.clear();
         self.pages.clear();
         self.slots.clear();
         self.by_gpa.clear();
@@ -210,23 +212,16 @@ impl CodeCache {
         self.ops.len() > MAX_OPS || self.pages.len() > MAX_PAGES
     }
 
-    /// What begins at `offset` in page `page`, as far as it has been decoded.
+    /// What begins at a place, the number of a page times its bytes plus an offset into it, as far as it has been decoded.
     #[inline(always)]
-    pub(super) fn find(&self, page: u32, offset: u64) -> Found {
-        let slot = self.slots[page as usize * SIZE + (offset & PAGE_MASK) as usize];
-        if slot.0 >= Slot::FIRST {
-            Found::Block(self.blocks[(slot.0 - Slot::FIRST) as usize])
-        } else if slot == Slot::CROSSING {
-            Found::Crossing
-        } else {
-            Found::Unknown
-        }
+    pub(in crate::x86) fn at(&self, place: usize) -> Block {
+        self.slots.get(place).copied().unwrap_or(Block::NONE)
     }
 
-    /// The ops of a block.
+    /// The ops of a block; none if it is none.
     #[inline(always)]
-    pub(super) fn ops(&self, block: Block) -> &[Op] {
-        &self.ops[block.start as usize..][..usize::from(block.len)]
+    pub(in crate::x86) fn ops(&self, block: Block) -> &[Op] {
+        self.ops.get(block.start()..block.start() + block.len()).unwrap_or(&[])
     }
 
     /// How often number `page` has been given up by a page.
@@ -244,14 +239,15 @@ impl CodeCache {
         let first = (offset & PAGE_MASK) as usize;
         let start = self.ops.len();
         let source = &mut self.pages[page as usize];
+        let mut usages = [Usage::ALL; MAX_BLOCK];
         let mut at = first;
         while at < SIZE && self.ops.len() - start < MAX_BLOCK {
             let bytes = &source.copy[at..(at + MAX_LEN).min(SIZE)];
-            let Decoded::Op(op, ends) = decode::decode(bytes, at as u16, source.mode, model) else {
-                break;
-            };
+            let decoded = decode::decode(bytes, at as u16, source.mode, model);
+            let Decoded::Op(op, usage, ends) = decoded else { break };
             let len = usize::from(op.len);
             source.mark(at, len);
+            usages[self.ops.len() - start] = usage;
             self.ops.push(op);
             at += len;
             if ends {
@@ -261,14 +257,35 @@ impl CodeCache {
         let len = self.ops.len() - start;
         let slot = if len == 0 {
             source.mark(first, SIZE - first);
-            Slot::CROSSING
+            Block::CROSSING
         } else {
-            let block = Block { start: start as u32, len: len as u16, bytes: (at - first) as u16 };
-            self.blocks.push(block);
-            Slot(self.blocks.len() as u32 - 1 + Slot::FIRST)
+            join(&mut self.ops[start..], &usages[..len]);
+            Block::new(start, len, at - first)
         };
         self.slots[page as usize * SIZE + first] = slot;
         self.blocks_decoded += 1;
+    }
+}
+
+/// Gives ops functions that suit their neighbours in the block: those that compute no flags where nobody sees them, and
+/// those that perform a conditional branch, too.
+fn join(ops: &mut [Op], usages: &[Usage]) {
+    // Flags that are seen behind an op: all behind the block.
+    let mut seen = Usage::ALL.reads;
+    for (op, usage) in ops.iter_mut().zip(usages).rev() {
+        if usage.writes & seen == 0
+            && let Some(quiet) = usage.quiet
+        {
+            op.handler = quiet;
+        }
+        seen = seen & !usage.writes | usage.reads;
+    }
+    for (op, pair) in ops.iter_mut().zip(usages.windows(2)) {
+        if let [Usage { fused: Some(fused), .. }, Usage { jumps_if: Some(condition), .. }] = pair
+            && let Some(both) = fused(*condition)
+        {
+            op.handler = both;
+        }
     }
 }
 

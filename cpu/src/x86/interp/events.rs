@@ -3,6 +3,7 @@
 use crate::bus::line;
 use crate::run::Exit;
 
+use super::super::core::StepTrap;
 use super::super::fault::{Fault, Stop, vector};
 use super::super::flags::bit;
 use super::super::gate::{Source, doubles};
@@ -17,6 +18,12 @@ impl Interp {
     #[cold]
     pub(super) fn attend(&mut self) -> Option<Exit> {
         self.core.poll = false;
+        if self.core.step_trap == StepTrap::ByNewFlags {
+            self.core.step_trap = StepTrap::Usual;
+            if self.core.has_flag(bit::TF) {
+                self.debug_trap(DR6_BS);
+            }
+        }
         if self.core.signals.needs_attention() {
             self.core.signals.take_attention();
             self.core.apply_requests();
@@ -95,14 +102,12 @@ impl Interp {
         if self.core.cpu.nmi_pending && !self.core.cpu.nmi_blocked {
             self.core.cpu.nmi_pending = false;
             self.core.cpu.nmi_blocked = true;
-            self.core.cpu.activity = Activity::Running;
             self.inject(vector::NMI, Source::External, None);
             return;
         }
         if self.core.has_flag(bit::IF) && self.core.signals.lines() & line::INTR != 0 {
             let acknowledged = self.core.bus.acknowledge_interrupt(self.core.cpu.id as usize);
             if let Some(vector) = acknowledged {
-                self.core.cpu.activity = Activity::Running;
                 self.inject(vector, Source::External, None);
             }
         }
@@ -111,6 +116,8 @@ impl Interp {
     /// Performs one instruction where each must be looked at.
     pub(super) fn step_slowly(&mut self, limit: u64) {
         let shadow = std::mem::take(&mut self.core.cpu.shadow);
+        self.core.step_trap = StepTrap::Usual;
+        self.core.iterated = false;
         let traps = self.traps;
         let stepped = self.core.has_flag(bit::TF);
         let resumed = self.core.has_flag(bit::RF);
@@ -118,33 +125,45 @@ impl Interp {
         if !resumed && shadow != Shadow::MovSs {
             let met = self.core.meets_code(self.linear(self.core.next_rip));
             if met != 0 {
-                self.core.cpu.dr[6] |= u64::from(met);
-                self.take_exception(Fault::new(vector::DB));
+                // A fault, and the only one that leaves RF as it is on the stack (SDM vol. 3, 18.3.1.1).
+                self.debug_trap(met.into());
                 return;
             }
         }
         self.run_block(limit.min(before + 1));
         self.core.poll = true;
         if self.core.cpu.retired == before {
-            if self.traps == traps {
-                // Nothing but a look-up, or a part of a string.
-                self.core.cpu.shadow = shadow;
-            } else {
+            if self.traps != traps {
                 self.core.met = 0;
+                return;
             }
-            return;
+            if !self.core.iterated {
+                // Nothing but a look-up.
+                self.core.cpu.shadow = shadow;
+                return;
+            }
         }
-        if resumed {
+        if self.core.iterated {
+            // The rest of a repeated instruction meets no breakpoint on itself.
+            self.core.cpu.rflags |= bit::RF;
+        } else if resumed {
             self.core.cpu.rflags &= !bit::RF;
         }
         if self.core.cpu.shadow == Shadow::MovSs {
             return;
         }
         let met = std::mem::take(&mut self.core.met);
+        // What the instruction's own flags say is looked at before the next one.
+        let stepped = stepped && self.core.step_trap == StepTrap::Usual;
         if stepped || met != 0 {
-            self.core.cpu.dr[6] |= if stepped { DR6_BS } else { 0 } | u64::from(met);
-            self.inject(vector::DB, Source::Exception, None);
+            self.debug_trap(if stepped { DR6_BS } else { 0 } | u64::from(met));
         }
+    }
+
+    /// Raises #DB for causes that DR6 tells.
+    fn debug_trap(&mut self, causes: u64) {
+        self.core.set_debug_status(causes);
+        self.inject(vector::DB, Source::Exception, None);
     }
 
     /// Takes an exception raised by the instruction at the present RIP.
@@ -162,10 +181,8 @@ impl Interp {
         if fault.vector == vector::PF {
             self.core.cpu.cr2 = fault.cr2;
         }
-        if fault.vector != vector::DB {
-            // What faults leave on the stack keeps its restart from meeting a breakpoint again (SDM vol. 3, 18.3.1.1).
-            self.core.cpu.rflags |= bit::RF;
-        }
+        // What faults leave on the stack keeps their restart from meeting a breakpoint again (SDM vol. 3, 18.3.1.1).
+        self.core.cpu.rflags |= bit::RF;
         self.inject(fault.vector, Source::Exception, fault.error);
     }
 
@@ -184,6 +201,8 @@ impl Interp {
     fn inject(&mut self, vector: u8, source: Source, error: Option<u32>) {
         self.traps += 1;
         self.core.cpu.shadow = Shadow::None;
+        // A debug exception ends HLT, too (SDM vol. 2, "HLT").
+        self.core.cpu.activity = Activity::Running;
         let mut back = self.core.next_rip;
         let (mut vector, mut source, mut error) = (vector, source, error);
         while let Err(Stop) = self.core.deliver(vector, source, error, back) {

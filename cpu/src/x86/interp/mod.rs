@@ -11,7 +11,7 @@ mod events;
 
 use std::sync::Arc;
 
-use crate::bus::{CpuBus, PAGE_MASK, PageAccess};
+use crate::bus::{CpuBus, PAGE_MASK, PAGE_SIZE, PageAccess};
 use crate::frame::NO_PAGE;
 use crate::run::{Budget, Exit};
 use crate::signals::Signals;
@@ -23,10 +23,15 @@ use super::mem::Place;
 use super::paging::Access;
 use super::state::{Cpu, sreg};
 
-use self::code::{Block, CodeCache, FetchTlb, Found};
+use self::code::FetchTlb;
+
+pub(super) use self::code::Block;
+pub use self::code::CodeCache;
 
 /// Exceptions in a row without an instruction retiring after which the guest is beyond help.
 const TRAP_LOOP: u32 = 100_000;
+/// Instructions that blocks following one another may have before the run loop looks at things again.
+const WINDOW: u64 = 1024;
 
 /// Counters of an interpreter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -233,42 +238,33 @@ impl Interp {
             return;
         }
         let offset = lin & PAGE_MASK;
-        let block = match self.code.find(self.page, offset) {
-            Found::Block(block) => block,
-            Found::Crossing => return self.step_uncached(),
-            Found::Unknown => return self.decode(offset),
+        let block = self.code.at(self.core.code_page + offset as usize);
+        let ops = self.code.ops(block);
+        let Some(first) = ops.first() else {
+            return if block == Block::CROSSING {
+                self.step_uncached();
+            } else {
+                self.decode(offset);
+            };
         };
-        let behind = rip.wrapping_add(u64::from(block.bytes));
-        if !self.core.wide() && behind - 1 > u64::from(self.core.segment(sreg::CS).limit) {
+        let behind = rip.wrapping_add(block.bytes());
+        let limit_of_code =
+            if self.core.wide() { u64::MAX } else { u64::from(self.core.segment(sreg::CS).limit) };
+        let retired = self.core.cpu.retired + ops.len() as u64;
+        // The ops of a block are made to be performed together: a part of them is decoded one by one.
+        if behind.wrapping_sub(1) > limit_of_code || retired > limit {
             return self.step_uncached();
         }
         self.core.regs[usize::from(IP_PAGE)] = rip.wrapping_sub(offset);
         self.core.next_rip = behind & self.core.lin_mask;
-        let room = limit - self.core.cpu.retired;
-        if room < u64::from(block.len) {
-            return self.run_part(block, room as usize);
-        }
-        self.core.cpu.retired += u64::from(block.len);
-        let ops = self.code.ops(block);
-        let Some(first) = ops.first() else { return };
-        let undone = (first.handler)(&mut self.core, ops);
+        self.core.code_limit = limit_of_code;
+        self.core.window = limit.min(self.core.cpu.retired + WINDOW);
+        self.core.cpu.retired = retired;
+        self.core.block = block;
+        let undone = (first.handler)(&mut self.core, ops, &self.code);
         self.core.cpu.retired -= undone as u64;
         if self.core.stopped {
-            let op = ops[ops.len() - undone];
-            self.end_stopped(&op);
-        }
-    }
-
-    /// Performs the first `room` instructions of a block.
-    #[cold]
-    fn run_part(&mut self, block: Block, room: usize) {
-        let ops = &self.code.ops(block)[..room];
-        let Some((first, last)) = ops.first().zip(ops.last()) else { return };
-        self.core.next_rip = self.core.rip_after(last);
-        self.core.cpu.retired += room as u64;
-        let undone = (first.handler)(&mut self.core, ops);
-        self.core.cpu.retired -= undone as u64;
-        if self.core.stopped {
+            let ops = self.code.ops(self.core.block);
             let op = ops[ops.len() - undone];
             self.end_stopped(&op);
         }
@@ -331,6 +327,7 @@ impl Interp {
         };
         self.page = page;
         self.core.page_lin = lin & !PAGE_MASK;
+        self.core.code_page = page as usize * PAGE_SIZE as usize;
         true
     }
 
@@ -374,15 +371,16 @@ impl Interp {
             }
             let model = &self.core.cpu.model;
             match decode::decode(&bytes[..fetched], offset as u16, mode, model) {
-                Decoded::Op(op, _) => break op,
+                Decoded::Op(op, ..) => break op,
                 Decoded::Truncated => {}
             }
         };
         self.core.page_lin = NO_PAGE;
         self.core.regs[usize::from(IP_PAGE)] = rip.wrapping_sub(offset);
         self.core.next_rip = self.core.rip_after(&op);
+        self.core.window = 0;
         self.core.cpu.retired += 1;
-        let undone = (op.handler)(&mut self.core, &[op]);
+        let undone = (op.handler)(&mut self.core, &[op], &self.code);
         self.core.cpu.retired -= undone as u64;
         if self.core.stopped {
             self.end_stopped(&op);
@@ -411,7 +409,7 @@ impl Interp {
             }
         };
         let mut at = from;
-        for offset in 0..crate::bus::PAGE_SIZE - (lin & PAGE_MASK) {
+        for offset in 0..PAGE_SIZE - (lin & PAGE_MASK) {
             if at == MAX_LEN || !self.core.wide() && start + offset > limit {
                 break;
             }

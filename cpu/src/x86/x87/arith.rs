@@ -23,24 +23,36 @@ pub enum Arith {
     Divr,
 }
 
-impl Arith {
-    #[inline(always)]
-    fn perform(self, env: &mut Env, destination: F80, source: F80) -> F80 {
-        match self {
-            Self::Add => extended::add(env, destination, source),
-            Self::Mul => extended::mul(env, destination, source),
-            Self::Sub => extended::sub(env, destination, source),
-            Self::Subr => extended::sub(env, source, destination),
-            Self::Div => extended::div(env, destination, source),
-            Self::Divr => extended::div(env, source, destination),
+/// Calls a method with the function of an operation, so that there is one for each.
+macro_rules! each {
+    ($op:expr, $self:ident.$method:ident($($argument:expr),*)) => {
+        match $op {
+            Arith::Add => $self.$method(extended::add, $($argument),*),
+            Arith::Mul => $self.$method(extended::mul, $($argument),*),
+            Arith::Sub => $self.$method(extended::sub, $($argument),*),
+            Arith::Subr => $self.$method(|env, a, b| extended::sub(env, b, a), $($argument),*),
+            Arith::Div => $self.$method(extended::div, $($argument),*),
+            Arith::Divr => $self.$method(|env, a, b| extended::div(env, b, a), $($argument),*),
         }
-    }
+    };
 }
 
 impl State {
     /// FADD(P) and the others between registers, one of which is ST(0).
-    #[inline]
+    #[inline(always)]
     pub fn arith(&mut self, op: Arith, destination: u8, source: u8, pop: bool) {
+        each!(op, self.between(destination, source, pop));
+    }
+
+    /// An operation between registers. Not inlined: the environment on the stack would keep the caller from tail calls.
+    #[inline(never)]
+    fn between(
+        &mut self,
+        operation: impl Fn(&mut Env, F80, F80) -> F80,
+        destination: u8,
+        source: u8,
+        pop: bool,
+    ) {
         if self.is_empty(destination) || self.is_empty(source) {
             if !self.underflow() {
                 return;
@@ -48,7 +60,7 @@ impl State {
             self.put(destination, F80::INDEFINITE);
         } else {
             let mut env = self.env();
-            let result = op.perform(&mut env, self.st(destination), self.st(source));
+            let result = operation(&mut env, self.st(destination), self.st(source));
             if !self.settle(env.flags) {
                 return;
             }
@@ -60,27 +72,32 @@ impl State {
     }
 
     /// FADD and the others, m32fp.
-    #[inline]
+    #[inline(always)]
     pub fn arith_m32(&mut self, op: Arith, bits: u32) {
         let bits = bits.into();
-        self.arith_memory(op, extended::from_format::<F32>(bits), is_subnormal::<F32>(bits));
+        each!(op, self.with_memory(extended::from_format::<F32>(bits), is_subnormal::<F32>(bits)));
     }
 
     /// FADD and the others, m64fp.
-    #[inline]
+    #[inline(always)]
     pub fn arith_m64(&mut self, op: Arith, bits: u64) {
-        self.arith_memory(op, extended::from_format::<F64>(bits), is_subnormal::<F64>(bits));
+        each!(op, self.with_memory(extended::from_format::<F64>(bits), is_subnormal::<F64>(bits)));
     }
 
     /// FIADD and the others, m16int or m32int.
-    #[inline]
+    #[inline(always)]
     pub fn arith_int<I: Integer>(&mut self, op: Arith, value: I) {
-        self.arith_memory(op, extended::from_int(value), false);
+        each!(op, self.with_memory(extended::from_int(value), false));
     }
 
     /// ST(0) and a source from memory, which may have been denormal in its own format.
-    #[inline(always)]
-    fn arith_memory(&mut self, op: Arith, source: F80, denormal: bool) {
+    #[inline(never)]
+    fn with_memory(
+        &mut self,
+        operation: impl Fn(&mut Env, F80, F80) -> F80,
+        source: F80,
+        denormal: bool,
+    ) {
         if self.is_empty(0) {
             if self.underflow() {
                 self.put(0, F80::INDEFINITE);
@@ -89,7 +106,7 @@ impl State {
         }
         let mut env = self.env();
         let a = self.st(0);
-        let result = op.perform(&mut env, a, source);
+        let result = operation(&mut env, a, source);
         if denormal {
             note_denormal(&mut env, a);
         }
@@ -115,19 +132,19 @@ impl State {
     }
 
     /// FABS.
-    #[inline]
+    #[inline(always)]
     pub fn fabs(&mut self) {
         self.unary(|_, a| a.abs());
     }
 
     /// FCHS.
-    #[inline]
+    #[inline(always)]
     pub fn fchs(&mut self) {
         self.unary(|_, a| a.negate());
     }
 
     /// FSQRT.
-    #[inline]
+    #[inline(never)]
     pub fn fsqrt(&mut self) {
         self.unary(extended::sqrt);
     }

@@ -58,7 +58,7 @@ impl State {
     }
 
     /// FCOM ST(i), FCOMP, FCOMPP (`Signalling`), FUCOM, FUCOMP, FUCOMPP (`Quiet`), popping 0, 1, 2 times.
-    #[inline]
+    #[inline(never)]
     pub fn fcom(&mut self, i: u8, quiet: Quietness, pops: u8) {
         let relation = if self.is_empty(0) || self.is_empty(i) {
             self.no_relation()
@@ -69,14 +69,14 @@ impl State {
     }
 
     /// FCOM(P) m32fp.
-    #[inline]
+    #[inline(never)]
     pub fn fcom_m32(&mut self, bits: u32, pop: bool) {
         let bits = bits.into();
         self.fcom_memory(extended::from_format::<F32>(bits), is_subnormal::<F32>(bits), pop);
     }
 
     /// FCOM(P) m64fp.
-    #[inline]
+    #[inline(never)]
     pub fn fcom_m64(&mut self, bits: u64, pop: bool) {
         self.fcom_memory(extended::from_format::<F64>(bits), is_subnormal::<F64>(bits), pop);
     }
@@ -104,7 +104,7 @@ impl State {
     }
 
     /// FCOMI(P) (`Signalling`), FUCOMI(P) (`Quiet`): the new EFLAGS.ZF, PF, CF in bits 6, 2, 0; OF, SF, AF become zero.
-    #[inline]
+    #[inline(never)]
     pub fn fcomi(&mut self, i: u8, quiet: Quietness, pop: bool) -> u8 {
         let relation = if self.is_empty(0) || self.is_empty(i) {
             self.no_relation()

@@ -75,13 +75,13 @@ impl State {
     }
 
     /// FLD m32fp.
-    #[inline]
+    #[inline(always)]
     pub fn fld_m32(&mut self, bits: u32) {
         self.load_format::<F32>(bits.into());
     }
 
     /// FLD m64fp.
-    #[inline]
+    #[inline(always)]
     pub fn fld_m64(&mut self, bits: u64) {
         self.load_format::<F64>(bits);
     }
@@ -93,7 +93,7 @@ impl State {
     }
 
     /// FLD ST(i).
-    #[inline]
+    #[inline(always)]
     pub fn fld(&mut self, i: u8) {
         if self.is_empty(i) {
             if self.underflow() {
@@ -105,7 +105,7 @@ impl State {
     }
 
     /// FILD m16int, m32int, m64int.
-    #[inline]
+    #[inline(always)]
     pub fn fild<I: Integer>(&mut self, value: I) {
         self.load(extended::from_int(value), Flags::empty());
     }
@@ -150,13 +150,13 @@ impl State {
     }
 
     /// FST(P) m32fp.
-    #[inline]
+    #[inline(never)]
     pub fn fst_m32(&self) -> Store<u32> {
         self.store(0xffc0_0000, |env, a| Some(extended::to_format::<F32>(env, a) as u32))
     }
 
     /// FST(P) m64fp.
-    #[inline]
+    #[inline(never)]
     pub fn fst_m64(&self) -> Store<u64> {
         self.store(0xfff8_0000_0000_0000, |env, a| Some(extended::to_format::<F64>(env, a)))
     }
@@ -168,7 +168,7 @@ impl State {
     }
 
     /// FIST(P) m16int, m32int, m64int.
-    #[inline]
+    #[inline(never)]
     pub fn fist<I: Integer>(&self) -> Store<I> {
         self.store(I::INDEFINITE, |env, a| extended::to_int(env, a))
     }
@@ -197,7 +197,7 @@ impl State {
     }
 
     /// FST(P) ST(i).
-    #[inline]
+    #[inline(always)]
     pub fn fst(&mut self, i: u8, pop: bool) {
         if self.is_empty(0) {
             if !self.underflow() {
@@ -224,7 +224,7 @@ impl State {
     }
 
     /// FXCH ST(i).
-    #[inline]
+    #[inline(always)]
     pub fn fxch(&mut self, i: u8) {
         let (mut a, mut b) = (self.st(0), self.st(i));
         if self.is_empty(0) || self.is_empty(i) {

@@ -319,7 +319,8 @@ impl Builder {
 
     /// A word of the hart's state.
     pub fn word(&mut self, word: Word) -> Val {
-        self.pure(Op::Word(word), Fact::ANY)
+        let fact = if word == Word::Fflags { Fact::zero(5) } else { Fact::ANY };
+        self.pure(Op::Word(word), fact)
     }
 
     /// Writes a word of the hart's state, after all that the instruction reads of it.
@@ -328,7 +329,7 @@ impl Builder {
         self.push(Op::SetWord(word, v), Fact::ANY);
     }
 
-    /// The interpreter performs the instruction, the block's last, if `cond` is not zero.
+    /// The interpreter performs the instruction and the block is left, if `cond` is not zero.
     pub fn perform_if(&mut self, cond: Val) {
         if self.constant(cond) != Some(0) {
             self.push(Op::PerformIf(cond), Fact::ANY);

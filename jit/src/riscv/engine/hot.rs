@@ -185,6 +185,10 @@ impl Jit {
         shape: Shape,
         region: &Region,
     ) {
+        // What crosses into the next page begins no line.
+        if !shape.is_entered_at(place.offset.into()) {
+            return;
+        }
         let started = Instant::now();
         if self.enter_region(page, place, mode, region).is_some() {
             self.hot.made.push((place, shape));
@@ -274,7 +278,7 @@ impl Jit {
         let interp = &self.interp;
         let payloads = emitted.performs.iter().filter_map(|&index| {
             let insn = region.insn(index)?;
-            Some(interp.prepare(insn.word, insn.at.offset()))
+            Some(Some(interp.prepare(insn.word, insn.at.offset())))
         });
         let code = self.cache.insert(place, emitted.code, entries, links, payloads);
         let pc = self.interp.frame().next_pc & !PAGE_MASK | u64::from(place.offset);

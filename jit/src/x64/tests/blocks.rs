@@ -4,11 +4,13 @@ use mimic_cpu::bus::Width;
 use mimic_cpu::riscv::csr::num;
 use mimic_cpu::riscv::hart::Mode;
 use mimic_cpu::riscv::insn::{self, At, Format};
+use mimic_cpu::riscv::interp::host::Word;
 use mimic_cpu::riscv::sem::{Amo, Atomic, Bin, Fmt, Fp1, Fp2, Un};
 
 use super::Random;
 use super::fp;
 use super::machine::{MEMORY, Machine};
+use crate::ir::eval::State;
 use crate::ir::opt::Passes;
 use crate::ir::{Block, Insn, Op, Round, Slot, Val};
 use crate::riscv::lift::{Lifter, ModeKey};
@@ -307,7 +309,9 @@ fn of_random_guest_code() {
                 word = word & !(0x1f << 15) | u32::from(random.pick(&POINTERS)) << 15;
             }
             if row.format == Format::Csr && random.below(4) != 0 {
-                let csr = random.pick(&[num::SSTATUS, num::SSTATUS, num::SEPC, num::MSCRATCH]);
+                let csrs = [num::SSTATUS, num::SEPC, num::MSCRATCH];
+                let fcsrs = [num::FFLAGS, num::FRM, num::FCSR];
+                let csr = random.pick(if k % 2 == 0 { &csrs } else { &fcsrs });
                 word = word & 0xf_ffff | u32::from(csr) << 20;
             }
             if row.format == Format::Rf && random.below(4) != 0 {
@@ -329,6 +333,8 @@ fn of_random_guest_code() {
         for machine in [&mut machine, &mut plain] {
             machine.engine.sticky = random.pick(&[0, 0x20, 0x3f]);
             machine.engine.state = std::array::from_fn(|_| random.value());
+            let fflags = random.next() & 0x1f;
+            machine.engine.set_word(Word::Fflags, fflags);
             machine.engine.lines = random.value() & random.value();
             machine.compare(block, &regs(&mut random));
         }

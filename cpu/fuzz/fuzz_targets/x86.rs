@@ -1,0 +1,7 @@
+//! libFuzzer's entry to the x86 processor's fuzzer.
+#![no_main]
+
+#[path = "../x86.rs"]
+mod x86;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| x86::run_input(data));

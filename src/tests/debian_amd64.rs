@@ -1,0 +1,98 @@
+//! Debian's x86-64 kernel to a shell: fetched, booted by interpretation, talked to, powered off and reset.
+//!
+//! Needs apt and a mirror when the cache is empty, and fails without them: a skipped test would hide
+//! that the boot is not tested. `MIMIC_SKIP_DEBIAN=1` leaves it out.
+
+mod console;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod support;
+
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use console::{Console, start_guest};
+use support::{Program, mimic};
+
+/// The kernel said nothing that it takes for wrong.
+fn content(console: &mut Console) {
+    let words =
+        "dmesg | grep -iE 'warning|bug:|error|unstable|call trace|lockup' | grep -v 'RAS: C'";
+    let complaints = console.ask(words);
+    assert_eq!(complaints.lines().filter(|line| line.starts_with('[')).count(), 0, "{complaints}");
+}
+
+#[test]
+fn debian_boots_on_the_pc_and_powers_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.json");
+    let started = start_guest("debian-amd64", &["--report", report.to_str().unwrap()]);
+    let Some((child, mut console)) = started else { return };
+    assert!(console.ask("uname -m").contains("\nx86_64"));
+    assert!(console.ask("tty").contains("/dev/ttyS0"), "the shell has a controlling terminal");
+    content(&mut console);
+    // Computed by coreutils on another machine: printf 'mimic\n' | sha256sum
+    let sum = console.ask("echo mimic | sha256sum");
+    assert!(sum.contains(SHA256_OF_MIMIC), "{sum}");
+    let clock = console.ask("cat /sys/devices/system/clocksource/clocksource0/current_clocksource");
+    assert!(clock.contains("\ntsc"), "{clock}");
+    // The host bridge, the ISA bridge and power management of boards.md.
+    let functions = console.ask("cat /sys/bus/pci/devices/*/vendor /sys/bus/pci/devices/*/device");
+    for id in ["0x8086", "0x1237", "0x7000", "0x7113"] {
+        assert!(functions.contains(id), "{functions}");
+    }
+    // Time passes, and passes at the right speed.
+    let before = Instant::now();
+    console.ask("sleep 1");
+    let slept = before.elapsed();
+    assert!(slept >= Duration::from_millis(900) && slept < Duration::from_secs(10), "{slept:?}");
+
+    writeln!(console.stdin, "poweroff").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.trim_end().ends_with("mimic: the guest powered off"), "{stderr}");
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    println!("whole run: {}", report["stats"]);
+}
+
+#[test]
+fn debian_uses_two_processors_and_resets() {
+    let arguments = ["--cpus", "2", "--no-reboot"];
+    let Some((child, mut console)) = start_guest("debian-amd64", &arguments) else { return };
+    assert!(console.ask("grep -c ^processor /proc/cpuinfo").contains("\n2"));
+    content(&mut console);
+    // Work on both at once, and the answers come together.
+    let sums = console.ask("for i in 1 2 3 4; do (seq 1 20000 | sha256sum) & done; wait");
+    // seq 1 20000 | sha256sum, by coreutils on another machine.
+    assert_eq!(sums.matches(SHA256_OF_20000_NUMBERS).count(), 4, "{sums}");
+    writeln!(console.stdin, "reboot").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("reset"), "{stderr}");
+}
+
+#[test]
+fn memtest86_tests_memory_on_the_serial_port() {
+    if std::env::var_os("MIMIC_SKIP_DEBIAN").is_some() {
+        return;
+    }
+    let fetched = mimic(&["boot", "memtest86", "--fetch-only"]).output().unwrap();
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    let mut command = mimic(&["boot", "memtest86"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = Program(command.spawn().unwrap());
+    let mut console = Console::of(&mut child);
+    console.expect("Memtest86+ v", PATIENCE);
+    // The tests before this one are done, and have found nothing. It shows where it is every two seconds: this test lasts
+    // many times as long, so that it cannot be missed.
+    console.expect("#6  [Moving inversions, 64 bit pattern]", PATIENCE);
+    console.expect("[60MB of 6", PATIENCE);
+    console.expect("Errors: 0", PATIENCE);
+}
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const SHA256_OF_20000_NUMBERS: &str =
+    "f6351f5ead9a700e34275480b3856ea738122a7c57bdeb744a631251c069587a";
+const SHA256_OF_MIMIC: &str = "cad3272dfaab779ffb997c2698e00f861ed76a02fc951c4039efe4136ba27d9f";
