@@ -122,15 +122,14 @@ fn a_state_survives_many_changes_of_the_engine() {
     if !kvm_is_here() {
         return;
     }
-    // A guest of 120 million instructions: at prime numbers of them, so that changes fall everywhere. Not yet on
-    // a software KVM: there user code ends with #GP once in some hundred changes, for a reason that is not known.
-    let software = probe::kind().unwrap() == KvmKind::Software;
-    let often: &[u64] = if software { &[] } else { &[20_011, 100_003] };
-    for &every in often {
+    // A guest of 120 million instructions: at prime numbers of them, so that changes fall everywhere, also behind an
+    // INT3 that KVM has executed and not delivered.
+    let least = if probe::kind().unwrap() == KvmKind::Software { 1000 } else { 100 };
+    for every in [20_011, 100_003] {
         let (report, _) = run(of_guest(kvm::find("survive").unwrap(), to_and_fro(every)));
         let (switches, counters) = (report.stats.engine_switches, report.stats.kvm.unwrap());
         assert_eq!(report.end, End::Pass, "every {every}: {switches} changes, {counters:?}");
-        assert!(switches >= 100 && counters.entries >= 100, "{switches} changes, {counters:?}");
+        assert!(switches.min(counters.entries) >= least, "{switches} changes, {counters:?}");
     }
     for name in ["long", "user", "privileged"] {
         let (report, _) = run(of_guest(kvm::find(name).unwrap(), to_and_fro(97)));

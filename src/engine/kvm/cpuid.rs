@@ -21,12 +21,25 @@ fn has(entries: &[kvm_cpuid_entry2], feature: Feature) -> bool {
     register(entries, leaf, subleaf, number) >> bit & 1 != 0
 }
 
-/// The features of `model` that are not among those that KVM supports.
+/// The features of `model` that KVM cannot give a guest.
 pub(super) fn missing(model: &Model, supported: &[kvm_cpuid_entry2]) -> Vec<Feature> {
+    let there = |feature: &Feature| match *feature {
+        // Nobody here takes IA32_PKRS to KVM and back, for lack of a KVM that has it.
+        feature::PKS => false,
+        // XSAVE is executed by the host's processor, so that PKRU lies where that has it.
+        feature::PKU => {
+            let place = model.cpuid(0xd, 9, Live::default())[1];
+            has(supported, feature::PKU) && register(supported, 0xd, 9, 1) == place
+        }
+        feature => OURS.contains(&feature) || has(supported, feature),
+    };
     let all = feature::ALL.iter().map(|(feature, ..)| *feature);
-    all.filter(|feature| model.has(*feature) && !OURS.contains(feature))
-        .filter(|feature| !has(supported, *feature))
-        .collect()
+    all.filter(|feature| model.has(*feature) && !there(feature)).collect()
+}
+
+/// The physical address bits that KVM supports (SDM vol. 2, "CPUID": leaf 80000008H, EAX 7:0).
+pub(super) fn physical_bits(supported: &[kvm_cpuid_entry2]) -> u32 {
+    register(supported, 0x8000_0008, 0, 0) & 0xff
 }
 
 /// Names, for messages.
@@ -93,8 +106,20 @@ mod tests {
         model.set(feature::X2APIC, false);
         let less = table(&model, 0);
         assert_eq!(names(&missing(&Model::v3(), &less)), "AVX2");
+        assert_eq!(physical_bits(&less), 40);
         let (added, hidden) = overridden(&model, &all);
         assert_eq!((names(&added), hidden.len()), ("X2APIC AVX2".to_owned(), 0));
+    }
+
+    #[test]
+    fn protection_keys_must_lie_where_the_model_has_them() {
+        let model: Model = "x86-64-v3,pku=on,pks=on".parse().unwrap();
+        let mut supported = table(&model, 0);
+        assert_eq!(names(&missing(&model, &supported)), "PKS");
+        let keys = supported.iter_mut().find(|entry| (entry.function, entry.index) == (0xd, 9));
+        // Where AMD's processors have them (APM vol. 3, "CPUID Fn0000_000D_EBX_x09").
+        keys.unwrap().ebx = 832;
+        assert_eq!(names(&missing(&model, &supported)), "PKU PKS");
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! vm.rs     /dev/kvm, one virtual machine for all processors of a machine, memory, filtered MSRs
 //! cpuid.rs  what CPUID says
 //! vcpu.rs   one vCPU: KVM_RUN, why it was left, transfer of state     state.rs  the structures of that transfer
+//! handover.rs  the state's way from the interpreter to the vCPU and back
+//! exits.rs  what is done about every exit
 //! kick.rs   how a vCPU is called back
-//! mod.rs    the engine: what is done about every exit
+//! mod.rs    the engine
 //! probe.rs  what kind of KVM this is
 //! ```
 //!
@@ -33,6 +35,8 @@
 //! see the code that a KVM hart writes for it; it does from its own change on.
 
 mod cpuid;
+mod exits;
+mod handover;
 mod kick;
 pub mod probe;
 mod state;
@@ -43,14 +47,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mimic_cpu::bus::{CpuBus, Width, line};
+use mimic_cpu::bus::{CpuBus, line};
 use mimic_cpu::debug::DebugPoints;
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 use mimic_cpu::x86::flags::bit;
 use mimic_cpu::x86::interp::Interp;
 use mimic_cpu::x86::model::Model;
-use mimic_cpu::x86::state::{Activity, Cpu, cr0, cr4, efer};
+use mimic_cpu::x86::state::{Activity, Cpu};
 
 use super::{CpuState, Engine};
 use crate::machine::spec::{HartView, KvmStats, Stats};
@@ -110,15 +114,14 @@ pub fn limit(model: &mut Model) -> Result<String, KvmError> {
     vm::limit(model)
 }
 
-/// Instructions that the interpreter performs where KVM cannot go on: often more than one in a row are of such a kind,
-/// and moving the state costs as much as interpreting thousands.
-const FALLBACK: u64 = 16;
-/// IA32_TSC_DEADLINE.
-const TSC_DEADLINE: u32 = 0x6e0;
 /// Least time for which the guest runs.
 const LEAST: Duration = Duration::from_micros(100);
 /// A difference between guest time and host time that only a pause makes.
 const PAUSE: Duration = Duration::from_millis(1);
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> KvmError {
+    move |source| KvmError::Host { what, source }
+}
 
 /// Where the state is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,72 +184,6 @@ impl Kvm {
             device_accesses: 0,
         })
     }
-
-    // Where the state is.
-
-    /// The state as it is in the vCPU.
-    fn export(&self) -> Result<Cpu, KvmError> {
-        let mut cpu = self.interp.cpu();
-        self.vcpu.export(&mut cpu)?;
-        if cpu.cr0 & cr0::PG != 0 && cpu.cr4 & cr4::PAE != 0 && cpu.efer & efer::LMA == 0 {
-            for (index, entry) in cpu.pdpte.iter_mut().enumerate() {
-                let gpa = (cpu.cr3 & 0xffff_ffe0) + 8 * index as u64;
-                let page = self.bus.ram_page(gpa);
-                *entry = page.map_or(0, |page| page.host.load(gpa, Width::Double));
-            }
-        }
-        cpu.activity = if self.halted { Activity::Halted } else { Activity::Running };
-        cpu.msr.tsc_offset = cpu.msr.tsc_offset.wrapping_add(self.tsc_moved(self.vcpu.tsc()?));
-        Ok(cpu)
-    }
-
-    /// How far the guest has moved its time-stamp counter from where the canonical state has it, when it is `now`. The
-    /// counter never goes back by a change of engines; that it is a little behind is the time which the look took.
-    fn tsc_moved(&self, now: u64) -> u64 {
-        let moved = now.wrapping_sub(self.interp.core().tsc());
-        let tenth = self.interp.core().cpu.model.tsc_hz as i64 / 10;
-        if (-tenth..=0).contains(&(moved as i64)) { 0 } else { moved }
-    }
-
-    fn move_to_interp(&mut self) -> Result<(), KvmError> {
-        if self.home == Home::Vcpu {
-            let cpu = self.export()?;
-            self.interp.load(cpu);
-            self.home = Home::Interp;
-        }
-        Ok(())
-    }
-
-    fn move_to_vcpu(&mut self) -> Result<(), KvmError> {
-        if self.home == Home::Vcpu {
-            return Ok(());
-        }
-        let cpu = self.interp.cpu();
-        self.vcpu.import(&cpu, self.apic_base(), self.bus.task_priority(self.hart))?;
-        self.halted = cpu.activity == Activity::Halted;
-        self.home = Home::Vcpu;
-        if std::mem::take(&mut self.tsc_unknown) {
-            self.follow_clock()?;
-        }
-        Ok(())
-    }
-
-    fn apic_base(&self) -> u64 {
-        self.bus.interrupt_msr(self.hart, 0x1b).unwrap_or(0)
-    }
-
-    /// Sets the vCPU's time-stamp counter to what the canonical state says, unless it is that already.
-    fn follow_clock(&self) -> Result<(), KvmError> {
-        let wanted = self.interp.core().tsc();
-        let ahead = self.vcpu.tsc()?.wrapping_sub(wanted) as i64;
-        let millisecond = self.interp.core().cpu.model.tsc_hz as i64 / 1000;
-        if !(0..millisecond).contains(&ahead) {
-            self.vcpu.set_tsc(self.interp.core().tsc())?;
-        }
-        Ok(())
-    }
-
-    // The run.
 
     fn run_guest(&mut self, until: Option<Instant>) -> Result<Exit, KvmError> {
         let stood_still = self.left.is_some_and(|(host, guest)| {
@@ -347,213 +284,31 @@ impl Kvm {
         Ok(())
     }
 
-    /// Does what the guest was left for.
-    fn serve(&mut self, left: Left) -> Result<Option<Exit>, KvmError> {
-        match left {
-            Left::Called | Left::Look => {}
-            Left::Port { out, port, size, count } => {
-                self.device_accesses += 1;
-                let width = match size {
-                    1 => Width::Byte,
-                    2 => Width::Half,
-                    _ => Width::Word,
-                };
-                for index in 0..count {
-                    if out {
-                        let value = self.vcpu.port_value(index);
-                        self.bus.port_out(self.hart, port, width, value.into());
-                    } else {
-                        let value = self.bus.port_in(self.hart, port, width);
-                        self.vcpu.set_port_value(index, value as u32);
-                    }
-                }
-            }
-            Left::Mmio { gpa, len, write } => {
-                self.device_accesses += 1;
-                self.memory_access(gpa, len, write);
-            }
-            Left::Msr { index, write } => self.msr_access(index, write)?,
-            Left::Halt => self.halted = true,
-            Left::Shutdown => {
-                let (rip, base) = self.vcpu.place();
-                return Ok(Some(Exit::Dead(format!(
-                    "processor {}: triple fault on KVM, which does not say of what; rip was {rip:#x}, CS's base \
-                     {base:#x}; --engine interp tells more",
-                    self.hart
-                ))));
-            }
-            Left::Emulation => return self.fall_back().map(Some),
-            Left::Refused(why) => {
-                let (rip, base) = self.vcpu.place();
-                return Ok(Some(Exit::Dead(format!(
-                    "processor {}: KVM gives up at {:#x}: {why}",
-                    self.hart,
-                    base.wrapping_add(rip)
-                ))));
-            }
-        }
-        Ok(None)
-    }
-
-    fn memory_access(&mut self, gpa: u64, len: u32, write: Option<[u8; 8]>) {
-        if write.is_some() && self.bus.ram_page(gpa).is_some() {
-            // ROM.
-            return;
-        }
-        let whole = match len {
-            1 => Some(Width::Byte),
-            2 => Some(Width::Half),
-            4 => Some(Width::Word),
-            8 => Some(Width::Double),
-            _ => None,
-        };
-        // Parts of what crosses a page come as they are.
-        let (width, step) = whole.map_or((Width::Byte, 1), |width| (width, len));
-        let mut bytes = write.unwrap_or_default();
-        for at in (0..len).step_by(step as usize) {
-            let shift = 8 * at;
-            let (here, mask) = (gpa + u64::from(at), width.zero_extend(u64::MAX));
-            let value = u64::from_le_bytes(bytes);
-            // What nothing answers reads as ones.
-            if write.is_some() {
-                let _ = self.bus.write(here, width, value >> shift & mask);
-            } else {
-                let read = self.bus.read(here, width).unwrap_or(mask);
-                bytes = (value & !(mask << shift) | (read & mask) << shift).to_le_bytes();
-            }
-        }
-        if write.is_none() {
-            self.vcpu.set_mmio(bytes);
-        }
-    }
-
-    /// RDMSR and WRMSR of what KVM does not know, or need not: they are the interpreter's.
-    fn msr_access(&mut self, index: u32, write: Option<u64>) -> Result<(), KvmError> {
-        // The guest reads another counter than the one that the canonical state tells of: they drift.
-        let ahead = match index {
-            TSC_DEADLINE => self.vcpu.tsc()?.wrapping_sub(self.interp.core().tsc()),
-            _ => 0,
-        };
-        let shift = |value: u64, by: u64| if value == 0 { 0 } else { value.wrapping_add(by) };
-        let core = self.interp.core_mut();
-        let answer = match write {
-            Some(value) => {
-                core.write_msr(index, shift(value, ahead.wrapping_neg())).map(|()| value)
-            }
-            None => core.read_msr(index).map(|value| shift(value, ahead)),
-        };
-        self.vcpu.set_msr_answer(answer.ok());
-        if write.is_some() {
-            // The guest may have moved or disabled its local APIC, or have something to take now.
-            let base = self.apic_base();
-            self.vcpu.set_apic_base(base);
-            self.signals.call_attention();
-        }
-        Ok(())
-    }
-
-    /// Has the interpreter perform some instructions.
-    fn fall_back(&mut self) -> Result<Exit, KvmError> {
-        self.settle()?;
-        self.move_to_interp()?;
-        let before = self.interp.retired();
-        let offset = self.interp.core().cpu.msr.tsc_offset;
-        let exit = self.interp.run(Budget { insns: Some(FALLBACK) });
-        let retired = self.interp.retired() - before;
-        self.counters.fallbacks += 1;
-        self.counters.interpreted += retired;
-        self.tsc_unknown |= self.interp.core().cpu.msr.tsc_offset != offset;
-        // It may have taken a kick, so this is for whoever runs the hart.
-        Ok(exit)
-    }
-
-    /// Completes what the guest was left in the midst of, so that the vCPU's state is between two instructions: the
-    /// rest of an access, and an event that KVM has taken but not delivered.
-    fn settle(&mut self) -> Result<(), KvmError> {
-        if self.home == Home::Interp {
-            return Ok(());
-        }
-        while self.unfinished {
-            self.vcpu.set_immediate_exit(true);
-            let left = self.enter();
-            if left != Left::Called {
-                self.serve_rest(left)?;
-            }
-        }
-        let events = self.vcpu.events()?;
-        let (exception, interrupt) = (events.exception, events.interrupt);
-        if exception.injected | exception.pending | interrupt.injected != 0 {
-            let (rip, _) = self.vcpu.place();
-            log::debug!(target: "kvm", "left at {rip:#x} with {exception:?}, {interrupt:?}");
-        }
-        if exception.injected != 0 && !self.comes_again(exception.nr) {
-            self.move_to_interp()?;
-            let error = (exception.has_error_code != 0).then_some(exception.error_code);
-            log::debug!(target: "kvm", "exception {} is delivered for KVM", exception.nr);
-            self.interp.exception(exception.nr, error);
-        // That of an INT instruction may come again with it.
-        } else if interrupt.injected != 0
-            && (interrupt.soft == 0 || !matches!(self.opcode_ahead(), Some(0xcc..=0xce)))
-        {
-            log::debug!(target: "kvm", "interrupt {} (soft: {})", interrupt.nr, interrupt.soft);
-            self.move_to_interp()?;
-            self.interp.interrupt(interrupt.nr);
-        }
-        Ok(())
-    }
-
-    /// Whether an exception that waits is found once more when the guest goes on: a fault, since its instruction is
-    /// still to be executed. So it is with INT3 and INTO on processors with VMX; other KVMs have gone past them.
-    fn comes_again(&self, vector: u8) -> bool {
-        let opcode = match vector {
-            // #DB, #DF and #MC.
-            1 | 8 | 18 => return false,
-            3 => 0xcc,
-            4 => 0xce,
-            _ => return true,
-        };
-        self.opcode_ahead() == Some(opcode)
-    }
-
-    /// The byte at RIP.
-    fn opcode_ahead(&self) -> Option<u64> {
-        let (rip, base) = self.vcpu.place();
-        let gpa = self.vcpu.physical(base.wrapping_add(rip))?;
-        Some(self.bus.ram_page(gpa)?.host.load(gpa, Width::Byte))
-    }
-
-    /// Serves the next part of an access while its completion is all that is wanted.
-    fn serve_rest(&mut self, left: Left) -> Result<(), KvmError> {
-        match left {
-            Left::Port { .. } | Left::Mmio { .. } | Left::Msr { .. } => self.serve(left).map(drop),
-            Left::Refused(why) => {
-                let source = io::Error::other(why);
-                Err(KvmError::Host { what: "completing an access", source })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Runs for the budget's time on this thread.
     fn run_timed(&mut self, time: Option<Duration>) -> Result<Exit, KvmError> {
-        let host = |what| move |source| KvmError::Host { what, source };
         let _running = Running::enter(self.vcpu.immediate_exit(), &self.caller)
             .map_err(host("a signal for KVM"))?;
-        if let Some(time) = time {
-            if !self.alarm.as_ref().is_some_and(Alarm::is_of_this_thread) {
-                self.alarm = Some(Alarm::new().map_err(host("a timer for KVM"))?);
-            }
-            if let Some(alarm) = &self.alarm {
-                alarm.set(Some(time));
-            }
+        if time.is_some() {
+            self.alarm()?.set(time);
         }
         let result = self.run_guest(time.map(|time| Instant::now() + time));
-        if let (Some(_), Some(alarm)) = (time, &self.alarm) {
-            alarm.set(None);
+        if time.is_some() {
+            self.alarm()?.set(None);
         }
-        let settled = self.settle();
-        let exit = result?;
-        settled.map(|()| exit)
+        let mut exit = result?;
+        if let Some(dead) = self.release_traps()? {
+            exit = dead;
+        }
+        self.settle().map(|()| exit)
+    }
+
+    /// The timer that calls this thread back from the guest.
+    fn alarm(&mut self) -> Result<&Alarm, KvmError> {
+        let alarm = match self.alarm.take() {
+            Some(alarm) if alarm.is_of_this_thread() => alarm,
+            _ => Alarm::new().map_err(host("a timer for KVM"))?,
+        };
+        Ok(self.alarm.insert(alarm))
     }
 }
 

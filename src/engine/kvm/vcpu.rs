@@ -30,7 +30,8 @@ const TSC: u32 = 0x10;
 type MsrRow = (u32, fn(&mut Cpu) -> &mut u64);
 
 /// The MSRs that KVM holds while the guest runs; SDM vol. 4, table 2-2.
-const MSRS: [MsrRow; 11] = [
+const MSRS: [MsrRow; 12] = [
+    (0x48, |cpu| &mut cpu.msr.spec_ctrl),
     (0x174, |cpu| &mut cpu.msr.sysenter_cs),
     (0x175, |cpu| &mut cpu.msr.sysenter_esp),
     (0x176, |cpu| &mut cpu.msr.sysenter_eip),

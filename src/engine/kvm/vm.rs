@@ -24,12 +24,12 @@ const TSS: usize = 0xfeff_d000;
 const IDENTITY_MAP: u64 = 0xfeff_c000;
 
 /// MSRs of which KVM shall not know, by their first and their number: whoever accesses them leaves the guest, and the
-/// canonical state or the local APIC answers. IA32_PLATFORM_ID, IA32_APIC_BASE, IA32_FEATURE_CONTROL,
+/// canonical state or the local APIC answers. IA32_PLATFORM_ID, IA32_APIC_BASE, IA32_FEATURE_CONTROL, IA32_TSC_ADJUST,
 /// IA32_BIOS_SIGN_ID, IA32_MTRRCAP, IA32_MISC_ENABLE, MTRRs, IA32_MTRR_DEF_TYPE, IA32_TSC_DEADLINE.
-const FILTERED: [(u32, u32); 11] = [
+const FILTERED: [(u32, u32); 12] = [
     (0x17, 1),
     (0x1b, 1),
-    (0x3a, 1),
+    (0x3a, 2),
     (0x8b, 1),
     (0xfe, 1),
     (0x1a0, 1),
@@ -38,8 +38,10 @@ const FILTERED: [(u32, u32); 11] = [
     (0x258, 2),
     (0x268, 8),
     (0x2ff, 1),
+    (0x6e0, 1),
 ];
-const TSC_DEADLINE: u32 = 0x6e0;
+/// IA32_TIME_STAMP_COUNTER: what the guest writes to it moves the canonical state's.
+const TSC: u32 = 0x10;
 
 pub(super) fn refused(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
     move |error| KvmError::Host { what, source: error.into() }
@@ -108,10 +110,13 @@ impl Host {
                 .map_err(refused("KVM_CAP_EXIT_ON_EMULATION_FAILURE"))?;
         }
         let none = [0; 2];
-        let all = FILTERED.into_iter().chain([(TSC_DEADLINE, 1)]);
-        let ranges: Vec<MsrFilterRange> = all
-            .map(|(base, msr_count)| MsrFilterRange {
-                flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
+        let both = MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE;
+        let ranges: Vec<MsrFilterRange> = FILTERED
+            .into_iter()
+            .map(|(base, msr_count)| (both, base, msr_count))
+            .chain([(MsrFilterRangeFlags::WRITE, TSC, 1)])
+            .map(|(flags, base, msr_count)| MsrFilterRange {
+                flags,
                 base,
                 msr_count,
                 bitmap: &none,
@@ -165,6 +170,10 @@ impl Vm {
         if !missing.is_empty() {
             return Err(KvmError::Model(format!("without {}", cpuid::names(&missing))));
         }
+        let bits = cpuid::physical_bits(&supported);
+        if model.phys_bits() > bits {
+            return Err(KvmError::Model(format!("with {bits} bits of physical addresses at most")));
+        }
         let fd = self.fd.create_vcpu(id.into()).map_err(refused("KVM_CREATE_VCPU"))?;
         self.set_frequency(&fd, model)?;
         let table = CpuId::from_entries(&cpuid::table(model, id)).map_err(|_| KvmError::Host {
@@ -215,9 +224,15 @@ fn frequency(vcpu: &VcpuFd) -> Result<u64, KvmError> {
 /// There is no KVM, or it refuses.
 pub(super) fn limit(model: &mut Model) -> Result<String, KvmError> {
     let host = Host::open()?;
-    let missing = cpuid::missing(model, &host.supported()?);
+    let supported = host.supported()?;
+    let missing = cpuid::missing(model, &supported);
     for feature in &missing {
-        model.set(*feature, false);
+        model.switch(*feature, false);
+    }
+    let bits = cpuid::physical_bits(&supported);
+    if model.phys_bits() > bits {
+        // Unless no model has so few: then no vCPU can be made.
+        model.set_phys_bits(bits);
     }
     if host.capability(KVM_CAP_TSC_CONTROL) <= 0 {
         let vm = host.kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;

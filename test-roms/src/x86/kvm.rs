@@ -280,6 +280,10 @@ impl<'a> Long<'a> {
         a.set_label(&mut start)?;
         a.cli()?;
         a.mov(rsp, KERNEL_STACK)?;
+        // Firmware leaves the PIC open: none of its interrupts.
+        a.mov(al, 0xff)?;
+        a.out(0x21, al)?;
+        a.out(0xa1, al)?;
         // Code and data of both privileges, flat (SDM vol. 3, 3.4.5), and the TSS.
         let descriptors = [
             0u64,
