@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::options::{Guest, MachineArgs, RunningArgs};
+use super::options::{Guest, MachineArgs, PATIENCE_WITH_KNOWN, RunningArgs};
 use super::{Failure, print, run};
 use crate::boot::{self, BootError, Cache, FetchOptions, Progress};
 use crate::loader::{self, LoadOptions};
@@ -113,7 +113,7 @@ fn load(
         cmdline.push(' ');
         cmdline.push_str(more);
     }
-    Ok(Guest { image, initrd, cmdline, signature: None })
+    Ok(Guest { image, initrd, cmdline, signature: None, patience: PATIENCE_WITH_KNOWN })
 }
 
 /// What the kernel passes on to its first process as environment: the kind and the size of the user's

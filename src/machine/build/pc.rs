@@ -29,6 +29,8 @@ use mimic_devices::serial::SerialOutput;
 use mimic_devices::uart16550::{self, Uart16550};
 use mimic_devices::virtio::VirtioDevice;
 use mimic_devices::virtio::pci::VirtioPci;
+use mimic_firmware::x86::PcConfig;
+use mimic_firmware::x86::pci::{self as pci_firmware, ConfigurationSpace};
 
 use super::{Ground, Made, placement};
 use crate::board::pc;
@@ -149,9 +151,9 @@ impl Interrupts {
 
     /// What firmware leaves behind: all local APICs on, the PIC's interrupts and NMIs at the first one's pins, the PIC
     /// at the vectors 8 and 0x70 with timer, keyboard, second controller and clock open, the timer at 18.2 Hz.
-    fn set_up(&self, ports: &PortSpace) {
+    fn set_up(&self, ports: &PortSpace, config: &PcConfig) {
         self.lapics.set_virtual_wire();
-        set_up_pci(ports);
+        set_up_pci(ports, config);
         for (port, words) in [(0x20, [0x11, 0x08, 4, 1, 0xf8]), (0xa0, [0x11, 0x70, 2, 1, 0xfe])] {
             ports.write(port, Width::Byte, words[0]);
             for word in &words[1..] {
@@ -165,20 +167,39 @@ impl Interrupts {
     }
 }
 
-/// What firmware leaves behind on the PCI bus: the interrupts' routes, level-triggered, and the place of power
-/// management.
-fn set_up_pci(ports: &PortSpace) {
-    let set = |device: u8, function: u8, register: u8, value: u32| {
-        let address = 1 << 31 | u32::from(devfn(device, function)) << 8 | u32::from(register);
-        ports.write(0xcf8, Width::Word, address.into());
-        ports.write(0xcfc, Width::Word, value.into());
-    };
-    set(pc::ISA_BRIDGE, 0, piix::PIRQ_ROUTES, u32::from_le_bytes(pc::PCI_IRQS));
-    let level = pc::PCI_IRQS.iter().map(|irq| u32::from(*irq)).chain([pc::SCI]);
-    let level = level.fold(0u16, |set, irq| set | 1 << irq);
+/// What firmware leaves behind on the PCI bus: the interrupts' routes, level-triggered, the place of power management, and
+/// the functions set up.
+fn set_up_pci(ports: &PortSpace, config: &PcConfig) {
+    let mut bus = Mechanism1Access(ports);
+    let isa_bridge = (pc::ISA_BRIDGE, 0);
+    bus.write(isa_bridge, piix::PIRQ_ROUTES, u32::from_le_bytes(config.pci_irqs));
+    let level = config.pci_irqs.iter().chain([&config.sci]).fold(0u16, |set, irq| set | 1 << irq);
     ports.write(0x4d0, Width::Half, level.into());
-    set(pc::ISA_BRIDGE, 3, piix::PM_BASE, pc::PM.into());
-    set(pc::ISA_BRIDGE, 3, piix::PM_MISC, 1);
+    bus.write(config.pm_function, piix::PM_BASE, config.pm.into());
+    bus.write(config.pm_function, piix::PM_MISC, 1);
+    pci_firmware::set_up(config, &mut bus);
+}
+
+/// The PCI bus as programs reach it: configuration mechanism #1.
+struct Mechanism1Access<'a>(&'a PortSpace);
+
+impl Mechanism1Access<'_> {
+    fn select(&self, (device, function): pci_firmware::Function, register: u8) {
+        let address = 1 << 31 | u32::from(devfn(device, function)) << 8 | u32::from(register);
+        self.0.write(0xcf8, Width::Word, address.into());
+    }
+}
+
+impl ConfigurationSpace for Mechanism1Access<'_> {
+    fn read(&mut self, function: pci_firmware::Function, register: u8) -> u32 {
+        self.select(function, register);
+        self.0.read(0xcfc, Width::Word) as u32
+    }
+
+    fn write(&mut self, function: pci_firmware::Function, register: u8, value: u32) {
+        self.select(function, register);
+        self.0.write(0xcfc, Width::Word, value.into());
+    }
 }
 
 /// What the board's port space takes: name, first port, number of ports, device, its offset at the first port.
@@ -266,14 +287,13 @@ pub(super) fn wire(
         bus.insert(devfn(pc::HOST_BRIDGE, 0), Arc::new(Mutex::new(host)));
         bus.insert(devfn(pc::ISA_BRIDGE, 0), Arc::new(Mutex::new(isa)));
         let function = PmFunction::new(Arc::clone(&pm));
-        bus.insert(devfn(pc::ISA_BRIDGE, 3), Arc::new(Mutex::new(function)));
+        bus.insert(devfn(pc::ISA_BRIDGE, pc::PM_FUNCTION), Arc::new(Mutex::new(function)));
         // INTA# of the devices, each at its line of the bus.
         let lines: Vec<_> = (0..piix::LINES as u32)
             .map(|line| OrGate::new(IrqLine::new(Arc::<PirqRouter>::clone(&router), line)))
             .collect();
         let mut insert = |device: u8, virtio: Box<dyn VirtioDevice>| {
-            let line =
-                lines[usize::from(device.wrapping_sub(1)) % piix::LINES].input(device.into());
+            let line = lines[usize::from(PcConfig::pci_line(device, 0))].input(device.into());
             let messages = interrupts.lapics.clone();
             let memory = Arc::clone(&ground.memory);
             bus.insert(devfn(device, 0), VirtioPci::new(virtio, memory, line, Some(messages)));
@@ -328,7 +348,7 @@ pub(super) fn wire(
             || ioapic.lock().unwrap_or_else(PoisonError::into_inner).has_unmaskable()
     });
     if start != Start::Reset {
-        interrupts.set_up(&ports);
+        interrupts.set_up(&ports, &pc::config(signals.len()));
     }
     let side = |(cpu, signals): (usize, &Arc<_>)| {
         let lapics = Arc::clone(&interrupts.lapics);

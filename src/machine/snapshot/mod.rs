@@ -9,6 +9,7 @@ mod file;
 mod hash;
 mod pages;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -163,6 +164,16 @@ pub struct PlacedDevice {
     pub base: u64,
     /// Its state.
     pub saved: SavedDevice,
+}
+
+impl fmt::Display for PlacedDevice {
+    /// The name, and where it is: `uart16550@10000000`, `pit@port-40`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.base.checked_sub(PORTS) {
+            Some(port) => write!(f, "{}@port-{port:x}", self.name),
+            None => write!(f, "{}@{:x}", self.name, self.base),
+        }
+    }
 }
 
 /// A region of memory.
