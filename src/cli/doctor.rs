@@ -17,13 +17,15 @@ pub(super) fn execute() -> Result<u8, Failure> {
         ("CPU features", translator()),
         ("code memory", executable_memory()),
         ("/dev/kvm", kvm()),
-        ("  in detail", kvm_details()),
         ("fetching guests", fetching()),
         ("cache", cache()),
         ("terminal", terminal()),
     ];
-    let text: Vec<String> =
-        rows.iter().map(|(name, value)| format!("{name:<16} {value}")).collect();
+    // Further lines of a value are below its first.
+    let below = format!("\n{:17}", "");
+    let row =
+        |(name, value): &(&str, String)| format!("{name:<16} {}", value.replace('\n', &below));
+    let text: Vec<String> = rows.iter().map(row).collect();
     print(&text.join("\n"))
 }
 
@@ -79,21 +81,24 @@ fn executable_memory() -> String {
     }
 }
 
+/// What kind of KVM there is, and what virtual machines of a few instructions find.
 fn kvm() -> String {
-    match probe::kind() {
-        Ok(KvmKind::Hardware) => "the processor's virtualisation: --engine kvm runs x86-64 guests".into(),
-        Ok(KvmKind::Software) => {
-            "software: --engine kvm runs x86-64 guests, slowly but for 64-bit user code; --engine auto does not take it"
-                .into()
+    let found = match probe::probe() {
+        Ok(found) => found,
+        Err(error) => return error.to_string(),
+    };
+    let Findings { kind, loop_time, syscall, cmpxchg16b, legacy_paging, cpuid, tsc } = found;
+    let mut text = match kind {
+        KvmKind::Hardware => "the processor's virtualisation: --engine kvm runs x86-64 guests, --engine auto takes it",
+        KvmKind::Software => {
+            "software: --engine kvm runs x86-64 guests, slowly but for 64-bit user code;\n--engine auto does not take it"
         }
-        Err(error) => error.to_string(),
     }
-}
-
-/// What virtual machines of a few instructions find.
-fn kvm_details() -> String {
-    let Ok(found) = probe::probe() else { return "-".into() };
-    let Findings { kind: _, loop_time, syscall, cmpxchg16b, legacy_paging, cpuid, tsc } = found;
+    .to_owned();
+    text.push_str(&format!(
+        "\n20 000 turns of a loop in real mode: {:.2} ms",
+        loop_time.as_secs_f64() * 1e3
+    ));
     let rows = [
         ("SYSCALL", syscall, "works", "broken"),
         ("CMPXCHG16B in the supervisor", cmpxchg16b, "works", "left to the interpreter"),
@@ -101,10 +106,8 @@ fn kvm_details() -> String {
         ("CPUID", cpuid, "as told", "the host's shows through"),
         ("user code's RDTSC", tsc, "the guest's", "the host's"),
     ];
-    let mut text =
-        format!("20 000 turns of a loop in real mode: {:.2} ms", loop_time.as_secs_f64() * 1e3);
     for (what, good, yes, no) in rows {
-        text.push_str(&format!("; {what}: {}", if good { yes } else { no }));
+        text.push_str(&format!("\n{what}: {}", if good { yes } else { no }));
     }
     text
 }

@@ -1,5 +1,6 @@
 //! KVM: small guests on it, on the interpreter, and on both in turn. Without /dev/kvm these tests say so and pass.
 
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use mimic::loader::{self, Bits, LoadOptions};
 use mimic::machine::snapshot::Snapshot;
 use mimic::machine::spec::{
     BoardKind, ConsoleKind, CpuSpec, End, EngineKind, EngineSpec, Firmware, Limits, MachineSpec,
-    Report, Resumption, SwitchAt,
+    Report, Resumption, SwitchAt, VirtioBus,
 };
 use mimic::machine::{ConsoleIo, Machine};
 use mimic_devices::serial::SerialOutput;
@@ -43,7 +44,8 @@ fn kvm_is_here() -> bool {
     match probe::open() {
         Ok(()) => true,
         Err(error @ KvmError::Open(_)) => {
-            eprintln!("SKIPPED, since KVM cannot be used here: {error}");
+            // Not captured: whoever reads the tests' output shall know.
+            let _ = writeln!(std::io::stderr(), "SKIPPED, since KVM cannot be used here: {error}");
             false
         }
         Err(error) => panic!("{error}"),
@@ -65,6 +67,7 @@ fn spec(code: &[u8], address: u64, bits: Bits, engine: impl Into<EngineSpec>) ->
         initrd: None,
         cmdline: String::new(),
         console: ConsoleKind::Uart,
+        virtio: VirtioBus::Pci,
         limits: PATIENCE,
         disks: Vec::new(),
         flash: None,

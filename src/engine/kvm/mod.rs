@@ -1,14 +1,15 @@
 //! KVM as an engine of x86-64 guests: the host's processor executes the guest's code as it is.
 //!
 //! ```text
-//! vm.rs     /dev/kvm, one virtual machine for all processors of a machine, memory, filtered MSRs
-//! cpuid.rs  what CPUID says
-//! vcpu.rs   one vCPU: KVM_RUN, why it was left, transfer of state     state.rs  the structures of that transfer
+//! vm.rs        /dev/kvm, one virtual machine for all processors of a machine, memory, filtered MSRs
+//! cpuid.rs     what CPUID says
+//! vcpu.rs      one vCPU: KVM_RUN, why it was left, transfer of state
+//! state.rs     the structures of that transfer
+//! kick.rs      how a vCPU is called back
+//! mod.rs       the engine: its run
+//! exits.rs     what is done about every exit
 //! handover.rs  the state's way from the interpreter to the vCPU and back
-//! exits.rs  what is done about every exit
-//! kick.rs   how a vCPU is called back
-//! mod.rs    the engine
-//! probe.rs  what kind of KVM this is
+//! probe.rs     what kind of KVM this is
 //! ```
 //!
 //! # Who owns what
