@@ -11,35 +11,47 @@ pub(super) const MAX_LEAVES: usize = 256;
 const OURS: [Feature; 5] =
     [feature::APIC, feature::X2APIC, feature::TSC_DEADLINE, feature::MTRR, feature::HYPERVISOR];
 
+/// A register of a subleaf, of each entry for it.
+fn registers(
+    entries: &[kvm_cpuid_entry2],
+    leaf: u32,
+    subleaf: u32,
+    register: usize,
+) -> impl Iterator<Item = u32> {
+    let of_it =
+        entries.iter().filter(move |entry| (entry.function, entry.index) == (leaf, subleaf));
+    of_it.map(move |entry| [entry.eax, entry.ebx, entry.ecx, entry.edx][register])
+}
+
+/// A register of a subleaf, of the first entry for it.
 fn register(entries: &[kvm_cpuid_entry2], leaf: u32, subleaf: u32, register: usize) -> u32 {
-    let entry = entries.iter().find(|entry| entry.function == leaf && entry.index == subleaf);
-    entry.map_or(0, |entry| [entry.eax, entry.ebx, entry.ecx, entry.edx][register])
+    registers(entries, leaf, subleaf, register).next().unwrap_or(0)
 }
 
 fn has(entries: &[kvm_cpuid_entry2], feature: Feature) -> bool {
     let (leaf, subleaf, number, bit) = feature.place();
-    register(entries, leaf, subleaf, number) >> bit & 1 != 0
+    registers(entries, leaf, subleaf, number).any(|word| word >> bit & 1 != 0)
 }
 
 /// The features of `model` that KVM cannot give a guest.
-pub(super) fn missing(model: &Model, supported: &[kvm_cpuid_entry2]) -> Vec<Feature> {
+pub(super) fn missing(model: &Model, offered: &[kvm_cpuid_entry2]) -> Vec<Feature> {
     let there = |feature: &Feature| match *feature {
         // Nobody here takes IA32_PKRS to KVM and back, for lack of a KVM that has it.
         feature::PKS => false,
         // XSAVE is executed by the host's processor, so that PKRU lies where that has it.
         feature::PKU => {
             let place = model.cpuid(0xd, 9, Live::default())[1];
-            has(supported, feature::PKU) && register(supported, 0xd, 9, 1) == place
+            has(offered, feature::PKU) && register(offered, 0xd, 9, 1) == place
         }
-        feature => OURS.contains(&feature) || has(supported, feature),
+        feature => OURS.contains(&feature) || has(offered, feature),
     };
     let all = feature::ALL.iter().map(|(feature, ..)| *feature);
     all.filter(|feature| model.has(*feature) && !there(feature)).collect()
 }
 
 /// The physical address bits that KVM supports (SDM vol. 2, "CPUID": leaf 80000008H, EAX 7:0).
-pub(super) fn physical_bits(supported: &[kvm_cpuid_entry2]) -> u32 {
-    register(supported, 0x8000_0008, 0, 0) & 0xff
+pub(super) fn physical_bits(offered: &[kvm_cpuid_entry2]) -> u32 {
+    register(offered, 0x8000_0008, 0, 0) & 0xff
 }
 
 /// Names, for messages.

@@ -86,10 +86,17 @@ impl Host {
         self.kvm.check_extension_raw(capability.into())
     }
 
-    /// What CPUID may say.
-    pub(super) fn supported(&self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
-        let supported = self.kvm.get_supported_cpuid(cpuid::MAX_LEAVES);
-        Ok(supported.map_err(refused("KVM_GET_SUPPORTED_CPUID"))?.as_slice().to_vec())
+    /// What CPUID may say: what KVM supports, and what guests find whether they shall or not.
+    fn offered(&self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
+        let supported = self
+            .kvm
+            .get_supported_cpuid(cpuid::MAX_LEAVES)
+            .map_err(refused("KVM_GET_SUPPORTED_CPUID"))?;
+        let vm = self.kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;
+        let vcpu = vm.create_vcpu(0).map_err(refused("KVM_CREATE_VCPU"))?;
+        vcpu.set_cpuid2(&supported).map_err(refused("KVM_SET_CPUID2"))?;
+        let shown = vcpu.get_cpuid2(cpuid::MAX_LEAVES).map_err(refused("KVM_GET_CPUID2"))?;
+        Ok([supported.as_slice(), shown.as_slice()].concat())
     }
 
     /// Makes a virtual machine with this memory.
@@ -125,7 +132,13 @@ impl Host {
         fd.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ranges)
             .map_err(refused("KVM_X86_SET_MSR_FILTER"))?;
         let memory = Backing::give(&fd, memory)?;
-        Ok(Vm { fd, host: self, _memory: memory, told: Mutex::new(false) })
+        Ok(Vm {
+            fd,
+            offered: self.offered()?,
+            host: self,
+            _memory: memory,
+            told: Mutex::new(false),
+        })
     }
 }
 
@@ -157,6 +170,8 @@ impl Backing {
 pub(super) struct Vm {
     fd: VmFd,
     host: Host,
+    /// What CPUID may say.
+    offered: Vec<kvm_cpuid_entry2>,
     _memory: Backing,
     /// What CPUID says in spite of the model has been told.
     told: Mutex<bool>,
@@ -165,12 +180,11 @@ pub(super) struct Vm {
 impl Vm {
     /// A vCPU of `model`, whose CPUID says so.
     pub(super) fn vcpu(&self, id: u32, model: &Model) -> Result<VcpuFd, KvmError> {
-        let supported = self.host.supported()?;
-        let missing = cpuid::missing(model, &supported);
+        let missing = cpuid::missing(model, &self.offered);
         if !missing.is_empty() {
             return Err(KvmError::Model(format!("without {}", cpuid::names(&missing))));
         }
-        let bits = cpuid::physical_bits(&supported);
+        let bits = cpuid::physical_bits(&self.offered);
         if model.phys_bits() > bits {
             return Err(KvmError::Model(format!("with {bits} bits of physical addresses at most")));
         }
@@ -224,12 +238,12 @@ fn frequency(vcpu: &VcpuFd) -> Result<u64, KvmError> {
 /// There is no KVM, or it refuses.
 pub(super) fn limit(model: &mut Model) -> Result<String, KvmError> {
     let host = Host::open()?;
-    let supported = host.supported()?;
-    let missing = cpuid::missing(model, &supported);
+    let offered = host.offered()?;
+    let missing = cpuid::missing(model, &offered);
     for feature in &missing {
         model.switch(*feature, false);
     }
-    let bits = cpuid::physical_bits(&supported);
+    let bits = cpuid::physical_bits(&offered);
     if model.phys_bits() > bits {
         // Unless no model has so few: then no vCPU can be made.
         model.set_phys_bits(bits);
