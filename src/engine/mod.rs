@@ -31,7 +31,7 @@ pub enum EngineError {
     #[error("the translator cannot run: {0}{advice}", advice = advice(.0))]
     Jit(#[from] JitError),
     /// The translator does not know the guest's instruction set.
-    #[error("there is no translator for x86 guests yet: run them with --engine interp")]
+    #[error("there is no translator for x86-64 guests yet: run them with --engine interp or kvm")]
     NoTranslator,
     /// The host's KVM cannot be used.
     #[error(transparent)]
