@@ -107,12 +107,20 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Makes `model` one that KVM here can be. The names of the features that it loses.
+/// What processors have lost, or have, to run on KVM here.
+pub struct Fit {
+    /// The names of the features that they lose.
+    pub lost: String,
+    /// What their time-stamp counters show at the start, where KVM cannot set them: the host's value. Zero elsewhere.
+    pub tsc: u64,
+}
+
+/// Makes `model` one that KVM here can be.
 ///
 /// # Errors
 /// There is no KVM, or it refuses.
-pub fn limit(model: &mut Model) -> Result<String, KvmError> {
-    vm::limit(model)
+pub fn fit(model: &mut Model) -> Result<Fit, KvmError> {
+    vm::fit(model)
 }
 
 /// Least time for which the guest runs.

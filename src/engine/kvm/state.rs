@@ -197,6 +197,8 @@ const MXCSR_MASK: usize = 28;
 const XMM: usize = 160;
 const XSTATE_BV: usize = 512;
 const YMM_HIGH: usize = 576;
+/// As all Intel's processors have it: `cpuid::missing` asks for that.
+const PKRU: usize = 2688;
 /// Bytes of x87's part.
 const X87_END: usize = 160;
 
@@ -218,6 +220,9 @@ pub(super) fn xsave(cpu: &Cpu) -> kvm_xsave {
                 bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
             }
         }
+    }
+    if components & xcr0::PKRU != 0 {
+        bytes[PKRU..PKRU + 4].copy_from_slice(&cpu.pkru.to_le_bytes());
     }
     for (word, bytes) in area.region.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *word = u32::from_le_bytes(*bytes);
@@ -242,6 +247,7 @@ pub(super) fn take_xsave(cpu: &mut Cpu, area: &kvm_xsave) {
     if present & (xcr0::SSE | xcr0::AVX) != 0 {
         cpu.mxcsr = Mxcsr::from_bits(quad(MXCSR) as u32 & Mxcsr::MASK).unwrap_or_default();
     }
+    cpu.pkru = if present & xcr0::PKRU != 0 { quad(PKRU) as u32 } else { 0 };
     for (number, register) in cpu.ymm.iter_mut().enumerate() {
         let pair = |there: u64, base: usize| {
             let at = base + 16 * number;
@@ -255,11 +261,11 @@ pub(super) fn take_xsave(cpu: &mut Cpu, area: &kvm_xsave) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mimic_cpu::x86::model::Model;
     use mimic_cpu::x86::state::gpr;
 
     fn cpu() -> Cpu {
-        let mut cpu = Cpu::new(0, Model::v3());
+        let mut cpu = Cpu::new(0, "x86-64-v3,pku=on".parse().unwrap());
+        cpu.pkru = 0x5554;
         cpu.gpr = std::array::from_fn(|number| 0x1111 * (number as u64 + 1));
         (cpu.rip, cpu.cpl) = (0x40_1000, 3);
         (cpu.cr0, cpu.cr3, cpu.cr4) = (cr0::PE | cr0::PG | cr0::ET, 0x7000, 0x20);
@@ -283,7 +289,7 @@ mod tests {
     #[test]
     fn a_state_comes_back_as_it_went() {
         let cpu = cpu();
-        let mut back = Cpu { retired: 7, ..Cpu::new(0, Model::v3()) };
+        let mut back = Cpu { retired: 7, ..Cpu::new(0, cpu.model.clone()) };
         take_regs(&mut back, &regs(&cpu));
         take_sregs(&mut back, &sregs(&cpu, 0, 0));
         take_events(&mut back, &events(&cpu));
@@ -300,7 +306,7 @@ mod tests {
         // SDM vol. 1, table 10-2 and 13.4.3.
         let area = xsave(&cpu());
         assert_eq!(area.region[6], 0x9fc0, "MXCSR at 24");
-        assert_eq!(area.region[512 / 4], 7, "x87, SSE and AVX");
+        assert_eq!(area.region[512 / 4], 0x207, "x87, SSE, AVX and PKRU");
         assert_eq!(area.region[(160 + 16 * 3) / 4], 12, "XMM3 at 208");
         assert_eq!(area.region[(576 + 16 * 3) / 4], 14, "the upper half of YMM3 at 624");
     }
@@ -312,6 +318,7 @@ mod tests {
         let mut back = cpu();
         take_xsave(&mut back, &area);
         assert_eq!((back.ymm, back.mxcsr), ([V256([0; 4]); 16], Mxcsr::default()));
+        assert_eq!(back.pkru, 0);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use mimic_cpu::x86::state::Cpu;
 use super::KvmError;
 use super::kick::ImmediateExit;
 use super::state;
-use super::vm::{Vm, refused};
+use super::vm::{Vm, refused, too_long};
 
 /// Number of the request KVM_INTERRUPT: `_IOW(0xae, 0x86, struct kvm_interrupt)`.
 const KVM_INTERRUPT: libc::Ioctl = 0x4004_ae86u32 as libc::Ioctl;
@@ -339,7 +339,8 @@ impl Vcpu {
         let shared = self.fd.sync_regs();
         state::take_regs(cpu, &shared.regs);
         state::take_sregs(cpu, &shared.sregs);
-        state::take_events(cpu, &shared.events);
+        // The shared page knows nothing of what was queued since the guest was left.
+        state::take_events(cpu, &self.events()?);
         state::take_xsave(cpu, &self.fd.get_xsave().map_err(refused("KVM_GET_XSAVE"))?);
         let xcrs = self.fd.get_xcrs().map_err(refused("KVM_GET_XCRS"))?;
         if let Some(xcr) = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize).find(|xcr| xcr.xcr == 0) {
@@ -359,8 +360,5 @@ impl Vcpu {
 fn entries(values: impl Iterator<Item = (u32, u64)>) -> Result<Msrs, KvmError> {
     let entries: Vec<kvm_msr_entry> =
         values.map(|(index, data)| kvm_msr_entry { index, reserved: 0, data }).collect();
-    Msrs::from_entries(&entries).map_err(|_| KvmError::Host {
-        what: "a list of MSRs",
-        source: std::io::ErrorKind::InvalidInput.into(),
-    })
+    Msrs::from_entries(&entries).map_err(|_| too_long("a list of MSRs"))
 }

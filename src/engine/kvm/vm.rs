@@ -9,14 +9,14 @@ use kvm_bindings::{
     KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_SYNC_REGS, KVM_CAP_TSC_CONTROL, KVM_CAP_VCPU_EVENTS,
     KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR, KVM_CAP_XCRS, KVM_CAP_XSAVE,
     KVM_MEM_READONLY, KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL,
-    KVM_MSR_EXIT_REASON_UNKNOWN, KVM_SYNC_X86_VALID_FIELDS, kvm_cpuid_entry2, kvm_enable_cap,
-    kvm_userspace_memory_region,
+    KVM_MSR_EXIT_REASON_UNKNOWN, KVM_SYNC_X86_VALID_FIELDS, Msrs, kvm_cpuid_entry2, kvm_enable_cap,
+    kvm_msr_entry, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
-use mimic_cpu::x86::model::Model;
+use mimic_cpu::x86::model::{Model, feature};
 use mimic_devices::memory::{GuestMemory, RegionKind};
 
-use super::{KvmError, cpuid};
+use super::{Fit, KvmError, cpuid};
 
 /// Where KVM may put three pages and one for its own use on processors that need them, below the BIOS's ROM (api.rst,
 /// KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR). No board has anything there.
@@ -190,10 +190,8 @@ impl Vm {
         }
         let fd = self.fd.create_vcpu(id.into()).map_err(refused("KVM_CREATE_VCPU"))?;
         self.set_frequency(&fd, model)?;
-        let table = CpuId::from_entries(&cpuid::table(model, id)).map_err(|_| KvmError::Host {
-            what: "the table for CPUID",
-            source: io::ErrorKind::InvalidInput.into(),
-        })?;
+        let table = CpuId::from_entries(&cpuid::table(model, id))
+            .map_err(|_| too_long("the table for CPUID"))?;
         fd.set_cpuid2(&table).map_err(refused("KVM_SET_CPUID2"))?;
         let read_back = fd.get_cpuid2(cpuid::MAX_LEAVES).map_err(refused("KVM_GET_CPUID2"))?;
         let (added, hidden) = cpuid::overridden(model, read_back.as_slice());
@@ -231,15 +229,20 @@ fn frequency(vcpu: &VcpuFd) -> Result<u64, KvmError> {
     Ok(u64::from(vcpu.get_tsc_khz().map_err(refused("KVM_GET_TSC_KHZ"))?) * 1000)
 }
 
-/// Takes from `model` what KVM here cannot perform, and gives its time-stamp counter a frequency that KVM can have. The
-/// names of what was taken.
+/// Takes from `model` what KVM here cannot perform, and gives its time-stamp counter a frequency that KVM can have.
 ///
 /// # Errors
 /// There is no KVM, or it refuses.
-pub(super) fn limit(model: &mut Model) -> Result<String, KvmError> {
+pub(super) fn fit(model: &mut Model) -> Result<Fit, KvmError> {
     let host = Host::open()?;
     let offered = host.offered()?;
-    let missing = cpuid::missing(model, &offered);
+    let mut missing = cpuid::missing(model, &offered);
+    let vm = host.kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;
+    let vcpu = vm.create_vcpu(0).map_err(refused("KVM_CREATE_VCPU"))?;
+    let tsc = fixed_tsc(&vcpu)?;
+    if tsc.is_some() && model.has(feature::TSC_ADJUST) {
+        missing.push(feature::TSC_ADJUST);
+    }
     for feature in &missing {
         model.switch(*feature, false);
     }
@@ -249,10 +252,25 @@ pub(super) fn limit(model: &mut Model) -> Result<String, KvmError> {
         model.set_phys_bits(bits);
     }
     if host.capability(KVM_CAP_TSC_CONTROL) <= 0 {
-        let vm = host.kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;
-        model.tsc_hz = frequency(&vm.create_vcpu(0).map_err(refused("KVM_CREATE_VCPU"))?)?;
+        model.tsc_hz = frequency(&vcpu)?;
     }
-    Ok(cpuid::names(&missing))
+    Ok(Fit { lost: cpuid::names(&missing), tsc: tsc.unwrap_or(0) })
+}
+
+/// The time-stamp counter of a vCPU if it cannot be set.
+fn fixed_tsc(vcpu: &VcpuFd) -> Result<Option<u64>, KvmError> {
+    const FAR: u64 = 1 << 60;
+    let entry = |data| kvm_msr_entry { index: TSC, data, ..kvm_msr_entry::default() };
+    let list = |data| Msrs::from_entries(&[entry(data)]).map_err(|_| too_long("a list of MSRs"));
+    vcpu.set_msrs(&list(FAR)?).map_err(refused("KVM_SET_MSRS"))?;
+    let mut read = list(0)?;
+    vcpu.get_msrs(&mut read).map_err(refused("KVM_GET_MSRS"))?;
+    let value = read.as_slice().first().map_or(0, |entry| entry.data);
+    Ok((value < FAR).then_some(value))
+}
+
+pub(super) fn too_long(what: &'static str) -> KvmError {
+    KvmError::Host { what, source: io::ErrorKind::InvalidInput.into() }
 }
 
 /// The virtual machine of a machine, made when its first hart needs it.

@@ -172,12 +172,14 @@ pub(super) fn build(
         }
     };
     let mut cpu = spec.cpu.clone();
+    let mut tsc = 0;
     if let CpuSpec::X86(model) = &mut cpu {
         model.cpus = spec.cpus as u32;
         let may_change = snapshot.is_none() && !spec.deterministic;
         if may_change && spec.engine.uses(EngineKind::Kvm, Isa::X86_64) {
-            let missing = kvm::limit(model).map_err(EngineError::from)?;
-            log::info!(target: "kvm", "the processors go without {missing}");
+            let fit = kvm::fit(model).map_err(EngineError::from)?;
+            log::info!(target: "kvm", "the processors go without {}", fit.lost);
+            tsc = fit.tsc;
         }
     }
     let config = snapshot::Config {
@@ -250,7 +252,7 @@ pub(super) fn build(
             let wired = pc::wire(&ground, &space, start, &spec, &mut made)?;
             ports = Some(wired.ports);
             let sides = wired.sides.into_iter().map(|side| Side::Pc(Arc::new(side))).collect();
-            (sides, pc::processors(model, spec.cpus, layout.start))
+            (sides, pc::processors(model, spec.cpus, layout.start, tsc))
         }
     };
     if let Some(snapshot) = &mut snapshot {
