@@ -84,7 +84,7 @@ unsafe impl Send for Vcpu {}
 impl Vcpu {
     pub(super) fn new(vm: Arc<Vm>, cpu: &Cpu) -> Result<Self, KvmError> {
         let mut fd = vm.vcpu(cpu.id, &cpu.model)?;
-        for registers in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
+        for registers in [SyncReg::Register, SyncReg::SystemRegister] {
             fd.set_sync_valid_reg(registers);
         }
         let run = NonNull::from(fd.get_kvm_run());
@@ -322,11 +322,13 @@ impl Vcpu {
         let values: Vec<(u32, u64)> =
             self.known.iter().map(|(index, of)| (*index, *of(&mut cpu))).collect();
         self.set_msrs(&values)?;
+        // Not by the shared page: that is looked at when the guest is entered, over what is queued until then, and until
+        // then KVM would tell of events that the former state had.
+        self.fd.set_vcpu_events(&state::events(&cpu)).map_err(refused("KVM_SET_VCPU_EVENTS"))?;
         let shared = self.fd.sync_regs_mut();
         shared.regs = state::regs(&cpu);
         shared.sregs = state::sregs(&cpu, apic_base, cr8.into());
-        shared.events = state::events(&cpu);
-        for registers in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
+        for registers in [SyncReg::Register, SyncReg::SystemRegister] {
             self.fd.set_sync_dirty_reg(registers);
         }
         // What it said of interrupts was about another state.
@@ -339,7 +341,6 @@ impl Vcpu {
         let shared = self.fd.sync_regs();
         state::take_regs(cpu, &shared.regs);
         state::take_sregs(cpu, &shared.sregs);
-        // The shared page knows nothing of what was queued since the guest was left.
         state::take_events(cpu, &self.events()?);
         state::take_xsave(cpu, &self.fd.get_xsave().map_err(refused("KVM_GET_XSAVE"))?);
         let xcrs = self.fd.get_xcrs().map_err(refused("KVM_GET_XCRS"))?;
