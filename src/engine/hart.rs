@@ -80,7 +80,8 @@ impl HartEngine {
                 attach(kind, &self.spec, state, bus, signals, &self.guest)?
             }
         };
-        let left = std::mem::replace(&mut self.current, next);
+        let mut left = std::mem::replace(&mut self.current, next);
+        left.leave();
         self.parked.push((std::mem::replace(&mut self.kind, kind), left));
         self.signals.call_attention();
         self.current.set_debug(self.points.clone());

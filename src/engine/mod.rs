@@ -62,6 +62,8 @@ pub trait Engine: Send {
     fn store(&self) -> CpuState;
     /// Continues from a state made outside, of the same instruction set.
     fn load(&mut self, state: CpuState);
+    /// Its hart goes on on another engine, from the state that was stored.
+    fn leave(&mut self) {}
     /// Sets where `run` shall end for a debugger; code that was written from outside counts from now on.
     fn set_debug(&mut self, points: DebugPoints);
     /// Instructions the hart has retired.

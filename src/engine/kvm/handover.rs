@@ -45,9 +45,17 @@ impl Kvm {
         if self.home == Home::Vcpu {
             let cpu = self.export()?;
             self.interp.load(cpu);
-            self.home = Home::Interp;
+            self.move_home();
         }
         Ok(())
+    }
+
+    /// The state is in the interpreter, or somebody else has it.
+    pub(super) fn move_home(&mut self) {
+        if self.home == Home::Vcpu {
+            self.home = Home::Interp;
+            self.bus.stores_unheard(false);
+        }
     }
 
     pub(super) fn move_to_vcpu(&mut self) -> Result<(), KvmError> {
@@ -58,6 +66,7 @@ impl Kvm {
         self.vcpu.import(&cpu, self.apic_base(), self.bus.task_priority(self.hart))?;
         self.halted = cpu.activity == Activity::Halted;
         self.home = Home::Vcpu;
+        self.bus.stores_unheard(true);
         if std::mem::take(&mut self.tsc_unknown) {
             self.follow_clock()?;
         }

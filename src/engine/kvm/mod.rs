@@ -32,8 +32,8 @@
 //! Instructions are not counted. A budget is time: a nanosecond for each instruction, [`LEAST`] at the least.
 //!
 //! Stores are not reported, so code that other engines have decoded is stale once the guest has run here: they drop all
-//! of it when they are entered. While harts change engines one after the other, one that is still interpreted does not
-//! see the code that a KVM hart writes for it; it does from its own change on.
+//! of it when they are entered, and harts that are still interpreted while others are here already drop theirs whenever
+//! they would look what has changed.
 
 mod cpuid;
 mod exits;
@@ -354,8 +354,12 @@ impl Engine for Kvm {
             CpuState::X86(cpu) => self.interp.load(*cpu),
             CpuState::Riscv(_) => unreachable!("a machine's harts are of one instruction set"),
         }
-        self.home = Home::Interp;
+        self.move_home();
         self.tsc_unknown = true;
+    }
+
+    fn leave(&mut self) {
+        self.move_home();
     }
 
     fn set_debug(&mut self, points: DebugPoints) {
