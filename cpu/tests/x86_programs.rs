@@ -18,6 +18,35 @@ use mimic_cpu::x86::interp::Interp;
 use mimic_cpu::x86::model::Model;
 use mimic_cpu::x86::state::{Cpu, cr0, cr4, gpr, rights, sreg};
 
+/// Without CET a look at the shadow stack's pointer changes nothing (SDM vol. 2, RDSSP), and what changes it is no
+/// instruction.
+#[test]
+fn there_is_no_shadow_stack() {
+    let bus = PcBus::new(64);
+    let program = assemble(16, 0x7c00, &|a| {
+        a.xor(ax, ax)?;
+        a.mov(ds, ax)?;
+        a.mov(ss, ax)?;
+        a.mov(sp, 0x7000)?;
+        // #UD goes to 0x0800:0x0000.
+        a.mov(dword_ptr(0x18), 0x0800_0000)?;
+        a.mov(esi, 1)?;
+        a.rdsspd(esi)?;
+        a.incsspd(esi)?;
+        a.hlt()
+    });
+    bus.put(0x7c00, &program);
+    let handler = assemble(16, 0, &|a| {
+        a.mov(bx, 0x55aa)?;
+        a.hlt()
+    });
+    bus.put(0x8000, &handler);
+    let (mut interp, _) = interp(cpu(&bus, Start::Real, 0x7c00, Model::v3()), &bus);
+    assert_eq!(run(&mut interp, 1000), Exit::Halted);
+    let cpu = interp.cpu();
+    assert_eq!((register(&cpu, gpr::RSI), register(&cpu, gpr::RBX)), (1, 0x55aa));
+}
+
 #[test]
 fn real_mode_calls_strings_and_interrupts() {
     let bus = PcBus::new(64);
@@ -377,6 +406,39 @@ fn code_that_is_written_counts_at_the_next_instruction() {
     let (fault, cpu) = pc.run();
     assert_eq!(fault, None);
     assert_eq!(register(&cpu, gpr::RAX) & 0xffff, 0x0240);
+}
+
+#[test]
+fn code_that_is_written_counts_when_instructions_are_performed_one_by_one() {
+    let mut pc = Pc::new(Start::Long);
+    // Adds the number of the round, which it stores into the immediate of the addition, across a jump to another page.
+    let far = CODE + 0x1000;
+    let immediate = far + 2;
+    pc.bus.put(
+        CODE,
+        &assemble(64, CODE, &|a| {
+            a.mov(byte_ptr(immediate), cl)?;
+            a.jmp(far)
+        }),
+    );
+    pc.bus.put(
+        far,
+        &assemble(64, far, &|a| {
+            a.add(ebx, 1)?;
+            a.dec(ecx)?;
+            a.jne(CODE)?;
+            a.hlt()
+        }),
+    );
+    pc.cpu.rip = CODE;
+    pc.cpu.gpr[usize::from(gpr::RCX)] = 100;
+    pc.cpu.gpr[usize::from(gpr::RBX)] = 0;
+    for at_once in [1, 2, 3, u64::MAX] {
+        let (mut interp, _) = interp(pc.cpu.clone(), &pc.bus);
+        while run(&mut interp, at_once) != Exit::Halted {}
+        assert_eq!(register(&interp.cpu(), gpr::RBX), 5050, "{at_once} at once");
+        assert_eq!(interp.retired(), 501);
+    }
 }
 
 #[test]

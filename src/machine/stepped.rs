@@ -115,6 +115,7 @@ impl Stepped {
             plan: Arc::new(Plan::new(&spec, Isa::Riscv64)),
             turn,
             left_turn,
+            wake: None,
         };
         Ok(Stepped { all, shared, console, _flash: flash, _visibility, _observers })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use iced_x86::code_asm::*;
 use mimic::engine::kvm::KvmError;
 use mimic::engine::kvm::probe::{self, KvmKind};
-use mimic::loader::{self, Bits, LoadOptions};
+use mimic::loader::{self, Bits, LoadOptions, LoadedImage};
 use mimic::machine::snapshot::Snapshot;
 use mimic::machine::spec::{
     BoardKind, ConsoleKind, CpuSpec, End, EngineKind, EngineSpec, Firmware, Limits, MachineSpec,
@@ -15,6 +15,7 @@ use mimic::machine::spec::{
 };
 use mimic::machine::{ConsoleIo, Machine};
 use mimic_devices::serial::SerialOutput;
+use mimic_test_roms::roms;
 use mimic_test_roms::x86::kvm::{self, Guest};
 
 /// A guest that hangs ends here, not the test run.
@@ -54,7 +55,10 @@ fn kvm_is_here() -> bool {
 
 fn spec(code: &[u8], address: u64, bits: Bits, engine: impl Into<EngineSpec>) -> MachineSpec {
     let options = LoadOptions { load_addr: Some(address), bits: Some(bits) };
-    let image = loader::parse(code, &options).unwrap();
+    of_image(loader::parse(code, &options).unwrap(), engine)
+}
+
+fn of_image(image: LoadedImage, engine: impl Into<EngineSpec>) -> MachineSpec {
     MachineSpec {
         board: BoardKind::Pc,
         cpu: CpuSpec::default_for(image.isa),
@@ -134,7 +138,7 @@ fn a_state_survives_many_changes_of_the_engine() {
         assert_eq!(report.end, End::Pass, "every {every}: {switches} changes, {counters:?}");
         assert!(switches.min(counters.entries) >= least, "{switches} changes, {counters:?}");
     }
-    for name in ["long", "user", "privileged"] {
+    for name in ["long", "user", "privileged", "vector"] {
         let (report, _) = run(of_guest(kvm::find(name).unwrap(), to_and_fro(97)));
         assert_eq!(report.end, End::Pass, "{name}: {} changes", report.stats.engine_switches);
     }
@@ -229,6 +233,25 @@ fn processors_start_each_other() {
         let spec = MachineSpec { cpus: 2, ..spec(&code, 0x10_0000, Bits::B32, engine) };
         assert_eq!(run(spec).0.end, End::Pass);
     }
+}
+
+#[test]
+fn processors_do_not_disturb_each_other() {
+    if !kvm_is_here() {
+        return;
+    }
+    let mut failed = Vec::new();
+    for rom in roms().iter().filter(|rom| rom.name.starts_with("x86/stress-")) {
+        for engine in [EngineKind::Kvm.into(), to_and_fro(100_003)] {
+            let image = loader::parse(&rom.build_for(200), &LoadOptions::default()).unwrap();
+            let (report, _) =
+                run(MachineSpec { cpus: rom.harts as usize, ..of_image(image, engine.clone()) });
+            if report.end != End::Pass {
+                failed.push(format!("{} from {:?}: {:?}", rom.name, engine.kind, report.end));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 #[test]
