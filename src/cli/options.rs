@@ -420,7 +420,7 @@ impl MachineArgs {
             cpus: self.cpus,
             deterministic: self.deterministic,
             memory: self.mem.unwrap_or(default_memory),
-            engine: self.engine.spec(guest.image.isa),
+            engine: self.engine.spec(guest.image.isa, self.deterministic || limits.insns.is_some()),
             firmware: attached.firmware.clone(),
             disks: attached.disks.clone(),
             flash: attached.flash.clone(),

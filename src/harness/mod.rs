@@ -214,9 +214,10 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
         },
         deterministic: settings.deterministic,
         memory: settings.memory,
-        engine: match image.isa {
-            Isa::Riscv64 => settings.engine.clone(),
-            Isa::X86_64 => EngineKind::default_for(image.isa).into(),
+        engine: match (image.isa, settings.engine.kind) {
+            (Isa::Riscv64, EngineKind::Interp | EngineKind::Jit)
+            | (Isa::X86_64, EngineKind::Kvm) => settings.engine.clone(),
+            _ => EngineKind::default_for(image.isa).into(),
         },
         firmware: Firmware::Auto,
         virtio: VirtioBus::default_for(board, image.kind),
