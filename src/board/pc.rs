@@ -57,8 +57,10 @@ pub const CONSOLE: u8 = 3;
 pub const DISKS: std::ops::Range<u8> = 4..20;
 /// Where PCI functions may have memory below 4 GiB.
 pub const PCI_MEMORY: (u64, u64) = (RAM_HOLE, IOAPIC - 1);
+/// Where firmware puts page tables for a system that it wakes in 64-bit mode.
+pub const WAKE_TABLES: u64 = 0xd_0000;
 /// Where firmware puts ACPI's tables, and where the others: kernels search the last 64 KiB below 1 MiB.
-const ACPI: u64 = 0xe_0000;
+pub(super) const ACPI: u64 = 0xe_0000;
 const MP_TABLE: u64 = 0xf_0000;
 const PCI_ROUTES: u64 = 0xf_0800;
 const SMBIOS: u64 = 0xf_1000;
@@ -130,6 +132,7 @@ pub fn config(cpus: usize) -> PcConfig {
         hpet_id: hpet::ID,
         pm: PM,
         sci: SCI as u8,
+        s3: pm::S3,
         s5: pm::S5,
         serial: UARTS.to_vec(),
         pci_memory: (PCI_MEMORY.0 as u32, PCI_MEMORY.1 as u32),
@@ -143,6 +146,8 @@ pub fn config(cpus: usize) -> PcConfig {
 pub struct Tables {
     /// Where ACPI's begin.
     pub rsdp: u64,
+    /// Where ACPI's FACS is.
+    pub facs: u64,
     /// Addresses and bytes.
     pub pieces: Vec<(u64, Vec<u8>)>,
 }
@@ -159,6 +164,7 @@ pub fn tables(cpus: usize, memory: u64) -> Tables {
     let acpi = acpi::tables(&config, ACPI as u32);
     Tables {
         rsdp: acpi.rsdp,
+        facs: acpi.facs,
         pieces: vec![
             (ACPI, acpi.bytes),
             (MP_TABLE, mp::table(&config, MP_TABLE as u32)),

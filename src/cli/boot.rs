@@ -44,7 +44,7 @@ pub(super) fn execute(args: &BootArgs) -> Result<u8, Failure> {
         mirror: args.mirror.clone(),
         from: args.from.clone(),
         refresh: args.refresh,
-        disks: args.machine.disks.given(),
+        modules: args.machine.needs_modules(),
     };
     let (catalog, files) = fetch(name, &options)?;
     if args.fetch_only {
@@ -68,9 +68,9 @@ pub(super) fn knows(name: &str) -> bool {
 pub(super) fn guest(
     name: &str,
     append: Option<&str>,
-    disks: bool,
+    modules: bool,
 ) -> Result<(Guest, u64), Failure> {
-    let options = FetchOptions { mirror: None, from: None, refresh: false, disks };
+    let options = FetchOptions { mirror: None, from: None, refresh: false, modules };
     let (catalog, files) = fetch(name, &options)?;
     Ok((load(catalog, files, "", append)?, catalog.memory))
 }

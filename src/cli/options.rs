@@ -33,8 +33,10 @@ pub(super) const CPU_FORM: &str = "MODEL[,FEATURE=on|off]";
 pub(super) enum Board {
     /// RISC-V, QEMU's memory map
     Virt,
-    /// x86-64
+    /// x86-64 with PCI
     Pc,
+    /// x86-64 without PCI, virtio at fixed addresses
+    Microvm,
 }
 
 impl Board {
@@ -42,6 +44,7 @@ impl Board {
         match self {
             Board::Virt => BoardKind::Virt,
             Board::Pc => BoardKind::Pc,
+            Board::Microvm => BoardKind::Microvm,
         }
     }
 }
@@ -147,7 +150,7 @@ pub(super) struct MachineArgs {
     pub(super) firmware: Option<FirmwareOption>,
     #[command(flatten)]
     pub(super) disks: DiskArgs,
-    /// How the guest reaches disks, console and entropy [default: mmio on virt, pci on pc]
+    /// How the guest reaches disks, console and entropy [default: pci on pc, mmio elsewhere]
     #[arg(long, value_enum)]
     pub(super) virtio: Option<VirtioOption>,
     /// Flash memory with this firmware, such as EDK2's RISCV_VIRT_CODE.fd
@@ -316,6 +319,12 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PATIENCE_WITH_KNOWN: Duration = Duration::from_secs(60);
 
 impl MachineArgs {
+    /// Whether a ready guest must bring kernel modules: for disks, and on boards whose virtio devices not every kernel
+    /// finds.
+    pub(super) fn needs_modules(&self) -> bool {
+        self.disks.given() || matches!(self.machine, Some(Board::Microvm))
+    }
+
     /// Checks the options against the guest.
     pub(super) fn check(&self, guest: &Guest, default_memory: u64) -> Result<(), Failure> {
         let image = &guest.image;
@@ -411,7 +420,7 @@ impl MachineArgs {
             cpus: self.cpus,
             deterministic: self.deterministic,
             memory: self.mem.unwrap_or(default_memory),
-            engine: self.engine.spec(guest.image.isa),
+            engine: self.engine.spec(guest.image.isa, self.deterministic || limits.insns.is_some()),
             firmware: attached.firmware.clone(),
             disks: attached.disks.clone(),
             flash: attached.flash.clone(),
@@ -423,7 +432,7 @@ impl MachineArgs {
                 ConsoleOption::Virtio => ConsoleKind::Virtio,
             },
             virtio: match self.virtio {
-                None => VirtioBus::default_for(board),
+                None => VirtioBus::default_for(board, guest.image.kind),
                 Some(VirtioOption::Mmio) => VirtioBus::Mmio,
                 Some(VirtioOption::Pci) => VirtioBus::Pci,
             },

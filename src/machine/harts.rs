@@ -18,6 +18,7 @@ use super::control::{Control, Sample, Standing};
 use super::cpu_time;
 use super::plan::Plan;
 use super::rendezvous::Rendezvous;
+use super::sleep::{self, Wake};
 use super::spec::{End, EngineKind, Stats};
 
 /// A hart's engine and its signals.
@@ -108,28 +109,30 @@ pub(super) fn run_hart(
             control.end(End::InsnLimit);
             break;
         }
-        let mut most = if crowded { TURN } else { u64::MAX };
+        // On KVM turns are the host's business.
+        let mut most = if crowded && engine.kind() != EngineKind::Kvm { TURN } else { u64::MAX };
         if !plan.is_empty() {
             let (kind, left) = plan.next();
             follow(engine, kind, control);
-            most = most.min(left);
+            most = if engine.kind() == EngineKind::Kvm { left } else { most.min(left) };
         }
         if most != u64::MAX {
             let turn = insns.map_or(most, |insns| insns.min(most));
             allowance.give_back(insns.map_or(0, |insns| insns - turn));
             insns = Some(turn);
         }
-        let before = engine.retired();
+        let before = engine.passed();
         control.hears(index);
         rendezvous.set_running(index, true);
         let exit = engine.run(Budget { insns });
         rendezvous.set_running(index, false);
-        let retired = engine.retired() - before;
+        let passed = engine.passed() - before;
         if let Some(insns) = insns {
-            allowance.give_back(insns - retired);
+            // Time is not kept to the nanosecond.
+            allowance.give_back(insns.saturating_sub(passed));
         }
         if !plan.is_empty() {
-            plan.advance(retired);
+            plan.advance(passed);
         }
         match exit {
             // The hart may be spinning for another one that has no core.
@@ -218,6 +221,8 @@ pub(super) struct Deterministic {
     pub(super) turn: Turn,
     /// Where the turn is left for others, with the harts' samples.
     pub(super) left_turn: Arc<Mutex<Turn>>,
+    /// How the machine wakes, if it may sleep.
+    pub(super) wake: Option<Arc<Wake>>,
 }
 
 impl Deterministic {
@@ -232,7 +237,9 @@ impl Deterministic {
                 self.control.end(End::InsnLimit);
                 break;
             }
-            if !self.round_is_over() {
+            if self.control.is_asleep() {
+                self.sleep(started, first);
+            } else if !self.round_is_over() {
                 self.run_window();
             } else {
                 self.end_round(started, first);
@@ -243,6 +250,26 @@ impl Deterministic {
         for (index, sample) in self.samples() {
             self.control.leave(index, sample);
         }
+    }
+
+    /// The guest has suspended the machine: time jumps from deadline to deadline, until one wakes it.
+    fn sleep(&mut self, started: Instant, first: u64) {
+        // Nobody else takes these calls, and who sleeps would be woken by them for ever.
+        self.harts.iter().for_each(|(_, signals)| signals.take_attention());
+        self.timers.fire_due(self.clock.now());
+        if !self.control.is_woken() {
+            self.idle(started, first);
+            return;
+        }
+        if let Some(wake) = &self.wake {
+            let states = wake.reset(&self.control);
+            for ((engine, signals), state) in self.harts.iter_mut().zip(states) {
+                sleep::load(engine, state);
+                signals.call_attention();
+            }
+        }
+        self.turn = Turn::new(self.harts.len());
+        self.control.end_sleep();
     }
 
     /// Whether every hart has had its window: [`end_round`](Self::end_round) comes next.
@@ -311,7 +338,8 @@ impl Deterministic {
             let left = loop {
                 let engine = &mut self.harts[hart].0;
                 let left = target.saturating_sub(engine.retired()).min(insns);
-                if left == 0 || control.ended() || control.is_frozen(hart) {
+                let stopped = control.ended() || control.is_frozen(hart) || control.is_asleep();
+                if left == 0 || stopped {
                     break left;
                 }
                 match engine.run(Budget { insns: Some(left) }) {
@@ -377,6 +405,10 @@ impl Standing for Deterministic {
 
     fn engine(&mut self, hart: usize) -> &mut HartEngine {
         &mut self.harts[hart].0
+    }
+
+    fn makes_time(&self) -> bool {
+        true
     }
 
     /// Leaves the turn, too. The one thread's time is booked on hart 0.

@@ -15,6 +15,7 @@ mod htif;
 mod payload;
 mod plan;
 mod rendezvous;
+mod sleep;
 pub mod snapshot;
 pub mod spec;
 pub mod stepped;
@@ -44,6 +45,7 @@ use event_loop::{ConsoleInput, EventLoop, Parts};
 use harts::{Allowance, Deterministic, Loaded, Turn, run_hart};
 use plan::Plan;
 use rendezvous::Rendezvous;
+use sleep::Wake;
 use snapshot::{MachineState, Snapshot, SnapshotError};
 use spec::{End, EngineKind, HartView, Limits, MachineSpec, Report, Resumption, Stats};
 
@@ -150,10 +152,12 @@ struct Shared {
     /// The I/O ports, on a PC.
     ports: Option<Arc<PortSpace>>,
     symbols: Symbols,
-    disks: Vec<BlockHandle>,
+    disks: Arc<[BlockHandle]>,
     config: snapshot::Config,
     /// Where a deterministic run stands, left with the harts' samples.
     turn: Arc<Mutex<Turn>>,
+    /// How the machine wakes, if it may sleep.
+    wake: Option<Arc<Wake>>,
     started: Instant,
     cpu_at_start: Duration,
 }
@@ -191,6 +195,7 @@ impl Shared {
                 device_accesses,
                 engine_switches,
                 jit,
+                kvm,
                 cpu_time: _,
                 wall_time: _,
             } = sample.stats;
@@ -202,6 +207,9 @@ impl Shared {
             total.engine_switches += engine_switches;
             if let Some(jit) = jit {
                 total.jit.get_or_insert_default().add(&jit);
+            }
+            if let Some(kvm) = kvm {
+                total.kvm.get_or_insert_default().add(&kvm);
             }
         }
         total
@@ -296,6 +304,20 @@ impl MachineHandle {
         }
     }
 
+    /// Wakes a machine that the guest has suspended; the harts stand meanwhile, and then go on.
+    fn wake(&self) {
+        let control = &self.shared.control;
+        if let Some(wake) = &self.shared.wake {
+            let states = control.stop_world(|_| wake.reset(control));
+            for (hart, state) in states.into_iter().enumerate() {
+                // After the end of the run nobody needs it.
+                control.on_hart(hart, move |engine| sleep::load(engine, state));
+                control.signals(hart).call_attention();
+            }
+        }
+        control.end_sleep();
+    }
+
     /// Counters up to now.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -318,7 +340,7 @@ impl MachineHandle {
     pub fn switch_engine(&self) -> Result<Option<EngineKind>, EngineError> {
         let control = &self.shared.control;
         let Some(from) = control.on_hart(0, |engine| engine.kind()) else { return Ok(None) };
-        let to = from.other();
+        let to = from.other(self.shared.config.cpu.isa());
         for hart in 0..control.harts() {
             let Some(switched) = control.on_hart(hart, move |engine| engine.switch(to)) else {
                 return Ok(None);
@@ -515,7 +537,9 @@ fn start(
         let left_turn = Arc::clone(&shared.turn);
         let turn = left_turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let plan = Arc::clone(&shared.plan);
-        let all = Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn };
+        let wake = shared.wake.clone();
+        let all =
+            Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn, wake };
         spawn("harts".into(), Box::new(move || all.run()));
         return threads;
     }

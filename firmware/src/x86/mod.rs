@@ -2,6 +2,7 @@
 //! and a PCI bus whose functions have their places.
 
 pub mod acpi;
+pub mod microvm;
 pub mod mp;
 pub mod pci;
 pub mod smbios;
@@ -32,6 +33,8 @@ pub struct PcConfig {
     pub pm: u16,
     /// IRQ of power management.
     pub sci: u8,
+    /// Sleep type of S3.
+    pub s3: u8,
     /// Sleep type of S5.
     pub s5: u8,
     /// The serial ports.
@@ -80,6 +83,7 @@ pub(crate) mod tests {
             hpet_id: 0x8086_a201,
             pm: 0x600,
             sci: 9,
+            s3: 1,
             s5: 5,
             serial: vec![SerialPort { port: 0x3f8, irq: 4 }, SerialPort { port: 0x2f8, irq: 3 }],
             pci_memory: (0xc000_0000, 0xfebf_ffff),

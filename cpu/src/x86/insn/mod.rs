@@ -25,6 +25,7 @@ mod vector;
 mod x87;
 mod xsave;
 
+use crate::frame::NO_PAGE;
 use crate::ram::Cell;
 
 use super::core::{Core, IP_PAGE};
@@ -172,13 +173,34 @@ fn jumps(
 }
 
 /// Goes on with the block at `offset` from the beginning of the present page, which is where [`Core::next_rip`] leads,
-/// after `undone` ops of the present block were jumped over. What is not at hand, or not in this page, or not to be done
-/// without a look at other things, is left to the run loop.
+/// after `undone` ops of the present block were jumped over. What is not at hand, or not to be done without a look at
+/// other things, is left to the run loop.
 #[inline(always)]
 fn chain(core: &mut Core, code: &CodeCache, offset: u64, undone: usize) -> usize {
     if offset > PAGE_MASK {
+        return chain_away(core, code, undone);
+    }
+    chain_here(core, code, offset, undone)
+}
+
+/// [`chain`] to another page.
+#[inline(never)]
+fn chain_away(core: &mut Core, code: &CodeCache, undone: usize) -> usize {
+    let lin = core.code_linear(core.next_rip);
+    // Translations may have been flushed, or the mode may be another one.
+    if (core.cpu.retired > core.window) | core.poll | (core.page_lin == NO_PAGE) {
         return undone;
     }
+    let Some(page) = code.known_page(lin, core.fetch_class) else { return undone };
+    core.now_in_page(lin, page);
+    let offset = lin & PAGE_MASK;
+    core.set_gpr(IP_PAGE, core.next_rip.wrapping_sub(offset));
+    chain_here(core, code, offset, undone)
+}
+
+/// [`chain`] to the present page.
+#[inline(always)]
+fn chain_here(core: &mut Core, code: &CodeCache, offset: u64, undone: usize) -> usize {
     let block = code.at(core.code_page + offset as usize);
     let ops = code.ops(block);
     let retired = core.cpu.retired - undone as u64 + ops.len() as u64;

@@ -126,7 +126,7 @@ impl Interp {
         let resumed = self.core.has_flag(bit::RF);
         let before = self.core.cpu.retired;
         if !resumed && shadow != Shadow::MovSs {
-            let met = self.core.meets_code(self.linear(self.core.next_rip));
+            let met = self.core.meets_code(self.core.code_linear(self.core.next_rip));
             if met != 0 {
                 // A fault, and the only one that leaves RF as it is on the stack (SDM vol. 3, 18.3.1.1).
                 self.debug_trap(met.into());
@@ -187,6 +187,17 @@ impl Interp {
         // What faults leave on the stack keeps their restart from meeting a breakpoint again (SDM vol. 3, 18.3.1.1).
         self.core.cpu.rflags |= bit::RF;
         self.inject(fault.vector, Source::Exception, fault.error);
+    }
+
+    /// Delivers an interrupt that another engine has acknowledged and not delivered.
+    pub fn interrupt(&mut self, vector: u8) {
+        self.core.cpu.activity = Activity::Running;
+        self.inject(vector, Source::External, None);
+    }
+
+    /// Delivers an exception that another engine has found and not delivered.
+    pub fn exception(&mut self, vector: u8, error: Option<u32>) {
+        self.inject(vector, Source::Exception, error);
     }
 
     /// Delivers an event at the present RIP, and what its delivery raises (SDM vol. 3, 7.15).
