@@ -18,6 +18,8 @@ use mimic_cpu::riscv::interp::Interp;
 use mimic_cpu::run::{Budget, Exit};
 use mimic_cpu::signals::Signals;
 
+use super::reader::Program;
+
 const RAM_PAGES: u64 = 8;
 /// Page tables of five levels lie in the last pages of RAM.
 const TABLES: u64 = RAM + 3 * PAGE_SIZE;
@@ -27,35 +29,19 @@ const MAX_INSNS: u64 = 4000;
 /// Programs are cut here.
 const MAX_STEPS: usize = 256;
 
-/// The operands still to be read.
-struct Program<'a>(&'a [u8]);
-
-impl Program<'_> {
-    fn u8(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes([self.u8(), self.u8()])
-    }
-
-    fn u64(&mut self) -> u64 {
-        (0..4).fold(0, |value, i| value | u64::from(self.u16()) << (16 * i))
-    }
-
-    fn bytes(&mut self) -> Vec<u8> {
-        let len = usize::from(self.u8());
-        (0..len).map(|_| self.u8()).collect()
-    }
-
+/// What operands mean here.
+trait Operands {
     /// An offset into memory.
+    fn offset(&mut self) -> u64;
+    /// Mostly in memory or beside its ends, sometimes anywhere.
+    fn value(&mut self) -> u64;
+}
+
+impl Operands for Program<'_> {
     fn offset(&mut self) -> u64 {
         u64::from(self.u16()) % ((RAM_PAGES + 1) * PAGE_SIZE)
     }
 
-    /// Mostly in memory or beside its ends, sometimes anywhere.
     fn value(&mut self) -> u64 {
         match self.u8() % 8 {
             0..=3 => RAM + self.offset(),

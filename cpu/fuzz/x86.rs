@@ -19,6 +19,8 @@ use mimic_cpu::x86::interp::Interp;
 use mimic_cpu::x86::model::Model;
 use mimic_cpu::x86::state::{Activity, Cpu, Segment, cr0, cr4, efer, gpr, rights, sreg};
 
+use super::reader::Program;
+
 const PAGES: u64 = 64;
 /// Page tables, five levels and more.
 const TABLES: u64 = 0x1000;
@@ -53,39 +55,27 @@ fn start_kicker() {
     });
 }
 
-/// The operands still to be read.
-struct Program<'a>(&'a [u8]);
-
-impl Program<'_> {
-    fn u8(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes([self.u8(), self.u8()])
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from(self.u16()) | u32::from(self.u16()) << 16
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from(self.u32()) | u64::from(self.u32()) << 32
-    }
-
-    fn bytes(&mut self) -> Vec<u8> {
-        let len = usize::from(self.u8());
-        (0..len).map(|_| self.u8()).collect()
-    }
-
+/// What operands mean here.
+trait Operands {
     /// An offset into memory of so many pages.
+    fn offset(&mut self, pages: u64) -> u64;
+    /// Mostly in memory or beside its ends, sometimes anywhere.
+    fn value(&mut self) -> u64;
+    /// A selector: mostly of a descriptor that there may be.
+    fn selector(&mut self) -> u16;
+    /// The two words of a descriptor: of any type, its base on some page and its limit small or large; or any.
+    fn descriptor(&mut self) -> u64;
+    /// A gate of any type, to code.
+    fn gate(&mut self) -> u64;
+    /// A page-table entry: a page of memory and any flags, seldom the high bits.
+    fn entry(&mut self) -> u64;
+}
+
+impl Operands for Program<'_> {
     fn offset(&mut self, pages: u64) -> u64 {
         (u64::from(self.u8()) << 8 | u64::from(self.u8())) % (pages * 4096)
     }
 
-    /// Mostly in memory or beside its ends, sometimes anywhere.
     fn value(&mut self) -> u64 {
         match self.u8() % 8 {
             0..=2 => [CODE, STACK, DATA][usize::from(self.u8() % 3)] + u64::from(self.u8()),
@@ -97,13 +87,11 @@ impl Program<'_> {
         }
     }
 
-    /// A selector: mostly of a descriptor that there may be.
     fn selector(&mut self) -> u16 {
         let byte = self.u8();
         if byte == 0xff { self.u16() } else { u16::from(byte) }
     }
 
-    /// The two words of a descriptor: of any type, its base on some page and its limit small or large; or any.
     fn descriptor(&mut self) -> u64 {
         let (kind, size) = (u64::from(self.u8()), u64::from(self.u8()));
         if size == 0xff {
@@ -116,14 +104,12 @@ impl Program<'_> {
         base << 16 & 0xff_ffff_0000 | limit | kind << 40 | (size >> 4) << 52
     }
 
-    /// A gate of any type, to code.
     fn gate(&mut self) -> u64 {
         let (kind, offset) = (u64::from(self.u8()), CODE + u64::from(self.u8()));
         let selector = u64::from(self.selector());
         (offset >> 16) << 48 | kind << 40 | selector << 16 | offset & 0xffff
     }
 
-    /// A page-table entry: a page of memory and any flags, seldom the high bits.
     fn entry(&mut self) -> u64 {
         let (page, flags) = (u64::from(self.u8()) % (PAGES + 4), u64::from(self.u16()));
         let high = if flags >> 12 == 0xf { self.u64() & !0xf_ffff_ffff } else { 0 };

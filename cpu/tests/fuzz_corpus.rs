@@ -7,6 +7,8 @@ use std::path::Path;
 mod decode;
 #[path = "../fuzz/hart.rs"]
 mod hart;
+#[path = "../fuzz/reader.rs"]
+mod reader;
 #[path = "../fuzz/x86.rs"]
 mod x86;
 

@@ -90,8 +90,6 @@ fn survive_kills(guest: &str, rounds: u32, buses: &[&str]) {
     console.ask("mount /dev/vda /mnt");
     let checked = console.ask("cd /mnt && sha256sum -c sums && echo all good; cd /; umount /mnt");
     assert!(checked.contains("\nall good"), "{checked}");
-    writeln!(console.stdin, "poweroff").unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    console.powers_off(child);
     e2fs("e2fsck", &["-f", "-n", image]);
 }

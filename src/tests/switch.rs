@@ -4,12 +4,11 @@ mod console;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
-use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use console::start_debian;
+use console::{SHA256_OF_20000_NUMBERS, start_debian};
 use mimic::harness::{self, Case, Settings, Source};
 use mimic::machine::spec::{EngineKind, EngineSpec, Limits, SwitchAt};
 use mimic_cpu::riscv::model::CpuModel;
@@ -155,17 +154,13 @@ fn debian_works(more: &[&str]) -> Option<serde_json::Value> {
     console.ask("seq 1 50000 >/dev/vda; sync; echo 3 >/proc/sys/vm/drop_caches");
     let sum = console.ask("head -c 288894 /dev/vda | sha256sum");
     assert!(sum.contains(SHA256_OF_50000_NUMBERS), "{sum}");
-    writeln!(console.stdin, "poweroff").unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    console.powers_off(child);
     let stats = report(Path::new(path))["stats"].clone();
     println!("{more:?}: {stats}");
     Some(stats)
 }
 
 /// `seq 1 N | sha256sum`, by coreutils on another machine.
-const SHA256_OF_20000_NUMBERS: &str =
-    "f6351f5ead9a700e34275480b3856ea738122a7c57bdeb744a631251c069587a";
 const SHA256_OF_50000_NUMBERS: &str =
     "44969d026ed4164dbe77d48d4d359e98ac4057008cafd61723be72bff83e5fd4";
 /// 1 + 1/2 + ... + 1/20000, by Python on another machine.

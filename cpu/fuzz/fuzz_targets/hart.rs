@@ -3,5 +3,7 @@
 
 #[path = "../hart.rs"]
 mod hart;
+#[path = "../reader.rs"]
+mod reader;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| hart::run(data));

@@ -1,6 +1,8 @@
 //! libFuzzer's entry to the x86 processor's fuzzer.
 #![no_main]
 
+#[path = "../reader.rs"]
+mod reader;
 #[path = "../x86.rs"]
 mod x86;
 

@@ -230,6 +230,12 @@ impl Core {
             }
             num::DEBUGCTL => self.cpu.msr.debugctl = value & 3,
             num::MTRR_VAR..=num::MTRR_VAR_END => {
+                // A base with its type, or a mask with a valid bit (SDM vol. 3, 13.11.2.3).
+                let reserved = if msr & 1 == 0 { 0xf00 } else { 0x7ff };
+                let known = msr & 1 != 0 || is_memory_type(value as u8, false);
+                if !known || value & reserved != 0 || value >> self.cpu.model.phys_bits() != 0 {
+                    return Err(self.gp(0));
+                }
                 self.cpu.msr.mtrr_var[(msr - num::MTRR_VAR) as usize] = value;
             }
             num::PAT => {

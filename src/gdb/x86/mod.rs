@@ -72,8 +72,6 @@ const SYSTEM: [(&str, System); 13] = [
     ("idt_base", System::IdtBase),
     ("cpl", System::Cpl),
 ];
-/// Those of the feature "segments".
-const BASES: usize = 2;
 
 /// The x87 environment's words in memory (SDM vol. 1, figure 8-9), and where the registers follow.
 type X87Image = [u8; 108];

@@ -50,9 +50,9 @@ fn table_register(a: &mut CodeAssembler, global: bool) -> Result<(), IcedError> 
     a.mov(qword_ptr(rsp - 8), rbx)?;
     a.mov(word_ptr(rsp - 10), 0x0fff)?;
     if global {
-        a.lgdt(tbyte_ptr(rsp - 10))?
+        a.lgdt(tbyte_ptr(rsp - 10))?;
     } else {
-        a.lidt(tbyte_ptr(rsp - 10))?
+        a.lidt(tbyte_ptr(rsp - 10))?;
     }
     a.mov(dword_ptr(rsp - 8), if global { at::GDT } else { at::IDT })?;
     a.mov(dword_ptr(rsp - 4), 0)?;

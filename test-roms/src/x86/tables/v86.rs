@@ -23,6 +23,9 @@ const TSS_LIMIT: u32 = 0x2ff;
 /// Where the I/O permission bitmap begins in the TSS; the redirection bitmap is before it.
 const IO_MAP: u32 = 0x88;
 
+/// What is written before a cell: address, value.
+type Pokes = Vec<(u32, u32)>;
+
 /// Flags.
 const CF: u32 = 1;
 const TF: u32 = 1 << 8;
@@ -79,7 +82,7 @@ fn table(cells: Vec<Cell>, expected: &'static str) -> Table {
 }
 
 /// Pokes of bytes at a multiple of four.
-fn bytes(at: u32, code: &[u8]) -> Vec<(u32, u32)> {
+fn bytes(at: u32, code: &[u8]) -> Pokes {
     let words = code.chunks(4).map(|part| {
         let mut word = [0; 4];
         word[..part.len()].copy_from_slice(part);
@@ -101,14 +104,14 @@ impl Frame {
         Frame { eip: START, cs: CODE, eflags: eflags | VM | 2, esp: SP }
     }
 
-    fn pokes(&self) -> Vec<(u32, u32)> {
+    fn pokes(&self) -> Pokes {
         let words = [self.eip, self.cs, self.eflags, self.esp, STACK];
         (at::FRAME..).step_by(4).zip(words.into_iter().chain(OTHERS)).collect()
     }
 }
 
 /// Pokes of the task's code, with the end behind it, and of the handler of interrupts that are the task's own.
-fn program(code: &[u8]) -> Vec<(u32, u32)> {
+fn program(code: &[u8]) -> Pokes {
     let mut pokes = bytes(16 * CODE + START, &[code, &END].concat());
     pokes.extend(bytes(16 * CODE + HANDLER, &END));
     for vector in [3, 4, VECTOR] {
@@ -118,7 +121,7 @@ fn program(code: &[u8]) -> Vec<(u32, u32)> {
 }
 
 /// A TSS with bitmaps: of redirection, with `own` for the vectors that the task handles itself, and of ports, all free.
-fn bitmaps(own: bool) -> Vec<(u32, u32)> {
+fn bitmaps(own: bool) -> Pokes {
     let tss = at::TSS;
     let descriptor_of_it = u64::from(TSS_LIMIT)
         | u64::from(tss & 0xff_ffff) << 16
@@ -131,7 +134,7 @@ fn bitmaps(own: bool) -> Vec<(u32, u32)> {
     pokes
 }
 
-fn cell(row: String, column: String, pokes: Vec<(u32, u32)>) -> Cell {
+fn cell(row: String, column: String, pokes: Pokes) -> Cell {
     let cs = selector::of(selector::CODE32, 0);
     Cell { row, column, stub: 0, cs, registers: [0x5a5a, 0, 0, 0x80], pokes }
 }
@@ -193,7 +196,7 @@ const POPS: &[(&str, &[u8], u32, bool)] = &[
 ];
 
 /// What [`POPS`] find on the stack.
-fn popped(size: u32, address: bool, flags: u32) -> Vec<(u32, u32)> {
+fn popped(size: u32, address: bool, flags: u32) -> Pokes {
     let words = if address { vec![HANDLER, CODE, flags] } else { vec![flags] };
     let bytes_of = |word: &u32| word.to_le_bytes()[..size as usize].to_vec();
     bytes(POPPED, &words.iter().flat_map(bytes_of).collect::<Vec<u8>>())
@@ -202,7 +205,7 @@ fn popped(size: u32, address: bool, flags: u32) -> Vec<(u32, u32)> {
 pub(super) fn instructions() -> Table {
     let mut cells = Vec::new();
     for (extensions, cr4) in [("", 0), (" VME", VME)] {
-        let mut rows: Vec<(String, Vec<(u32, u32)>, u32)> = Vec::new();
+        let mut rows: Vec<(String, Pokes, u32)> = Vec::new();
         for (name, code) in INSTRUCTIONS {
             let set = if *name == "into" { OF } else { 0 };
             let mut pokes = program(code);
@@ -219,7 +222,9 @@ pub(super) fn instructions() -> Table {
         }
         for (name, pokes, set) in rows {
             for own in [true, false] {
-                if !own && !(cr4 != 0 && name.starts_with("int")) {
+                // The bitmap is looked at by INT n alone.
+                let shown = cr4 != 0 && name.starts_with("int");
+                if !own && !shown {
                     continue;
                 }
                 for (column, bits) in flags() {
@@ -405,14 +410,14 @@ pub(super) fn entries() -> Table {
 }
 
 /// A task that IRET enters, with flags and code, in a TSS that is still to be made.
-pub(super) fn task_with(code: &[u8], eflags: u32) -> Vec<(u32, u32)> {
+pub(super) fn task_with(code: &[u8], eflags: u32) -> Pokes {
     let mut pokes = program(code);
     pokes.extend(Frame::with(eflags).pokes());
     pokes
 }
 
 /// A TSS that holds the task.
-fn task(frame: &Frame) -> Vec<(u32, u32)> {
+fn task(frame: &Frame) -> Pokes {
     let mut words = tasks::task();
     words.extend([(NEW + 32, frame.eip), (NEW + 36, frame.eflags), (NEW + 56, frame.esp)]);
     let [es, ds, fs, gs] = OTHERS;
