@@ -304,7 +304,9 @@ impl MachineHandle {
     fn wake(&self) {
         let control = &self.shared.control;
         if let Some(wake) = &self.shared.wake {
-            let states = control.stop_world(|_| wake.reset(control));
+            let Some(states) = control.stop_world(|_| wake.reset(control)) else {
+                return control.end(End::Reset);
+            };
             for (hart, state) in states.into_iter().enumerate() {
                 // After the end of the run nobody needs it.
                 control.on_hart(hart, move |engine| sleep::load(engine, state));
@@ -534,7 +536,8 @@ fn start(
         let turn = left_turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let plan = Arc::clone(&shared.plan);
         let wake = shared.wake.clone();
-        let all = Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn, wake };
+        let all =
+            Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn, wake };
         spawn("harts".into(), Box::new(move || all.run()));
         return threads;
     }

@@ -14,7 +14,6 @@ use mimic_devices::virtio::block::BlockHandle;
 
 use super::control::Control;
 use super::payload::Start;
-use super::spec::End;
 use crate::engine::{CpuState, HartEngine};
 
 /// Fields of the FACS.
@@ -48,8 +47,9 @@ pub(super) struct Wake {
 }
 
 impl Wake {
-    /// Resets the devices of a machine that stands; its processors as they go on.
-    pub(super) fn reset(&self, control: &Control) -> Vec<CpuState> {
+    /// Resets the devices of a machine that stands; its processors as they go on. `None`: the system wants to be woken
+    /// nowhere, so that the machine is started anew.
+    pub(super) fn reset(&self, control: &Control) -> Option<Vec<CpuState>> {
         self.disks.iter().for_each(BlockHandle::drain);
         for (_, device) in super::snapshot::devices(&self.space, Some(&self.ports)) {
             lock(&device).reset();
@@ -58,18 +58,14 @@ impl Wake {
             None => Start::Reset,
             Some(facs) => {
                 (self.firmware.set_up)();
-                self.waking(facs).unwrap_or_else(|| {
-                    // A system that wants to be woken nowhere is started anew.
-                    control.end(End::Reset);
-                    Start::Reset
-                })
+                self.waking(facs)?
             }
         };
         for hart in 0..control.harts() {
             // Messages of local APICs that the processors have not taken.
             control.signals(hart).set_lines(u64::MAX, false);
         }
-        (self.firmware.processors)(start)
+        Some((self.firmware.processors)(start))
     }
 
     /// Where the system whose FACS lies at `facs` wants to be woken.

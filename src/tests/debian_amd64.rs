@@ -46,6 +46,14 @@ fn debian_boots_on_the_pc_and_powers_off() {
     console.ask("sleep 1");
     let slept = before.elapsed();
     assert!(slept >= Duration::from_millis(900) && slept < Duration::from_secs(10), "{slept:?}");
+    // Suspended to memory, it is woken by its clock, and goes on.
+    let alarm = "echo +3 >/sys/class/rtc/rtc0/wakealarm; echo mem >/sys/power/state";
+    let before = Instant::now();
+    console.ask(alarm);
+    assert!(before.elapsed() >= Duration::from_secs(1), "it did not sleep");
+    let log = console.ask("dmesg | grep -E 'PM: suspend (entry|exit)'");
+    assert!(log.contains("PM: suspend entry (deep)") && log.contains("PM: suspend exit"), "{log}");
+    content(&mut console);
 
     writeln!(console.stdin, "poweroff").unwrap();
     let output = child.wait_with_output().unwrap();
