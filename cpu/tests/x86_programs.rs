@@ -409,6 +409,39 @@ fn code_that_is_written_counts_at_the_next_instruction() {
 }
 
 #[test]
+fn code_that_is_written_counts_when_instructions_are_performed_one_by_one() {
+    let mut pc = Pc::new(Start::Long);
+    // Adds the number of the round, which it stores into the immediate of the addition, across a jump to another page.
+    let far = CODE + 0x1000;
+    let immediate = far + 2;
+    pc.bus.put(
+        CODE,
+        &assemble(64, CODE, &|a| {
+            a.mov(byte_ptr(immediate), cl)?;
+            a.jmp(far)
+        }),
+    );
+    pc.bus.put(
+        far,
+        &assemble(64, far, &|a| {
+            a.add(ebx, 1)?;
+            a.dec(ecx)?;
+            a.jne(CODE)?;
+            a.hlt()
+        }),
+    );
+    pc.cpu.rip = CODE;
+    pc.cpu.gpr[usize::from(gpr::RCX)] = 100;
+    pc.cpu.gpr[usize::from(gpr::RBX)] = 0;
+    for at_once in [1, 2, 3, u64::MAX] {
+        let (mut interp, _) = interp(pc.cpu.clone(), &pc.bus);
+        while run(&mut interp, at_once) != Exit::Halted {}
+        assert_eq!(register(&interp.cpu(), gpr::RBX), 5050, "{at_once} at once");
+        assert_eq!(interp.retired(), 501);
+    }
+}
+
+#[test]
 fn an_instruction_may_cross_pages_and_budgets_are_exact() {
     let mut pc = Pc::new(Start::Long);
     let program: &Program<'_> = &|a| {

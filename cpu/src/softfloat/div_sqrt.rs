@@ -40,27 +40,11 @@ pub fn div<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
     round_pack::<F>(env, negative, exp - low as i32, sig << low)
 }
 
-/// Quotient and remainder of `n * 2^64 / d`, where `n < d` and bit 63 of `d` is set: schoolbook division in base 2^32
-/// (Knuth, TAOCP volume 2, 4.3.1, algorithm D).
+/// Quotient and remainder of `n * 2^64 / d`, where `n < d`.
 #[inline(always)]
 pub(super) fn divide_2_64(n: u64, d: u64) -> (u64, u64) {
-    let (d1, d0) = (d >> 32, d & 0xffff_ffff);
-    // One quotient digit of (rest * 2^32) / d, for rest < d; the estimate is at most two too large.
-    let digit = |rest: u64| {
-        let mut q = rest / d1;
-        let mut r = rest % d1;
-        while q >> 32 != 0 || q * d0 > r << 32 {
-            q -= 1;
-            r += d1;
-            if r >> 32 != 0 {
-                break;
-            }
-        }
-        (q, (rest << 32).wrapping_sub(q.wrapping_mul(d)))
-    };
-    let (q1, rest) = digit(n);
-    let (q0, rest) = digit(rest);
-    ((q1 << 32) | q0, rest)
+    let q = ((u128::from(n) << 64) / u128::from(d)) as u64;
+    (q, 0u64.wrapping_sub(q.wrapping_mul(d)))
 }
 
 /// The quotient when an operand is a NaN, infinite or zero.

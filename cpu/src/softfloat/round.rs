@@ -38,7 +38,7 @@ pub(super) fn rounds_up(rounding: Rounding, negative: bool, odd: bool, rest: u64
 
 /// What to add to `sig` before dropping its low `ROUND_BITS` bits.
 #[inline(always)]
-fn increment<F: Format>(rounding: Rounding, sign: bool, sig: u64) -> u64 {
+pub(super) fn increment<F: Format>(rounding: Rounding, sign: bool, sig: u64) -> u64 {
     let half = 1u64 << (F::ROUND_BITS - 1);
     let all = (half << 1) - 1;
     match rounding {

@@ -66,6 +66,8 @@ pub struct Core {
     pub next_rip: u64,
     /// Linear address of the page that is being executed, or [`NO_PAGE`].
     pub page_lin: u64,
+    /// The context in which it was entered, as the fetch TLB has it.
+    pub(super) fetch_class: u8,
     /// Where its blocks begin in the [`CodeCache`](super::interp::CodeCache).
     pub(super) code_page: usize,
     /// The block that is being performed.
@@ -140,6 +142,7 @@ impl Core {
             flags: Lazy::default(),
             next_rip: 0,
             page_lin: NO_PAGE,
+            fetch_class: 0,
             code_page: 0,
             block: Block::NONE,
             window: 0,
@@ -218,7 +221,7 @@ impl Core {
         if changed & (bit::VM | bit::AC) != 0 {
             self.mode_changed();
         }
-        if changed & (bit::IF | bit::TF | bit::VIF | bit::VIP) != 0 {
+        if changed & (bit::IF | bit::TF | bit::VM | bit::VIF | bit::VIP) != 0 {
             self.poll = true;
         }
     }

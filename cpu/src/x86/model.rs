@@ -67,6 +67,8 @@ features! {
     RDRAND = L1Ecx 30, "RDRAND.";
     HYPERVISOR = L1Ecx 31, "The processor is not a real one.";
     FPU = L1Edx 0, "x87.";
+    VME = L1Edx 1, "Virtual-8086 mode extensions, and virtual interrupts of protected mode.";
+    DE = L1Edx 2, "Breakpoints on I/O ports.";
     PSE = L1Edx 3, "4 MiB pages.";
     TSC = L1Edx 4, "RDTSC.";
     MSR = L1Edx 5, "RDMSR and WRMSR.";
@@ -365,6 +367,9 @@ impl Model {
             }
             // No cache descriptors: leaf 4 says.
             2 => [0x00ff_ff01, 0, 0, 0],
+            // ARAT: the local APIC's timer never stops. Kernels tick for ever without it where no other timer could wake
+            // them.
+            6 => [1 << 2, 0, 0, 0],
             7 if subleaf == 0 => {
                 let ospke = if live.ospke { 1 << 4 } else { 0 };
                 [0, word(Word::L7Ebx), word(Word::L7Ecx) | ospke, word(Word::L7Edx)]

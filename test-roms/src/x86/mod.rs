@@ -32,6 +32,7 @@ const fn stress(
         title,
         kind: Kind::Conformance,
         harts,
+        cpu: None,
         expected: Expected::Pass,
         operations: None,
         insns_estimate: 1_000_000,

@@ -2,7 +2,7 @@
 
 use super::super::div_sqrt::divide_2_64;
 use super::super::round::shift_right_jam;
-use super::round::round_pack;
+use super::round::{Exact, round_pack};
 use super::specials::{divided_by_zero, invalid, unusable};
 use super::{BIAS, Class, Env, F80, INTEGER_BIT};
 use crate::softfloat::Rounding;
@@ -27,38 +27,47 @@ fn add_signed(env: &mut Env, a: F80, b: F80, flip: bool) -> F80 {
     {
         return result;
     }
+    match sum(a, b, flip) {
+        Some(sum) => round_pack(env, sum),
+        None => F80::zero(env.rounding == Rounding::Down),
+    }
+}
+
+/// The sum of two finite numbers other than zero, the sign of `b` inverted if `flip`; `None` if it is zero.
+#[inline(always)]
+pub(super) fn sum(a: F80, b: F80, flip: bool) -> Option<Exact> {
     let (na, nb) = (a.is_negative(), b.is_negative() ^ flip);
     let (pa, pb) = (a.normalized(), b.normalized());
     // x has the larger magnitude: the sum takes its sign.
     let (negative, (ex, sx), (ey, sy)) = if pa >= pb { (na, pa, pb) } else { (nb, pb, pa) };
     // Beyond 2^-64 of x, sticky: 63 bits and more lie between the last place kept and what is jammed.
     let (y, rest) = match (ex - ey) as u32 {
-        0 => (sy, 0),
-        by @ 1..64 => (sy >> by, sy << (64 - by)),
+        by @ 0..64 => (sy >> by, sy << 1 << (63 - by)),
         64 => (0, sy),
         by => (0, shift_right_jam(sy >> 1 | sy & 1, by - 65)),
     };
     if na == nb {
-        return match sx.overflowing_add(y) {
-            (sum, false) => round_pack(env, negative, ex, sum, rest),
+        return Some(match sx.overflowing_add(y) {
+            (sum, false) => Exact { negative, exp: ex, sig: sum, rest },
             (sum, true) => {
                 let rest = sum << 63 | rest >> 1 | rest & 1;
-                round_pack(env, negative, ex + 1, sum >> 1 | INTEGER_BIT, rest)
+                Exact { negative, exp: ex + 1, sig: sum >> 1 | INTEGER_BIT, rest }
             }
-        };
+        });
     }
     let (rest, borrow) = 0u64.overflowing_sub(rest);
     let difference = sx - y - u64::from(borrow);
     if difference >> 63 != 0 {
-        return round_pack(env, negative, ex, difference, rest);
+        return Some(Exact { negative, exp: ex, sig: difference, rest });
     }
     let difference = u128::from(difference) << 64 | u128::from(rest);
     if difference == 0 {
-        return F80::zero(env.rounding == Rounding::Down);
+        return None;
     }
     let shift = difference.leading_zeros();
     let difference = difference << shift;
-    round_pack(env, negative, ex - shift as i32, (difference >> 64) as u64, difference as u64)
+    let (sig, rest) = ((difference >> 64) as u64, difference as u64);
+    Some(Exact { negative, exp: ex - shift as i32, sig, rest })
 }
 
 /// [`add_signed`] when an operand is no normal number; `None` when both are finite and non-zero.
@@ -84,7 +93,7 @@ fn add_special(env: &mut Env, a: F80, b: F80, flip: bool) -> Option<F80> {
 /// A finite non-zero number rounded to the precision in force.
 fn rounded(env: &mut Env, a: F80) -> F80 {
     let (exp, sig) = a.normalized();
-    round_pack(env, a.is_negative(), exp, sig, 0)
+    round_pack(env, Exact { negative: a.is_negative(), exp, sig, rest: 0 })
 }
 
 /// `a * b`.
@@ -95,18 +104,23 @@ pub fn mul(env: &mut Env, a: F80, b: F80) -> F80 {
     {
         return result;
     }
+    round_pack(env, product(a, b))
+}
+
+/// The product of two finite numbers other than zero.
+#[inline(always)]
+pub(super) fn product(a: F80, b: F80) -> Exact {
     let ((ea, sa), (eb, sb)) = (a.normalized(), b.normalized());
     // The leading bit is 126 or 127.
     let product = u128::from(sa) * u128::from(sb);
     let low = u32::from(product >> 127 == 0);
     let product = product << low;
-    round_pack(
-        env,
-        a.is_negative() != b.is_negative(),
-        ea + eb - BIAS + 1 - low as i32,
-        (product >> 64) as u64,
-        product as u64,
-    )
+    Exact {
+        negative: a.is_negative() != b.is_negative(),
+        exp: ea + eb - BIAS + 1 - low as i32,
+        sig: (product >> 64) as u64,
+        rest: product as u64,
+    }
 }
 
 /// The product when an operand is a NaN, unsupported, infinite or zero.
@@ -133,6 +147,12 @@ pub fn div(env: &mut Env, a: F80, b: F80) -> F80 {
     {
         return result;
     }
+    round_pack(env, quotient(a, b))
+}
+
+/// The quotient of two finite numbers other than zero.
+#[inline(always)]
+pub(super) fn quotient(a: F80, b: F80) -> Exact {
     let ((ea, sa), (eb, sb)) = (a.normalized(), b.normalized());
     // The quotient's first 64 bits, its next one and what remains of the divisor.
     let (low, q, next, rest) = if sa < sb {
@@ -144,13 +164,12 @@ pub fn div(env: &mut Env, a: F80, b: F80) -> F80 {
         let (q, r) = divide_2_64(sa - sb, sb);
         (0, 1 << 63 | q >> 1, q & 1 != 0, r)
     };
-    round_pack(
-        env,
-        a.is_negative() != b.is_negative(),
-        ea - eb + BIAS - low,
-        q,
-        u64::from(next) << 63 | u64::from(rest != 0),
-    )
+    Exact {
+        negative: a.is_negative() != b.is_negative(),
+        exp: ea - eb + BIAS - low,
+        sig: q,
+        rest: u64::from(next) << 63 | u64::from(rest != 0),
+    }
 }
 
 /// The quotient when an operand is a NaN, unsupported, infinite or zero.
@@ -190,7 +209,7 @@ pub fn sqrt(env: &mut Env, a: F80) -> F80 {
         _ if remainder > u128::from(root) => 1 << 63 | 1,
         _ => 1,
     };
-    round_pack(env, false, (unbiased >> 1) + BIAS, root, rest)
+    round_pack(env, Exact { negative: false, exp: (unbiased >> 1) + BIAS, sig: root, rest })
 }
 
 /// The square root of a number of 127 or 128 bits, truncated, and what remains: one step from the root of the upper half to that

@@ -25,7 +25,7 @@ pub fn from_bcd(bytes: [u8; 10]) -> F80 {
 pub fn to_bcd(env: &mut Env, a: F80) -> Option<[u8; 10]> {
     let rounded = match a.class() {
         Class::Unsupported => None,
-        _ => integral(env, a),
+        _ => integral(env.rounding, a),
     };
     let Some((mut magnitude, flags)) = rounded.filter(|(magnitude, _)| *magnitude <= MAX) else {
         env.raise(Flags::INVALID);

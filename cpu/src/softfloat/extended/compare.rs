@@ -29,7 +29,7 @@ pub fn compare(env: &mut Env, a: F80, b: F80, quietness: Quietness) -> Option<Or
 
 /// The order of a number among the format's, -0 and +0 being equal.
 #[inline(always)]
-fn key(a: F80) -> i128 {
+pub(super) fn key(a: F80) -> i128 {
     // A pseudo-denormal equals the normal number of exponent 1 and the same significand.
     let exp = if a.exp() == 0 && a.sig >> 63 != 0 { 1 } else { a.exp() };
     let magnitude = i128::from(exp) << 64 | i128::from(a.sig);

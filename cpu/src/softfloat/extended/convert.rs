@@ -4,8 +4,10 @@
 use super::super::convert::Integer;
 use super::super::format::{self, Format};
 use super::super::round::{round_pack as round_pack_format, rounds_up};
+use super::round::rounded_flags;
 use super::specials::unusable;
 use super::{BIAS, Class, EXP_MAX, Env, F80, Flags, quiet_nan};
+use crate::softfloat::Rounding;
 
 /// The encoding of a smaller format as one of 80 bits: exact, raises nothing, and a signalling NaN stays one.
 #[inline(always)]
@@ -73,17 +75,14 @@ fn split(a: F80) -> Option<(u64, u64)> {
     }
 }
 
-/// Magnitude of a finite number rounded to an integer by the environment, and whether that is the larger one and inexact;
+/// Magnitude of a finite number rounded to an integer, and whether that is the larger one and inexact;
 /// `None` from 2^64 on.
 #[inline(always)]
-pub(super) fn integral(env: &Env, a: F80) -> Option<(u64, Flags)> {
+pub(super) fn integral(rounding: Rounding, a: F80) -> Option<(u64, Flags)> {
     let (truncated, rest) = split(a)?;
     // A rest leaves the significand's bits below 2^63: no carry out.
-    let up = rounds_up(env.rounding, a.is_negative(), truncated & 1 != 0, rest);
-    let mut flags = Flags::empty();
-    flags.set(Flags::INEXACT, rest != 0);
-    flags.set(Flags::ROUNDED_UP, up);
-    Some((truncated + u64::from(up), flags))
+    let up = rounds_up(rounding, a.is_negative(), truncated & 1 != 0, rest);
+    Some((truncated + u64::from(up), rounded_flags(rest != 0, up)))
 }
 
 /// Converts to an integer, rounding by the environment; `None`, and invalid, for what the type does not hold.
@@ -92,7 +91,7 @@ pub fn to_int<I: Integer>(env: &mut Env, a: F80) -> Option<I> {
     let negative = a.is_negative();
     let limit = if negative { I::MIN_MAGNITUDE } else { I::MAX_MAGNITUDE };
     if !matches!(a.class(), Class::Unsupported)
-        && let Some((magnitude, flags)) = integral(env, a)
+        && let Some((magnitude, flags)) = integral(env.rounding, a)
         && magnitude <= limit
     {
         env.raise(flags);
@@ -116,7 +115,7 @@ pub fn round_to_integral(env: &mut Env, a: F80) -> F80 {
     if a.exp() - BIAS >= 63 {
         return a;
     }
-    let Some((magnitude, flags)) = integral(env, a) else { return a };
+    let Some((magnitude, flags)) = integral(env.rounding, a) else { return a };
     env.raise(flags);
     if magnitude == 0 {
         return F80::zero(a.is_negative());

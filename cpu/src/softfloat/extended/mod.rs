@@ -21,6 +21,7 @@ mod parts;
 mod rem;
 mod round;
 mod specials;
+pub mod usual;
 
 pub use arith::{add, div, mul, sqrt, sub};
 pub use bcd::{BCD_INDEFINITE, from_bcd, to_bcd};
@@ -46,8 +47,9 @@ const INTEGER_BIT: u64 = 1 << 63;
 /// The bit that tells quiet from signalling NaNs.
 const QUIET: u64 = 1 << 62;
 
-/// An encoding of 80 bits.
+/// An encoding of 80 bits. On a little-endian host, the first ten bytes are those of x87.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[repr(C)]
 pub struct F80 {
     /// The significand with its explicit integer bit, bit 63.
     pub sig: u64,

@@ -2,7 +2,7 @@
 
 use super::super::env::Precision;
 use super::convert::from_int;
-use super::round::round_pack;
+use super::round::{Exact, round_pack};
 use super::specials::{divided_by_zero, invalid, unusable};
 use super::{BIAS, Class, Env, F80};
 
@@ -29,7 +29,7 @@ pub fn scale(env: &mut Env, a: F80, b: F80) -> F80 {
     let n = if b.is_negative() { -magnitude } else { magnitude };
     let (exp, sig) = a.normalized();
     let precision = std::mem::replace(&mut env.precision, Precision::Extended);
-    let result = round_pack(env, negative, exp + n, sig, 0);
+    let result = round_pack(env, Exact { negative, exp: exp + n, sig, rest: 0 });
     env.precision = precision;
     result
 }

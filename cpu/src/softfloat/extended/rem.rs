@@ -1,7 +1,7 @@
 //! Partial remainders (Intel SDM volume 2: FPREM, FPREM1).
 
 use super::super::env::Precision;
-use super::round::round_pack;
+use super::round::{Exact, round_pack};
 use super::specials::{invalid, unusable};
 use super::{Class, Env, F80};
 
@@ -85,7 +85,8 @@ fn exact(env: &mut Env, negative: bool, exp: i32, sig: u64) -> F80 {
     }
     let shift = sig.leading_zeros();
     let precision = std::mem::replace(&mut env.precision, Precision::Extended);
-    let result = round_pack(env, negative, exp - shift as i32, sig << shift, 0);
+    let result =
+        round_pack(env, Exact { negative, exp: exp - shift as i32, sig: sig << shift, rest: 0 });
     env.precision = precision;
     result
 }

@@ -18,6 +18,16 @@ const fn dropped(precision: Precision) -> u32 {
     }
 }
 
+/// The exact result of an operation, `sig * 2^(exp - BIAS - 63)`: bit 63 of `sig` is set, and `rest` is a fraction of 2^64 of its
+/// last bit, jammed. The exponent may be beyond what the format holds.
+#[derive(Clone, Copy)]
+pub(super) struct Exact {
+    pub negative: bool,
+    pub exp: i32,
+    pub sig: u64,
+    pub rest: u64,
+}
+
 /// A rounded significand.
 struct Rounded {
     /// Bit 63 is set, unless it was not before rounding.
@@ -50,21 +60,48 @@ fn round(env: &mut Env, negative: bool, sig: u64, rest: u64) -> Rounded {
     }
 }
 
-/// Rounds `sig * 2^(exp - BIAS - 63)` and raises what that entails; bit 63 of `sig` is set, and `rest` is a fraction of 2^64 of
-/// its last bit, jammed.
+/// Rounds an exact result and raises what that entails.
 #[inline(always)]
-pub(super) fn round_pack(env: &mut Env, negative: bool, exp: i32, sig: u64, rest: u64) -> F80 {
+pub(super) fn round_pack(env: &mut Env, exact: Exact) -> F80 {
+    let Exact { negative, exp, sig, rest } = exact;
     // The largest finite exponent may still carry into infinity, so it takes the careful path too.
-    if (exp as u32).wrapping_sub(1) >= (EXP_MAX - 2) as u32 {
+    if !is_inner(exp) {
         return round_pack_edge(env, negative, exp, sig, rest);
     }
     let rounded = round(env, negative, sig, rest);
     F80::new(negative, exp + rounded.carry, rounded.sig)
 }
 
+/// Whether a result of this exponent neither over- nor underflows, however it is rounded.
+#[inline(always)]
+fn is_inner(exp: i32) -> bool {
+    (exp as u32).wrapping_sub(1) < (EXP_MAX - 2) as u32
+}
+
+/// Rounds an exact result to the nearest number of 64 bits, and what is to be told of that; `None` if it may over- or underflow.
+#[inline(always)]
+pub(super) fn nearest(exact: Exact) -> Option<(F80, Flags)> {
+    let Exact { negative, exp, sig, rest } = exact;
+    if !is_inner(exp) {
+        return None;
+    }
+    let up = rounds_up(Rounding::NearestEven, negative, sig & 1 != 0, rest);
+    let (sum, carry) = sig.overflowing_add(u64::from(up));
+    let sig = sum | u64::from(carry) << 63;
+    Some((F80::new(negative, exp + i32::from(carry), sig), rounded_flags(rest != 0, up)))
+}
+
+/// The flags of a result that is inexact or not, and was rounded up or not.
+#[inline(always)]
+pub(super) fn rounded_flags(inexact: bool, up: bool) -> Flags {
+    const UP: u32 = Flags::ROUNDED_UP.bits().trailing_zeros();
+    Flags::from_bits_retain(u8::from(inexact) | u8::from(up) << UP)
+}
+
 /// Rounds `sig * 2^(exp - 127)`, bit 127 of `sig` being set.
 pub(crate) fn round_wide(env: &mut Env, negative: bool, exp: i32, sig: u128) -> F80 {
-    round_pack(env, negative, exp + BIAS, (sig >> 64) as u64, sig as u64)
+    let exact = Exact { negative, exp: exp + BIAS, sig: (sig >> 64) as u64, rest: sig as u64 };
+    round_pack(env, exact)
 }
 
 /// [`round_pack`] for exponents at and beyond the ends of the format's range.

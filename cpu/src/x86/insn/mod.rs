@@ -25,6 +25,7 @@ mod vector;
 mod x87;
 mod xsave;
 
+use crate::frame::NO_PAGE;
 use crate::ram::Cell;
 
 use super::core::{Core, IP_PAGE};
@@ -101,6 +102,23 @@ fn go_on(core: &mut Core, rest: &[Op], code: &CodeCache) -> usize {
     }
 }
 
+/// [`step`] by a short way: `usual` does the whole of an instruction and says so, or does nothing. Then `complete` is
+/// asked. It is called in this function's place: nothing has to be kept over a call.
+#[inline(always)]
+fn usually(
+    core: &mut Core,
+    ops: &[Op],
+    code: &CodeCache,
+    usual: impl Fn(&mut Core, &Op) -> Option<()>,
+    complete: Handler,
+) -> usize {
+    let [op, rest @ ..] = ops else { return 0 };
+    match usual(core, op) {
+        Some(()) => go_on(core, rest, code),
+        None => complete(core, ops, code),
+    }
+}
+
 #[cold]
 fn leave(core: &mut Core, op: &Op, rest: &[Op]) -> usize {
     core.leave = false;
@@ -155,13 +173,34 @@ fn jumps(
 }
 
 /// Goes on with the block at `offset` from the beginning of the present page, which is where [`Core::next_rip`] leads,
-/// after `undone` ops of the present block were jumped over. What is not at hand, or not in this page, or not to be done
-/// without a look at other things, is left to the run loop.
+/// after `undone` ops of the present block were jumped over. What is not at hand, or not to be done without a look at
+/// other things, is left to the run loop.
 #[inline(always)]
 fn chain(core: &mut Core, code: &CodeCache, offset: u64, undone: usize) -> usize {
     if offset > PAGE_MASK {
+        return chain_away(core, code, undone);
+    }
+    chain_here(core, code, offset, undone)
+}
+
+/// [`chain`] to another page.
+#[inline(never)]
+fn chain_away(core: &mut Core, code: &CodeCache, undone: usize) -> usize {
+    let lin = core.code_linear(core.next_rip);
+    // Translations may have been flushed, or the mode may be another one.
+    if (core.cpu.retired > core.window) | core.poll | (core.page_lin == NO_PAGE) {
         return undone;
     }
+    let Some(page) = code.known_page(lin, core.fetch_class) else { return undone };
+    core.now_in_page(lin, page);
+    let offset = lin & PAGE_MASK;
+    core.set_gpr(IP_PAGE, core.next_rip.wrapping_sub(offset));
+    chain_here(core, code, offset, undone)
+}
+
+/// [`chain`] to the present page.
+#[inline(always)]
+fn chain_here(core: &mut Core, code: &CodeCache, offset: u64, undone: usize) -> usize {
     let block = code.at(core.code_page + offset as usize);
     let ops = code.ops(block);
     let retired = core.cpu.retired - undone as u64 + ops.len() as u64;
@@ -272,6 +311,8 @@ impl Int for u64 {
 pub(super) trait Addr: 'static {
     /// The linear address of the operand of `len` bytes.
     fn lin(core: &mut Core, op: &Op, len: u64, write: bool) -> Result<u64, Stop>;
+    /// The same, or nothing where [`lin`](Self::lin) must look more closely.
+    fn usual_lin(core: &Core, op: &Op, len: u64, write: bool) -> Option<u64>;
 }
 
 /// 64-bit mode, 64-bit addresses, a segment without a base, no alignment check.
@@ -304,12 +345,20 @@ impl Addr for Flat {
     fn lin(core: &mut Core, op: &Op, _: u64, _: bool) -> Result<u64, Stop> {
         Ok(sum(core, op))
     }
+    #[inline(always)]
+    fn usual_lin(core: &Core, op: &Op, _: u64, _: bool) -> Option<u64> {
+        Some(sum(core, op))
+    }
 }
 
 impl Addr for Segmented {
     #[inline(always)]
     fn lin(core: &mut Core, op: &Op, len: u64, write: bool) -> Result<u64, Stop> {
         core.linear(op.seg, effective(core, op), len, write)
+    }
+    #[inline(always)]
+    fn usual_lin(core: &Core, op: &Op, len: u64, write: bool) -> Option<u64> {
+        if core.aligned { None } else { core.within(op.seg, effective(core, op), len, write) }
     }
 }
 
@@ -340,13 +389,23 @@ impl Core {
         len: u64,
         write: bool,
     ) -> Result<u64, Stop> {
+        match self.within(seg, offset, len, write) {
+            Some(lin) => Ok(lin),
+            None => Err(self.out_of_segment()),
+        }
+    }
+
+    /// The linear address of `len` bytes at an offset into a segment if they are all inside.
+    #[inline(always)]
+    fn within(&self, seg: u8, offset: u64, len: u64, write: bool) -> Option<u64> {
         let reach = &self.reach[usize::from(seg & 7)];
         let span = if write { reach.write } else { reach.read };
         let at = offset.wrapping_sub(reach.first);
-        if at >= span || span - at < len {
-            return Err(self.out_of_segment());
+        // Segments of 64-bit mode have no end: what goes beyond the last address begins anew.
+        if (at >= span || span - at < len) && !self.wide() {
+            return None;
         }
-        Ok(offset.wrapping_add(reach.base) & self.lin_mask)
+        Some(offset.wrapping_add(reach.base) & self.lin_mask)
     }
 }
 

@@ -101,6 +101,18 @@ impl CodePage {
     }
 }
 
+/// Instructions by themselves that are kept.
+const ALONE: usize = 256;
+
+/// An instruction by itself.
+#[derive(Clone, Copy)]
+struct Alone {
+    place: usize,
+    /// The page's version.
+    version: u32,
+    op: Option<Op>,
+}
+
 /// All decoded code of a processor.
 pub struct CodeCache {
     ops: Vec<Op>,
@@ -111,6 +123,9 @@ pub struct CodeCache {
     free: Vec<u32>,
     /// How often each page's number has been given up.
     versions: Vec<u32>,
+    pub(super) fetch: FetchTlb,
+    /// Instructions by themselves, by a hash of their place.
+    alone: Box<[Alone; ALONE]>,
     pub(super) blocks_decoded: u64,
 }
 
@@ -123,6 +138,8 @@ impl CodeCache {
             by_gpa: HashMap::new(),
             free: Vec::new(),
             versions: Vec::new(),
+            fetch: FetchTlb::new(),
+            alone: Box::new([const { Alone { place: usize::MAX, version: 0, op: None } }; ALONE]),
             blocks_decoded: 0,
         }
     }
@@ -224,6 +241,13 @@ impl CodeCache {
         self.ops.get(block.start()..block.start() + block.len()).unwrap_or(&[])
     }
 
+    /// Number of the page at `lin` in context `class`, as far as it is known.
+    #[inline]
+    pub(in crate::x86) fn known_page(&self, lin: u64, class: u8) -> Option<u32> {
+        let (page, version) = self.fetch.lookup(lin, class)?;
+        (version == self.version(page)).then_some(page)
+    }
+
     /// How often number `page` has been given up by a page.
     pub(super) fn version(&self, page: u32) -> u32 {
         self.versions[page as usize]
@@ -232,6 +256,28 @@ impl CodeCache {
     /// Guest physical address of page `page`.
     pub(super) fn gpa(&self, page: u32) -> u64 {
         self.pages[page as usize].gpa
+    }
+
+    /// The instruction at a place, as far as it has been decoded by itself and is still at hand.
+    pub(super) fn alone(&self, place: usize) -> Option<Op> {
+        let kept = &self.alone[place % ALONE];
+        (kept.place == place && kept.version == self.version((place / SIZE) as u32))
+            .then_some(kept.op)?
+    }
+
+    /// Decodes the instruction at `offset` in page `page`; `None` if it crosses into the next page.
+    pub(super) fn decode_alone(&mut self, page: u32, offset: u64, model: &Model) -> Option<Op> {
+        let at = (offset & PAGE_MASK) as usize;
+        let source = &mut self.pages[page as usize];
+        let bytes = &source.copy[at..(at + MAX_LEN).min(SIZE)];
+        let Decoded::Op(op, ..) = decode::decode(bytes, at as u16, source.mode, model) else {
+            source.mark(at, SIZE - at);
+            return None;
+        };
+        source.mark(at, usize::from(op.len));
+        let (place, version) = (page as usize * SIZE + at, self.version(page));
+        self.alone[place % ALONE] = Alone { place, version, op: Some(op) };
+        Some(op)
     }
 
     /// Decodes the block at `offset` in page `page`.

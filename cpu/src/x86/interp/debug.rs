@@ -49,7 +49,7 @@ impl Interp {
             if retired >= limit {
                 return Exit::Budget;
             }
-            let at = self.linear(self.core.next_rip);
+            let at = self.core.code_linear(self.core.next_rip);
             let points = &self.core.points;
             let near = points.breakpoints.iter().any(|addr| (addr ^ at) & !PAGE_MASK == 0);
             // A step leaves the place where the processor stands, breakpoint or not.

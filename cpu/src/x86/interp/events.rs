@@ -52,6 +52,9 @@ impl Interp {
         if self.core.cpu.shadow == Shadow::None && !stepping {
             self.take_interrupts();
         }
+        if self.core.virtual_interrupt_is_due() && self.core.cpu.activity == Activity::Running {
+            self.take_exception(Fault::with(vector::GP, 0));
+        }
         if stepping {
             self.core.cpu.activity = Activity::Running;
         }
@@ -123,7 +126,7 @@ impl Interp {
         let resumed = self.core.has_flag(bit::RF);
         let before = self.core.cpu.retired;
         if !resumed && shadow != Shadow::MovSs {
-            let met = self.core.meets_code(self.linear(self.core.next_rip));
+            let met = self.core.meets_code(self.core.code_linear(self.core.next_rip));
             if met != 0 {
                 // A fault, and the only one that leaves RF as it is on the stack (SDM vol. 3, 18.3.1.1).
                 self.debug_trap(met.into());
@@ -214,6 +217,8 @@ impl Interp {
                 (second.vector, second.error)
             };
             source = Source::Exception;
+            // It is a fault, of the program that was to be entered if a task was switched to.
+            self.core.cpu.rflags |= bit::RF;
         }
         self.core.leave = false;
         self.core.poll = true;

@@ -23,8 +23,6 @@ use super::mem::Place;
 use super::paging::Access;
 use super::state::{Cpu, sreg};
 
-use self::code::FetchTlb;
-
 pub(super) use self::code::Block;
 pub use self::code::CodeCache;
 
@@ -52,11 +50,6 @@ pub struct Counters {
 pub struct Interp {
     core: Core,
     code: CodeCache,
-    fetch: FetchTlb,
-    /// Index of the decoded page at `core.page_lin`.
-    page: u32,
-    /// What decoding depends on, as of the last entry of a page.
-    mode: Mode,
     /// Instructions must be looked at one by one: a shadow, the trap flag, debug registers.
     slow: bool,
     /// Entries of the bus's code log that have been followed.
@@ -74,13 +67,9 @@ impl Interp {
         let code_log = bus.code_log_len();
         signals.call_attention();
         let core = Core::new(cpu, bus, signals);
-        let mode = Mode { size: core.code_size(), aligned: false };
         Interp {
             core,
             code: CodeCache::new(),
-            fetch: FetchTlb::new(),
-            page: 0,
-            mode,
             slow: false,
             code_log,
             barren_traps: (0, 0),
@@ -192,7 +181,7 @@ impl Interp {
 
     fn drop_all_code(&mut self) {
         self.code.clear();
-        self.fetch.flush();
+        self.code.fetch.flush();
         self.core.page_lin = NO_PAGE;
     }
 
@@ -217,23 +206,17 @@ impl Interp {
             return;
         }
         match flush.page {
-            Some(lin) if !flush.all => self.fetch.flush_page(lin),
-            _ => self.fetch.flush(),
+            Some(lin) if !flush.all => self.code.fetch.flush_page(lin),
+            _ => self.code.fetch.flush(),
         }
         self.core.page_lin = NO_PAGE;
-    }
-
-    /// The linear address of CS:`rip`.
-    #[inline(always)]
-    fn linear(&self, rip: u64) -> u64 {
-        rip.wrapping_add(self.core.reach[usize::from(sreg::CS)].base) & self.core.lin_mask
     }
 
     /// Performs the block at CS:RIP, at most up to `limit` retired instructions.
     #[inline(always)]
     fn run_block(&mut self, limit: u64) {
         let rip = self.core.next_rip;
-        let lin = self.linear(rip);
+        let lin = self.core.code_linear(rip);
         if lin & !PAGE_MASK != self.core.page_lin && !self.enter_page(lin) {
             return;
         }
@@ -251,9 +234,11 @@ impl Interp {
         let limit_of_code =
             if self.core.wide() { u64::MAX } else { u64::from(self.core.segment(sreg::CS).limit) };
         let retired = self.core.cpu.retired + ops.len() as u64;
-        // The ops of a block are made to be performed together: a part of them is decoded one by one.
-        if behind.wrapping_sub(1) > limit_of_code || retired > limit {
+        if behind.wrapping_sub(1) > limit_of_code {
             return self.step_uncached();
+        }
+        if retired > limit {
+            return self.step_alone(offset);
         }
         self.core.regs[usize::from(IP_PAGE)] = rip.wrapping_sub(offset);
         self.core.next_rip = behind & self.core.lin_mask;
@@ -289,14 +274,51 @@ impl Interp {
     /// Decodes the block at `offset` of the current page, making sure that stores to the page are noticed from now on.
     #[cold]
     fn decode(&mut self, offset: u64) {
+        if let Some(page) = self.prepare_to_decode() {
+            self.code.decode(page, offset, &self.core.cpu.model);
+        }
+    }
+
+    /// The number of the current page, if something can be made of it now.
+    fn prepare_to_decode(&mut self) -> Option<u32> {
         if self.code.is_full() {
             self.drop_all_code();
-            return;
+            return None;
         }
-        self.watch(self.page);
+        let page = (self.core.code_page / PAGE_SIZE as usize) as u32;
+        self.watch(page);
         // What comes into the log from now on is looked at before it is executed.
-        self.code.refresh(self.page, self.core.bus.code_log_len());
-        self.code.decode(self.page, offset, &self.core.cpu.model);
+        self.code.refresh(page, self.core.bus.code_log_len());
+        Some(page)
+    }
+
+    /// Performs the instruction at `offset` of the current page and none behind it: the ops of a block are made to be
+    /// performed together, so a part of them will not do.
+    #[cold]
+    fn step_alone(&mut self, offset: u64) {
+        let place = self.core.code_page + offset as usize;
+        if let Some(op) = self.code.alone(place) {
+            return self.perform_alone(&op);
+        }
+        let Some(page) = self.prepare_to_decode() else { return };
+        match self.code.decode_alone(page, offset, &self.core.cpu.model) {
+            Some(op) => self.perform_alone(&op),
+            None => self.step_uncached(),
+        }
+    }
+
+    /// Performs `op`, which is at CS:RIP.
+    fn perform_alone(&mut self, op: &Op) {
+        let rip = self.core.next_rip;
+        self.core.set_gpr(IP_PAGE, rip.wrapping_sub(op.off.into()));
+        self.core.next_rip = self.core.rip_after(op);
+        self.core.window = 0;
+        self.core.cpu.retired += 1;
+        let undone = (op.handler)(&mut self.core, std::slice::from_ref(op), &self.code);
+        self.core.cpu.retired -= undone as u64;
+        if self.core.stopped {
+            self.end_stopped(op);
+        }
     }
 
     /// Makes sure that stores to page `page` are noticed from now on.
@@ -316,22 +338,21 @@ impl Interp {
     #[cold]
     #[inline(never)]
     fn enter_page(&mut self, lin: u64) -> bool {
-        self.mode = Mode { size: self.core.code_size(), aligned: self.core.aligned };
-        let class = self.mode.key() << 1 | u8::from(self.core.cpu.cpl == 3);
-        let page = match self.fetch.lookup(lin, class) {
-            Some((page, version)) if version == self.code.version(page) => page,
-            _ => match self.fetch_page(lin, class) {
+        let mode = Mode { size: self.core.code_size(), aligned: self.core.aligned };
+        let class = mode.key() << 1 | u8::from(self.core.cpu.cpl == 3);
+        let page = match self.code.known_page(lin, class) {
+            Some(page) => page,
+            None => match self.fetch_page(lin, class, mode) {
                 Some(page) => page,
                 None => return false,
             },
         };
-        self.page = page;
-        self.core.page_lin = lin & !PAGE_MASK;
-        self.core.code_page = page as usize * PAGE_SIZE as usize;
+        self.core.fetch_class = class;
+        self.core.now_in_page(lin, page);
         true
     }
 
-    fn fetch_page(&mut self, lin: u64, class: u8) -> Option<u32> {
+    fn fetch_page(&mut self, lin: u64, class: u8, mode: Mode) -> Option<u32> {
         self.fetch_misses += 1;
         if !self.core.is_canonical(lin) {
             self.take_exception(Fault::with(vector::GP, 0));
@@ -349,8 +370,8 @@ impl Interp {
             self.step_uncached();
             return None;
         };
-        let index = self.code.page(to.gpa, page.host, self.mode);
-        self.fetch.fill(lin, class, to.span, (index, self.code.version(index)));
+        let index = self.code.page(to.gpa, page.host, mode);
+        self.code.fetch.fill(lin, class, to.span, (index, self.code.version(index)));
         Some(index)
     }
 
@@ -359,7 +380,7 @@ impl Interp {
     #[cold]
     fn step_uncached(&mut self) {
         let rip = self.core.next_rip;
-        let offset = self.linear(rip) & PAGE_MASK;
+        let offset = self.core.code_linear(rip) & PAGE_MASK;
         let mode = Mode { size: self.core.code_size(), aligned: self.core.aligned };
         let mut bytes = [0; MAX_LEN];
         let mut fetched = 0;
@@ -376,15 +397,7 @@ impl Interp {
             }
         };
         self.core.page_lin = NO_PAGE;
-        self.core.regs[usize::from(IP_PAGE)] = rip.wrapping_sub(offset);
-        self.core.next_rip = self.core.rip_after(&op);
-        self.core.window = 0;
-        self.core.cpu.retired += 1;
-        let undone = (op.handler)(&mut self.core, &[op], &self.code);
-        self.core.cpu.retired -= undone as u64;
-        if self.core.stopped {
-            self.end_stopped(&op);
-        }
+        self.perform_alone(&op);
     }
 
     /// Fetches bytes from index `from` on up to the end of a page or the segment. How many there are now.
@@ -399,7 +412,7 @@ impl Interp {
         if !self.core.wide() && start > limit {
             return Err(Fault::with(vector::GP, 0));
         }
-        let lin = self.linear(start);
+        let lin = self.core.code_linear(start);
         let who = self.core.own_rights();
         let place = match self.core.locate_code(lin, who) {
             Ok(place) => place,
@@ -421,6 +434,19 @@ impl Interp {
 }
 
 impl Core {
+    /// The page at `lin` is current from now on; `page` is its number in the [`CodeCache`].
+    #[inline(always)]
+    pub(super) fn now_in_page(&mut self, lin: u64, page: u32) {
+        self.page_lin = lin & !PAGE_MASK;
+        self.code_page = page as usize * PAGE_SIZE as usize;
+    }
+
+    /// The linear address of CS:`rip`.
+    #[inline(always)]
+    pub(super) fn code_linear(&self, rip: u64) -> u64 {
+        rip.wrapping_add(self.reach[usize::from(sreg::CS)].base) & self.lin_mask
+    }
+
     /// Where code at `lin` lies.
     fn locate_code(&mut self, lin: u64, who: super::paging::Rights) -> Result<Place, Stop> {
         if !self.is_canonical(lin) {

@@ -12,7 +12,7 @@ use crate::softfloat::{F32, F64, Flags, Integer, Quietness};
 const CODES: u16 = C0 | C1 | C2 | C3;
 
 /// The condition codes that tell a relation of ST(0) to the other operand.
-fn codes(order: Option<Ordering>) -> u16 {
+pub(super) fn codes(order: Option<Ordering>) -> u16 {
     match order {
         None => C3 | C2 | C0,
         Some(Ordering::Less) => C0,

@@ -75,7 +75,7 @@ impl State {
 
     /// Loads the full tag word: processors look only at whether a register is empty.
     pub(super) fn load_tag_word(&mut self, word: u16) {
-        self.full = (0..8).fold(0, |full, n| full | u8::from(word >> (2 * n) & 3 != 3) << n);
+        self.full = (0..8).fold(0, |full, n| full | u32::from(word >> (2 * n) & 3 != 3) << n);
     }
 
     /// Loads control and status word; ES and B follow from what is noted and not masked.

@@ -153,7 +153,7 @@ impl State {
         let p = &self.pointers;
         bytes[0..2].copy_from_slice(&self.control_word().to_le_bytes());
         bytes[2..4].copy_from_slice(&self.status_word().to_le_bytes());
-        bytes[4..6].copy_from_slice(&[self.full, 0]);
+        bytes[4..6].copy_from_slice(&[self.full as u8, 0]);
         bytes[6..8].copy_from_slice(&(p.opcode & 0x7ff).to_le_bytes());
         let pointer = |offset: u64, selector: u16| {
             if wide { offset } else { offset & 0xffff_ffff | u64::from(selector) << 32 }
@@ -174,7 +174,7 @@ impl State {
             if wide { (word(i) | word(i + 4) << 32, 0) } else { (word(i), half(i + 4)) }
         };
         self.load_words(half(0), half(2));
-        self.full = bytes[4];
+        self.full = bytes[4].into();
         let ((ip, cs), (dp, ds)) = (pointer(8), pointer(16));
         self.pointers = Pointers { opcode: half(6) & 0x7ff, cs, ip, ds, dp };
         for (i, from) in bytes[32..160].as_chunks::<16>().0.iter().enumerate() {

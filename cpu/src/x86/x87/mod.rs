@@ -23,15 +23,18 @@
 //! XRSTOR's initial configuration is [`State::default`].
 //!
 //! Reading order: this file (registers, stack, exceptions), [`control`], `transfer`, [`arith`], `compare`,
-//! [`transcendental`], [`image`] (FNSAVE, FXSAVE and the like), `mmx`.
+//! [`transcendental`], [`image`] (FNSAVE, FXSAVE and the like), `mmx`; `usual`, the short way through all that.
 
 pub mod arith;
 mod compare;
 pub mod control;
+#[cfg(target_arch = "x86_64")]
+mod host;
 pub mod image;
 mod mmx;
 pub mod transcendental;
 pub mod transfer;
+mod usual;
 
 use serde::{Deserialize, Serialize};
 
@@ -85,8 +88,10 @@ pub struct Pointers {
 pub struct State {
     /// R0 to R7; ST(i) is R(top + i).
     regs: [F80; 8],
-    /// Bit n: Rn is not empty (FXSAVE's abridged tag word).
-    full: u8,
+    /// Bit n: Rn is not empty (FXSAVE's abridged tag word). As wide as what is read to test a bit: a read of more than was
+    /// written last would have to wait.
+    #[serde(with = "abridged")]
+    full: u32,
     /// TOP, 0 to 7.
     top: u8,
     control: u16,
@@ -94,6 +99,20 @@ pub struct State {
     status: u16,
     /// Last instruction and data pointers. The core sets them; FNINIT and loads of images do as well.
     pub pointers: Pointers,
+}
+
+/// The abridged tag word as the byte that it is.
+mod abridged {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(super) fn serialize<S: Serializer>(full: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(*full as u8)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+        u8::deserialize(from).map(u32::from)
+    }
 }
 
 impl Default for State {

@@ -12,7 +12,7 @@ pub struct Store<T> {
     /// What is written; nothing if an unmasked exception forbids it.
     pub value: Option<T>,
     /// The status word then.
-    status: u16,
+    pub(super) status: u16,
 }
 
 /// What FLD1, FLDL2T, FLDL2E, FLDPI, FLDLG2, FLDLN2 and FLDZ load, in the order of their encodings.
