@@ -300,6 +300,11 @@ impl MachineHandle {
         }
     }
 
+    /// Presses the power button, which wakes a guest that sleeps and asks others to end. Whether there is one.
+    pub fn press_power_button(&self) -> bool {
+        self.shared.wake.as_ref().map(|wake| (wake.firmware.power_button)()).is_some()
+    }
+
     /// Wakes a machine that the guest has suspended; the harts stand meanwhile, and then go on.
     fn wake(&self) {
         let control = &self.shared.control;

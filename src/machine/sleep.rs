@@ -33,6 +33,8 @@ pub(super) struct Firmware {
     pub(super) tables: u64,
     /// Puts the devices into the state that a system finds.
     pub(super) set_up: Box<dyn Fn() + Send + Sync>,
+    /// Presses the board's power button.
+    pub(super) power_button: Box<dyn Fn() + Send + Sync>,
     /// The processors, the first of them starting so.
     pub(super) processors: Box<dyn Fn(Start) -> Vec<CpuState> + Send + Sync>,
 }

@@ -235,6 +235,16 @@ fn a_machine_asleep_can_be_looked_at_and_ended() {
 }
 
 #[test]
+fn the_power_button_wakes() {
+    let code = guest(Vector::Real, false).unwrap();
+    for deterministic in [false, true] {
+        let report = asleep(&code, deterministic, |handle| assert!(handle.press_power_button()));
+        // WAK_STS and PWRBTN_STS.
+        assert_eq!(report.end, End::Exit(0x8100_beef));
+    }
+}
+
+#[test]
 fn a_machine_saved_asleep_wakes_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("snapshot");
