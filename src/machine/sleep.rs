@@ -35,8 +35,8 @@ pub(super) struct Firmware {
     pub(super) set_up: Box<dyn Fn() + Send + Sync>,
     /// Presses the board's power button.
     pub(super) power_button: Box<dyn Fn() + Send + Sync>,
-    /// The processors, the first of them starting so.
-    pub(super) processors: Box<dyn Fn(Start) -> Vec<CpuState> + Send + Sync>,
+    /// The processors, the first of them starting so, their time-stamp counters there.
+    pub(super) processors: Box<dyn Fn(Start, u64) -> Vec<CpuState> + Send + Sync>,
 }
 
 /// All that is reset when a machine wakes.
@@ -46,6 +46,8 @@ pub(super) struct Wake {
     pub(super) space: Arc<AddressSpace>,
     pub(super) ports: Arc<PortSpace>,
     pub(super) disks: Arc<[BlockHandle]>,
+    /// Where the processors' time-stamp counters started.
+    pub(super) tsc: u64,
 }
 
 impl Wake {
@@ -67,7 +69,7 @@ impl Wake {
             // Messages of local APICs that the processors have not taken.
             control.signals(hart).set_lines(u64::MAX, false);
         }
-        Some((self.firmware.processors)(start))
+        Some((self.firmware.processors)(start, self.tsc))
     }
 
     /// Where the system whose FACS lies at `facs` wants to be woken.

@@ -178,7 +178,7 @@ pub(super) fn wire(
         tables: pc::WAKE_TABLES,
         set_up: Box::new(set_up),
         power_button: Box::new(move || lock(&button).press_power_button()),
-        processors: Box::new(move |start| x86::processors(&model, cpus, start)),
+        processors: Box::new(move |start, tsc| x86::processors(&model, cpus, start, tsc)),
     };
     Ok(Wired { firmware: Some(firmware), ..wired })
 }

@@ -1,6 +1,7 @@
-//! The manifest of the x86 guests.
+//! The x86 guests and their manifest.
 
 mod image;
+pub mod kvm;
 mod stress;
 pub(crate) mod tables;
 
