@@ -31,8 +31,8 @@ pub(crate) type Assembled = Result<(), IcedError>;
 const MILLISECONDS: u64 = 5;
 
 /// Where the file is loaded: the header, 32-bit code, then 64-bit code at [`TEXT`].
-const IMAGE: u64 = 0x10_0000;
-const TEXT: u64 = IMAGE + 0x1000;
+pub(super) const IMAGE: u64 = 0x10_0000;
+pub(super) const TEXT: u64 = IMAGE + 0x1000;
 /// Where the other processors start, in real mode; the vector of the start-up message is its page.
 const TRAMPOLINE: u64 = 0x8000;
 /// The descriptors of all processors, where code in real mode reaches them, and the operand of LGDT.
@@ -561,7 +561,7 @@ fn enter_long_mode(a: &mut CodeAssembler, bits: u32) -> Assembled {
 }
 
 /// What the first processor does in protected mode: the page tables, and the table of descriptors.
-fn entry(at: u64) -> Result<Vec<u8>, IcedError> {
+pub(super) fn entry(at: u64) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(32)?;
     let mut page = a.create_label();
     a.cli()?;
