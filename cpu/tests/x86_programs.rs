@@ -18,6 +18,35 @@ use mimic_cpu::x86::interp::Interp;
 use mimic_cpu::x86::model::Model;
 use mimic_cpu::x86::state::{Cpu, cr0, cr4, gpr, rights, sreg};
 
+/// Without CET a look at the shadow stack's pointer changes nothing (SDM vol. 2, RDSSP), and what changes it is no
+/// instruction.
+#[test]
+fn there_is_no_shadow_stack() {
+    let bus = PcBus::new(64);
+    let program = assemble(16, 0x7c00, &|a| {
+        a.xor(ax, ax)?;
+        a.mov(ds, ax)?;
+        a.mov(ss, ax)?;
+        a.mov(sp, 0x7000)?;
+        // #UD goes to 0x0800:0x0000.
+        a.mov(dword_ptr(0x18), 0x0800_0000)?;
+        a.mov(esi, 1)?;
+        a.rdsspd(esi)?;
+        a.incsspd(esi)?;
+        a.hlt()
+    });
+    bus.put(0x7c00, &program);
+    let handler = assemble(16, 0, &|a| {
+        a.mov(bx, 0x55aa)?;
+        a.hlt()
+    });
+    bus.put(0x8000, &handler);
+    let (mut interp, _) = interp(cpu(&bus, Start::Real, 0x7c00, Model::v3()), &bus);
+    assert_eq!(run(&mut interp, 1000), Exit::Halted);
+    let cpu = interp.cpu();
+    assert_eq!((register(&cpu, gpr::RSI), register(&cpu, gpr::RBX)), (1, 0x55aa));
+}
+
 #[test]
 fn real_mode_calls_strings_and_interrupts() {
     let bus = PcBus::new(64);

@@ -19,6 +19,7 @@
 //! queue's own locks are never held while a device or a callback runs.
 
 pub mod aclint;
+pub mod acpi_sleep;
 pub mod bus;
 pub mod clock;
 pub mod debug_ports;

@@ -5,6 +5,9 @@
 //! management I/O space registers"; ACPI specification, "Fixed hardware". There is no SMM: what would
 //! raise an SMI does nothing, but that a write to port 0xb2 switches to ACPI and back as QEMU's and
 //! SeaBIOS' values for it do.
+//!
+//! Of sleep states there are S3 and S5. The reset on the way out of S3 leaves in the status why: the
+//! power button, or the clock's alarm if it is enabled.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -12,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::{BusError, Device, RestoreError, SavedDevice, Width, check, lock};
 use crate::clock::{Clock, NEVER, Timer, TimerQueue};
-use crate::irq::IrqLine;
+use crate::irq::{IrqLine, IrqSink};
 use crate::power::{PowerEvent, PowerSink};
 use crate::ticks::Rate;
 
@@ -40,10 +43,14 @@ pub const ACPI_ENABLE: u8 = 0xf1;
 pub const ACPI_DISABLE: u8 = 0xf0;
 /// SLP_TYP of S5, soft off.
 pub const S5: u8 = 0;
+/// SLP_TYP of S3, suspend to RAM.
+pub const S3: u8 = 1;
 
 /// PM1 status and enable.
 const TIMER_OVERFLOW: u16 = 1 << 0;
 const POWER_BUTTON: u16 = 1 << 8;
+const RTC: u16 = 1 << 10;
+const WAKE: u16 = 1 << 15;
 /// Bits that software can clear and, but for bus master and wake, enable.
 const STATUS_BITS: u16 = 0x8d31;
 const ENABLE_BITS: u16 = 0x0521;
@@ -57,7 +64,7 @@ const SLEEP_ENABLE: u16 = 1 << 13;
 const TIMER_MASK: u64 = 0xff_ffff;
 const OVERFLOW_TICKS: u64 = 1 << 23;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The device.
 pub struct Pm {
@@ -82,6 +89,10 @@ struct PmState {
     apm: [u8; 2],
     /// Overflows of the timer that are in the status.
     overflows: u64,
+    /// The machine sleeps.
+    asleep: bool,
+    /// What has ended its sleep, until the reset that follows.
+    woken_by: u16,
 }
 
 impl PmState {
@@ -94,6 +105,8 @@ impl PmState {
             gpe_enable: 0,
             apm: [0; 2],
             overflows,
+            asleep: false,
+            woken_by: 0,
         }
     }
 }
@@ -136,6 +149,18 @@ impl Pm {
         self.update();
     }
 
+    /// Tells the machine to wake, if it sleeps and there is a reason.
+    fn look_for_wake(&mut self) {
+        let state = &mut self.state;
+        // The button needs no enable.
+        let woken_by = state.status & (state.enable & RTC | POWER_BUTTON);
+        if state.asleep && woken_by != 0 {
+            state.asleep = false;
+            state.woken_by = woken_by;
+            self.power.power(PowerEvent::Wake);
+        }
+    }
+
     /// Notes an overflow of the timer, drives the interrupt, and sets the alarm for the next overflow.
     fn update(&mut self) {
         let now = overflows(self.clock.now());
@@ -149,6 +174,7 @@ impl Pm {
         let waits = state.enable & !state.status & TIMER_OVERFLOW != 0;
         let next = Rate::PM_TIMER.time((now + 1) * OVERFLOW_TICKS);
         self.timer.arm(if waits { next } else { NEVER });
+        self.look_for_wake();
     }
 
     /// The registers as bytes.
@@ -188,9 +214,13 @@ impl Pm {
         }
     }
 
-    fn sleep(&self) {
+    fn sleep(&mut self) {
         match (self.state.control >> SLEEP_TYPE_SHIFT & 7) as u8 {
             S5 => self.power.power(PowerEvent::PowerOff),
+            S3 => {
+                self.state.asleep = true;
+                self.power.power(PowerEvent::Suspend);
+            }
             other => log::debug!(target: "pm", "no sleep of type {other}"),
         }
     }
@@ -201,6 +231,21 @@ impl Pm {
             (0, ACPI_ENABLE) => self.state.control |= SCI_EN,
             (0, ACPI_DISABLE) if !self.acpi => self.state.control &= !SCI_EN,
             _ => {}
+        }
+    }
+}
+
+/// The line of the real-time clock's interrupt, whose rise is the alarm: the registers' RTC_STS.
+pub fn alarm(pm: &Arc<Mutex<Pm>>) -> IrqLine {
+    IrqLine::new(Arc::<Mutex<Pm>>::clone(pm), 0)
+}
+
+impl IrqSink for Mutex<Pm> {
+    fn set_level(&self, _input: u32, level: bool) {
+        if level {
+            let mut pm = lock(self);
+            pm.state.status |= RTC;
+            pm.update();
         }
     }
 }
@@ -245,7 +290,11 @@ impl Device for Pm {
     }
 
     fn reset(&mut self) {
+        let woken_by = self.state.woken_by;
         self.state = PmState::new(self.acpi, overflows(self.clock.now()));
+        if woken_by != 0 {
+            self.state.status = WAKE | woken_by;
+        }
         self.update();
     }
 
@@ -259,7 +308,15 @@ impl Device for Pm {
         check(state.status & !STATUS_BITS == 0, "PM1 status")?;
         check(state.enable & !ENABLE_BITS == 0, "PM1 enable")?;
         check(state.control & !CONTROL_BITS == 0, "PM1 control")?;
+        check(state.woken_by & !(RTC | POWER_BUTTON) == 0, "cause of waking")?;
+        check(!(state.asleep && state.woken_by != 0), "sleep")?;
         self.state = state;
+        if self.state.asleep || self.state.woken_by != 0 {
+            self.power.power(PowerEvent::Suspend);
+        }
+        if self.state.woken_by != 0 {
+            self.power.power(PowerEvent::Wake);
+        }
         self.update();
         Ok(())
     }
@@ -338,6 +395,50 @@ mod tests {
         assert_eq!(rig.read(PM1_CONTROL, Width::Half), 0x1c01, "sleep enable is write-only");
         rig.write(PM1_CONTROL, Width::Half, 0x2001);
         assert_eq!(rig.events.take(), [PowerEvent::PowerOff]);
+    }
+
+    /// ACPI specification 4.8.2.2 and 4.8.3.1: the alarm wakes if it is enabled, the button always, and the status tells.
+    #[test]
+    fn the_alarm_and_the_button_wake_from_suspend() {
+        let rig = rig(true);
+        let alarm = alarm(&rig.pm);
+        let ring = || {
+            alarm.set(true);
+            alarm.set(false);
+        };
+        let suspend = || rig.write(PM1_CONTROL, Width::Half, 0x2400);
+        ring();
+        assert_eq!(rig.read(PM1_STATUS, Width::Half), 0x400, "without sleep, too");
+        rig.write(PM1_STATUS, Width::Half, 0x400);
+        suspend();
+        assert_eq!(rig.events.take(), [PowerEvent::Suspend]);
+        ring();
+        assert_eq!(rig.events.take(), [], "not enabled");
+        lock(&rig.pm).press_power_button();
+        assert_eq!(rig.events.take(), [PowerEvent::Wake]);
+        lock(&rig.pm).reset();
+        assert_eq!(rig.read(PM1_STATUS, Width::Half), 0x8100);
+        rig.write(PM1_STATUS, Width::Word, 0x0400_ffff);
+        suspend();
+        // Saved asleep, it sleeps on and is woken.
+        let saved = lock(&rig.pm).save();
+        let second = self::rig(true);
+        lock(&second.pm).restore(&saved).unwrap();
+        assert_eq!(second.events.take(), [PowerEvent::Suspend]);
+        self::alarm(&second.pm).set(true);
+        let woken = lock(&second.pm).save();
+        lock(&second.pm).reset();
+        assert_eq!(second.read(PM1_STATUS, Width::Half), 0x8400);
+        assert_eq!(second.events.take(), [PowerEvent::Wake]);
+        // Saved before that reset, it wakes again.
+        lock(&second.pm).restore(&woken).unwrap();
+        assert_eq!(second.events.take(), [PowerEvent::Suspend, PowerEvent::Wake]);
+        // A reason that is there already ends the sleep at once.
+        lock(&second.pm).reset();
+        second.write(PM1_STATUS, Width::Word, 0x0400_ffff);
+        self::alarm(&second.pm).set(true);
+        second.write(PM1_CONTROL, Width::Half, 0x2400);
+        assert_eq!(second.events.take(), [PowerEvent::Suspend, PowerEvent::Wake]);
     }
 
     #[test]

@@ -11,6 +11,10 @@ pub enum PowerEvent {
     Reset,
     /// Power off, with nothing said about success.
     PowerOff,
+    /// Sleep with memory alone kept (ACPI's S3): processors stop, devices are reset when [`PowerEvent::Wake`] comes.
+    Suspend,
+    /// What shall end that sleep has happened. Sent between the two alone.
+    Wake,
 }
 
 /// Hears of power events, usually the machine's owner.

@@ -1,6 +1,7 @@
 //! Boards: which devices there are, and where. A board's placement list builds the bus, the device tree
 //! and what `mimic machines` prints.
 
+pub mod microvm;
 pub mod pc;
 pub mod virt;
 
@@ -34,7 +35,7 @@ pub struct BoardInfo {
 
 impl BoardKind {
     /// Every board.
-    pub const ALL: &[BoardKind] = &[BoardKind::Virt, BoardKind::Pc];
+    pub const ALL: &[BoardKind] = &[BoardKind::Virt, BoardKind::Pc, BoardKind::Microvm];
 }
 
 /// Describes a board.
@@ -43,5 +44,6 @@ pub fn describe(board: BoardKind) -> BoardInfo {
     match board {
         BoardKind::Virt => virt::describe(),
         BoardKind::Pc => pc::describe(),
+        BoardKind::Microvm => microvm::describe(),
     }
 }

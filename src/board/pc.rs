@@ -2,7 +2,7 @@
 //! no firmware: what one would leave behind is made here.
 
 use mimic_devices::{hpet, pm};
-use mimic_firmware::x86::{PcConfig, SerialPort, acpi, mp, smbios};
+use mimic_firmware::x86::{PcConfig, SerialPort, acpi, mp, pci, smbios};
 
 use super::{BoardInfo, MapLine};
 
@@ -43,10 +43,12 @@ pub const PM: u16 = 0x600;
 pub const SCI: u32 = 9;
 /// IRQs that firmware leads the PCI bus's lines A to D to.
 pub const PCI_IRQS: [u8; 4] = [10, 10, 11, 11];
-/// Numbers of devices on the PCI bus: host bridge; ISA bridge, whose function 3 is power management.
+/// Numbers of devices on the PCI bus: the host bridge.
 pub const HOST_BRIDGE: u8 = 0;
 /// The ISA bridge.
 pub const ISA_BRIDGE: u8 = 1;
+/// Power management, a function of the ISA bridge's device.
+pub const PM_FUNCTION: u8 = 3;
 /// The entropy device.
 pub const ENTROPY: u8 = 2;
 /// The virtio console.
@@ -55,9 +57,12 @@ pub const CONSOLE: u8 = 3;
 pub const DISKS: std::ops::Range<u8> = 4..20;
 /// Where PCI functions may have memory below 4 GiB.
 pub const PCI_MEMORY: (u64, u64) = (RAM_HOLE, IOAPIC - 1);
-/// Where firmware puts ACPI's tables, and where the MP table and SMBIOS: kernels search the last 64 KiB below 1 MiB.
-const ACPI: u64 = 0xe_0000;
+/// Where firmware puts page tables for a system that it wakes in 64-bit mode.
+pub const WAKE_TABLES: u64 = 0xd_0000;
+/// Where firmware puts ACPI's tables, and where the others: kernels search the last 64 KiB below 1 MiB.
+pub(super) const ACPI: u64 = 0xe_0000;
 const MP_TABLE: u64 = 0xf_0000;
+const PCI_ROUTES: u64 = 0xf_0800;
 const SMBIOS: u64 = 0xf_1000;
 /// isa-debug-exit.
 pub const DEBUG_EXIT: u16 = 0xf4;
@@ -127,10 +132,13 @@ pub fn config(cpus: usize) -> PcConfig {
         hpet_id: hpet::ID,
         pm: PM,
         sci: SCI as u8,
+        s3: pm::S3,
         s5: pm::S5,
         serial: UARTS.to_vec(),
         pci_memory: (PCI_MEMORY.0 as u32, PCI_MEMORY.1 as u32),
         pci_irqs: PCI_IRQS,
+        isa_bridge: ISA_BRIDGE,
+        pm_function: (ISA_BRIDGE, PM_FUNCTION),
     }
 }
 
@@ -138,6 +146,8 @@ pub fn config(cpus: usize) -> PcConfig {
 pub struct Tables {
     /// Where ACPI's begin.
     pub rsdp: u64,
+    /// Where ACPI's FACS is.
+    pub facs: u64,
     /// Addresses and bytes.
     pub pieces: Vec<(u64, Vec<u8>)>,
 }
@@ -154,9 +164,11 @@ pub fn tables(cpus: usize, memory: u64) -> Tables {
     let acpi = acpi::tables(&config, ACPI as u32);
     Tables {
         rsdp: acpi.rsdp,
+        facs: acpi.facs,
         pieces: vec![
             (ACPI, acpi.bytes),
             (MP_TABLE, mp::table(&config, MP_TABLE as u32)),
+            (PCI_ROUTES, pci::routing_table(&config)),
             (SMBIOS, smbios::tables(&config, &ram, SMBIOS as u32)),
         ],
     }

@@ -47,7 +47,8 @@ pub(super) enum Initrd {
     Busybox {
         /// The busybox.
         busybox: &'static str,
-        /// Kernel modules for disks and their file system, each after those it needs.
+        /// Kernel modules for disks, their file system and virtio devices at fixed addresses, each after those it
+        /// needs.
         disk_modules: &'static [&'static str],
     },
     /// The workloads, with kernel and busybox of another guest.
@@ -182,6 +183,10 @@ pub const GUESTS: &[Guest] = &[
                     files: &[
                         ("./boot/vmlinuz-*", "linux"),
                         (
+                            "./usr/lib/modules/*/kernel/drivers/virtio/virtio_mmio.ko.xz",
+                            "virtio_mmio.ko.xz",
+                        ),
+                        (
                             "./usr/lib/modules/*/kernel/drivers/block/virtio_blk.ko.xz",
                             "virtio_blk.ko.xz",
                         ),
@@ -195,7 +200,10 @@ pub const GUESTS: &[Guest] = &[
             ],
             download: 35,
             kernel: "linux",
-            initrd: Initrd::Busybox { busybox: "busybox", disk_modules: &["virtio_blk.ko.xz"] },
+            initrd: Initrd::Busybox {
+                busybox: "busybox",
+                disk_modules: &["virtio_mmio.ko.xz", "virtio_blk.ko.xz"],
+            },
         }),
     },
     Guest {

@@ -126,8 +126,9 @@ pub struct FetchOptions {
     pub from: Option<PathBuf>,
     /// Fetch even what is cached.
     pub refresh: bool,
-    /// The guest shall find its disks: its initial RAM disk brings the kernel modules for them.
-    pub disks: bool,
+    /// The guest shall find its disks, or virtio devices that are not on PCI: its initial RAM disk brings the kernel
+    /// modules for them.
+    pub modules: bool,
 }
 
 /// The files of a guest, ready to be loaded.
@@ -223,7 +224,7 @@ impl Guest {
             }
             Initrd::Busybox { busybox, disk_modules } => {
                 let mut modules = Vec::new();
-                for name in disk_modules.iter().filter(|_| options.disks) {
+                for name in disk_modules.iter().filter(|_| options.modules) {
                     modules.push((*name, fs::read(folder.join(name))?));
                 }
                 let busybox = fs::read(folder.join(busybox))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::options::{Guest, MachineArgs, RunningArgs};
+use super::options::{Guest, MachineArgs, PATIENCE_WITH_KNOWN, RunningArgs};
 use super::{Failure, print, run};
 use crate::boot::{self, BootError, Cache, FetchOptions, Progress};
 use crate::loader::{self, LoadOptions};
@@ -44,7 +44,7 @@ pub(super) fn execute(args: &BootArgs) -> Result<u8, Failure> {
         mirror: args.mirror.clone(),
         from: args.from.clone(),
         refresh: args.refresh,
-        disks: args.machine.disks.given(),
+        modules: args.machine.needs_modules(),
     };
     let (catalog, files) = fetch(name, &options)?;
     if args.fetch_only {
@@ -68,9 +68,9 @@ pub(super) fn knows(name: &str) -> bool {
 pub(super) fn guest(
     name: &str,
     append: Option<&str>,
-    disks: bool,
+    modules: bool,
 ) -> Result<(Guest, u64), Failure> {
-    let options = FetchOptions { mirror: None, from: None, refresh: false, disks };
+    let options = FetchOptions { mirror: None, from: None, refresh: false, modules };
     let (catalog, files) = fetch(name, &options)?;
     Ok((load(catalog, files, "", append)?, catalog.memory))
 }
@@ -113,7 +113,7 @@ fn load(
         cmdline.push(' ');
         cmdline.push_str(more);
     }
-    Ok(Guest { image, initrd, cmdline, signature: None })
+    Ok(Guest { image, initrd, cmdline, signature: None, patience: PATIENCE_WITH_KNOWN })
 }
 
 /// What the kernel passes on to its first process as environment: the kind and the size of the user's

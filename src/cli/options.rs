@@ -33,8 +33,10 @@ pub(super) const CPU_FORM: &str = "MODEL[,FEATURE=on|off]";
 pub(super) enum Board {
     /// RISC-V, QEMU's memory map
     Virt,
-    /// x86-64
+    /// x86-64 with PCI
     Pc,
+    /// x86-64 without PCI, virtio at fixed addresses
+    Microvm,
 }
 
 impl Board {
@@ -42,6 +44,7 @@ impl Board {
         match self {
             Board::Virt => BoardKind::Virt,
             Board::Pc => BoardKind::Pc,
+            Board::Microvm => BoardKind::Microvm,
         }
     }
 }
@@ -147,7 +150,7 @@ pub(super) struct MachineArgs {
     pub(super) firmware: Option<FirmwareOption>,
     #[command(flatten)]
     pub(super) disks: DiskArgs,
-    /// How the guest reaches disks, console and entropy [default: mmio on virt, pci on pc]
+    /// How the guest reaches disks, console and entropy [default: pci on pc, mmio elsewhere]
     #[arg(long, value_enum)]
     pub(super) virtio: Option<VirtioOption>,
     /// Flash memory with this firmware, such as EDK2's RISCV_VIRT_CODE.fd
@@ -215,9 +218,9 @@ pub(super) struct RunningArgs {
     /// Key that introduces a command on a terminal: ^A to ^Z, ^], ^_ or none
     #[arg(long, value_name = "KEY", default_value = "^A")]
     pub(super) escape: EscapeKey,
-    /// Say so when the guest has printed nothing for this long
-    #[arg(long, value_name = "TIME", value_parser = values::time, default_value = "10s")]
-    pub(super) silence: Duration,
+    /// Say so when the guest has printed nothing for this long [default: 10s, 60s for ready guests]
+    #[arg(long, value_name = "TIME", value_parser = values::time)]
+    pub(super) silence: Option<Duration>,
     /// Let gdb attach here: HOST:PORT, :PORT (this computer alone) or a path for a Unix socket
     #[arg(long, value_name = "ADDRESS")]
     pub(super) gdb: Option<String>,
@@ -242,7 +245,12 @@ pub(super) struct RunningArgs {
 }
 
 impl RunningArgs {
-    pub(super) fn session(&self, image: &LoadedImage) -> Result<SessionOptions, Failure> {
+    /// The session of an image that may be silent for `patience` unless the user says otherwise.
+    pub(super) fn session(
+        &self,
+        image: &LoadedImage,
+        patience: Duration,
+    ) -> Result<SessionOptions, Failure> {
         let advice = match image.kind {
             ImageKind::LinuxX86 | ImageKind::Pvh => {
                 "Does the kernel know its console? Try --append \"console=ttyS0 earlyprintk=ttyS0,keep\"; the \
@@ -271,7 +279,7 @@ impl RunningArgs {
         };
         Ok(SessionOptions {
             escape: self.escape,
-            silence: Some(self.silence),
+            silence: Some(self.silence.unwrap_or(patience)),
             advice,
             reboot: !self.no_reboot,
             gdb,
@@ -301,9 +309,22 @@ pub(super) struct Guest {
     pub(super) initrd: Option<Vec<u8>>,
     pub(super) cmdline: String,
     pub(super) signature: Option<(PathBuf, usize)>,
+    /// How long it may print nothing before that looks wrong.
+    pub(super) patience: Duration,
 }
 
+/// For images that may be meant for another machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// For guests that are known to print in the end, on a busy host, too.
+pub(super) const PATIENCE_WITH_KNOWN: Duration = Duration::from_secs(60);
+
 impl MachineArgs {
+    /// Whether a ready guest must bring kernel modules: for disks, and on boards whose virtio devices not every kernel
+    /// finds.
+    pub(super) fn needs_modules(&self) -> bool {
+        self.disks.given() || matches!(self.machine, Some(Board::Microvm))
+    }
+
     /// Checks the options against the guest.
     pub(super) fn check(&self, guest: &Guest, default_memory: u64) -> Result<(), Failure> {
         let image = &guest.image;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::options::{Guest, MachineArgs, RunningArgs};
+use super::options::{Guest, MachineArgs, PATIENCE, RunningArgs};
 use super::{Failure, values};
 use crate::board::virt;
 use crate::loader::{self, Bits, ImageKind, Isa, LoadError, LoadOptions, LoadedImage};
@@ -118,6 +118,7 @@ impl ImageArgs {
                 .clone()
                 .unwrap_or_else(|| if linux { "console=ttyS0".into() } else { String::new() }),
             signature: None,
+            patience: PATIENCE,
         };
         Ok((guest, DEFAULT_MEMORY))
     }
@@ -157,7 +158,7 @@ pub(super) fn start(
     let attached = machine.attach()?;
     let spec = || machine.spec(guest, &attached, running.limits(), default_memory);
     let make = |io| Ok(running.prepare(Machine::new(spec(), io)?));
-    let report = run_session(make, &running.session(&guest.image)?)?;
+    let report = run_session(make, &running.session(&guest.image, guest.patience)?)?;
     finish(&report, running, &guest.image)
 }
 

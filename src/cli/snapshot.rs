@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::engine::EngineArgs;
-use super::options::{DiskArgs, RunningArgs};
+use super::options::{DiskArgs, PATIENCE, RunningArgs};
 use super::run::{self, RunArgs};
 use super::{Failure, print, values};
 use crate::machine::Machine;
@@ -93,7 +93,7 @@ fn load(args: &LoadArgs) -> Result<u8, Failure> {
     let image = how.image(&config);
     let make =
         |io| Ok(args.running.prepare(Machine::resume(Snapshot::open(&args.file)?, &how, io)?));
-    let mut options = args.running.session(&image)?;
+    let mut options = args.running.session(&image, PATIENCE)?;
     // There is no image here that a reset could start again.
     options.reboot = false;
     let report = run::run_session(make, &options)?;
@@ -125,8 +125,7 @@ fn info(file: &Path) -> Result<u8, Failure> {
             report::grouped(hart.retired()),
         ));
     }
-    let devices: Vec<_> =
-        state.devices.iter().map(|device| format!("{}@{:x}", device.name, device.base)).collect();
+    let devices: Vec<_> = state.devices.iter().map(ToString::to_string).collect();
     text.push_str(&format!("\n  devices: {}", devices.join(" ")));
     let pages = snapshot.count_pages().map_err(failure)?;
     text.push_str(&format!("\n  memory in use: {}", values::mebibytes(pages * 4096)));

@@ -160,7 +160,7 @@ impl VerifyArgs {
         let named = self.image.path().filter(|path| !path.exists());
         let name = named.and_then(|path| path.to_str());
         match name.filter(|name| boot::knows(name)) {
-            Some(name) => boot::guest(name, self.image.append(), self.machine.disks.given()),
+            Some(name) => boot::guest(name, self.image.append(), self.machine.needs_modules()),
             None => self.image.guest(&self.machine),
         }
     }

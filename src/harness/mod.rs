@@ -204,7 +204,10 @@ fn execute(case: &Case, settings: &Settings, console: &Capture) -> Result<(End, 
     let board = BoardKind::for_isa(image.isa);
     let spec = MachineSpec {
         board,
-        cpu: settings.cpu.or_default_for(image.isa),
+        cpu: match &case.source {
+            Source::Rom(mimic_test_roms::Rom { cpu: Some(cpu), .. }) => cpu.parse()?,
+            _ => settings.cpu.or_default_for(image.isa),
+        },
         cpus: match &case.source {
             Source::File(_) => settings.cpus,
             Source::Rom(rom) => rom.harts as usize,

@@ -45,11 +45,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
         }
         _ => {}
     }
-    let container = if bits == Bits::B32 { Container::Little } else { Container::Big };
-    let ctx = Ctx::new(container, Endian::Little);
-    let program_headers =
-        ProgramHeader::parse(bytes, usize_of(header.e_phoff)?, usize::from(header.e_phnum), ctx)
-            .map_err(|e| malformed(e.to_string()))?;
+    let ctx = context(bits);
+    let program_headers = program_headers(bytes, &header, ctx)?;
     if program_headers.iter().any(|ph| ph.p_type == PT_INTERP) {
         return Err(LoadError::Unsupported {
             what: "a dynamically linked Linux program",
@@ -62,13 +59,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
         return Err(malformed(format!("its entry {entry:#x} lies in no segment")));
     }
     let symbols = symbols(bytes, &header, ctx);
-    let (kind, bits, entry) = match pvh_entry(bytes, &program_headers) {
-        Some(entry) if isa == Isa::X86_64 => (ImageKind::Pvh, Bits::B32, entry),
-        _ if bits == Bits::B64 && is_vmlinux(isa, &program_headers) => {
-            (ImageKind::LinuxX86, bits, entry)
-        }
-        _ => (ImageKind::Elf, bits, entry),
-    };
+    let linux = bits == Bits::B64 && is_vmlinux(isa, &program_headers);
+    let kind = if linux { ImageKind::LinuxX86 } else { ImageKind::Elf };
     let named = |name| symbols.address(name).map(|addr| physical(addr, &program_headers));
     let signature =
         named("begin_signature").zip(named("end_signature")).filter(|(begin, end)| begin <= end);
@@ -82,6 +74,33 @@ pub(super) fn parse(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
         segments,
         symbols,
         ..LoadedImage::nothing(entry)
+    })
+}
+
+fn context(bits: Bits) -> Ctx {
+    let container = if bits == Bits::B32 { Container::Little } else { Container::Big };
+    Ctx::new(container, Endian::Little)
+}
+
+fn program_headers(
+    bytes: &[u8],
+    header: &Header,
+    ctx: Ctx,
+) -> Result<Vec<ProgramHeader>, LoadError> {
+    ProgramHeader::parse(bytes, usize_of(header.e_phoff)?, usize::from(header.e_phnum), ctx)
+        .map_err(|e| malformed(e.to_string()))
+}
+
+/// The x86 image of an ELF file, entered by PVH if the file says how.
+///
+/// # Errors
+/// [`LoadError`] as [`parse`].
+pub(super) fn entered_by_pvh(bytes: &[u8], image: LoadedImage) -> Result<LoadedImage, LoadError> {
+    let header = goblin::elf::Elf::parse_header(bytes).map_err(|e| malformed(e.to_string()))?;
+    let headers = program_headers(bytes, &header, context(image.bits))?;
+    Ok(match pvh_entry(bytes, &headers) {
+        Some(entry) => LoadedImage { kind: ImageKind::Pvh, bits: Bits::B32, entry, ..image },
+        None => image,
     })
 }
 

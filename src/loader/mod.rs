@@ -2,7 +2,7 @@
 //!
 //! What a file is, and for which instruction set, is found by looking at it; no name or option is
 //! trusted. Reading order: `identify` (the kinds of files that are recognised in order to be refused
-//! with the next thing to try), `linux_image`, `bzimage`, `elf`, `x86`, `symbols`.
+//! with the next thing to try), `linux_image`, `bzimage`, `elf`, `x86`, `multiboot2`, `symbols`.
 //!
 //! Every byte of a file is hostile: the loader never panics, and it allocates no more than the file's
 //! size and [`MAX_IMAGE`] allow.
@@ -12,6 +12,7 @@ mod elf;
 pub mod fuzz;
 mod identify;
 mod linux_image;
+pub mod multiboot2;
 mod symbols;
 mod x86;
 
@@ -20,6 +21,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bzimage::SetupHeader;
+use multiboot2::Multiboot2;
 pub use symbols::Symbols;
 
 /// Largest image in bytes, after decompression. Kernels are tens of MiB.
@@ -68,6 +70,8 @@ pub enum ImageKind {
     Flat,
     /// Multiboot kernel (version 1), from an ELF file or placed by the header's own addresses.
     Multiboot,
+    /// The same of version 2.
+    Multiboot2,
     /// ROM of a PC: it ends at 4 GiB, where the processor begins.
     Rom,
     /// Linux for x86: a bzImage, or the ELF file `vmlinux`, entered in 64-bit mode.
@@ -119,6 +123,8 @@ pub struct LoadedImage {
     pub text_offset: u64,
     /// The setup header of a [`ImageKind::LinuxX86`].
     pub setup: Option<SetupHeader>,
+    /// What a [`ImageKind::Multiboot2`] wants.
+    pub multiboot2: Option<Multiboot2>,
 }
 
 impl LoadedImage {
@@ -139,15 +145,16 @@ impl LoadedImage {
             image_size: 0,
             text_offset: 0,
             setup: None,
+            multiboot2: None,
         }
     }
 
-    /// Moves an image that does not depend on its place up by `offset` bytes. Its symbols stay behind.
+    /// Moves an image that does not depend on its place up by `offset` bytes, modulo 2^64. Its symbols stay behind.
     pub fn move_by(&mut self, offset: u64) {
         for segment in &mut self.segments {
-            segment.addr += offset;
+            segment.addr = segment.addr.wrapping_add(offset);
         }
-        self.entry += offset;
+        self.entry = self.entry.wrapping_add(offset);
         self.symbols = Symbols::default();
     }
 
@@ -205,6 +212,14 @@ pub enum LoadError {
         what: &'static str,
         /// The next thing to try.
         hint: &'static str,
+    },
+    /// What it is started with is not there.
+    #[error("this {what} cannot do without {needs}, which the boards here do not have")]
+    Needs {
+        /// Kind of file.
+        what: &'static str,
+        /// What is missing.
+        needs: &'static str,
     },
     /// Recognised, but broken.
     #[error("this {what} is damaged: {detail}; fetch or build it again")]
@@ -293,7 +308,10 @@ fn parse_plain(bytes: &[u8]) -> Result<LoadedImage, LoadError> {
     if is_elf(bytes) {
         let image = elf::parse(bytes)?;
         return Ok(match image.isa {
-            Isa::X86_64 => x86::multiboot(bytes, Some(&image))?.unwrap_or(image),
+            Isa::X86_64 => match x86::multiboot(bytes, Some(&image))? {
+                Some(image) => image,
+                None => elf::entered_by_pvh(bytes, image)?,
+            },
             Isa::Riscv64 => image,
         });
     }

@@ -188,6 +188,65 @@ fn other_machines_are_named() {
     assert!(message(&pe).contains("a UEFI application"));
 }
 
+/// Words that add up to 0 behind others: the header of a multiboot kernel.
+fn put_header(file: &mut [u8], at: usize, words: &[u32]) {
+    let sum = words.iter().fold(0, |sum: u32, word| sum.wrapping_add(*word)).wrapping_neg();
+    for (index, word) in words.iter().chain([&sum]).enumerate() {
+        file[at + 4 * index..at + 4 * index + 4].copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+#[test]
+fn of_two_multiboot_headers_version_2_counts_if_it_can_be_had() {
+    // Multiboot Specification 0.6.96, 3.1: addresses; Multiboot2 Specification 2.0, 3.1: tags 2, 3 and the last.
+    let kernel = |unknown: u16| {
+        let mut file = vec![0; 0x1000];
+        put_header(&mut file, 0x100, &[0x1bad_b002, 0x1_0000]);
+        for (index, word) in [0x10_0100, 0x10_0000, 0, 0, 0x10_0200u32].iter().enumerate() {
+            let at = 0x10c + 4 * index;
+            file[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        put_header(&mut file, 0x208, &[0xe852_50d6, 0, 72]);
+        let words = [
+            2,
+            24,
+            0x20_0208,
+            0x20_0000,
+            0,
+            0, // addresses
+            3,
+            12,
+            0x20_0300,
+            0, // entry
+            u32::from(unknown),
+            8,
+            0,
+            8,
+        ];
+        for (index, word) in words.iter().enumerate() {
+            let at = 0x218 + 4 * index;
+            file[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        file
+    };
+    let second = parse_file(&kernel(6)).unwrap();
+    assert_eq!((second.kind, second.entry), (ImageKind::Multiboot2, 0x20_0300));
+    assert_eq!(second.segments[0].addr, 0x20_0000);
+    let first = parse_file(&kernel(99)).unwrap();
+    assert_eq!((first.kind, first.entry), (ImageKind::Multiboot, 0x10_0200));
+    let mut alone = kernel(99);
+    alone[0x100] = 0;
+    assert!(message(&alone).contains("unknown tag 99"));
+    // Wherever it ends, it is no kernel, or a damaged one.
+    let whole = kernel(6);
+    for end in 0x200..0x260 {
+        let mut cut = whole[..end].to_vec();
+        cut[0x100] = 0;
+        fuzz::fuzz(&cut);
+        assert!(parse_file(&cut).is_err(), "{end:#x}");
+    }
+}
+
 #[test]
 fn disks_discs_and_archives_are_named() {
     let mut sector = vec![0u8; 512];

@@ -1,8 +1,8 @@
 //! x86 images: multiboot kernels, and ROMs that begin at the reset vector.
 //!
-//! Source: Multiboot Specification version 0.6.96, section 3.1.
+//! Source: Multiboot Specification version 0.6.96, section 3.1; for its version 2, see [`multiboot2`].
 
-use super::{Bits, ImageKind, Isa, LoadError, LoadedImage, Segment};
+use super::{Bits, ImageKind, Isa, LoadError, LoadedImage, Segment, multiboot2};
 
 /// Where the header must end.
 const SEARCH: usize = 8192;
@@ -35,8 +35,8 @@ fn header(bytes: &[u8]) -> Option<(usize, u32)> {
     })
 }
 
-/// Makes a multiboot kernel of an ELF file that has a header, or of any file whose header has addresses. `None`: there
-/// is no header.
+/// Makes a multiboot kernel of a file that has a header of version 2 or 1. If it has both, version 2 tells it more;
+/// version 1 helps where the other asks for what is not there. `None`: there is no header.
 ///
 /// # Errors
 /// [`LoadError`] if the header asks for what is not there, or for the impossible.
@@ -44,6 +44,18 @@ pub(super) fn multiboot(
     bytes: &[u8],
     elf: Option<&LoadedImage>,
 ) -> Result<Option<LoadedImage>, LoadError> {
+    match multiboot2::parse(bytes, elf) {
+        Ok(None) => multiboot1(bytes, elf),
+        Err(error) => match multiboot1(bytes, elf) {
+            Ok(Some(image)) => Ok(Some(image)),
+            _ => Err(error),
+        },
+        image => image,
+    }
+}
+
+/// Makes a multiboot kernel of an ELF file that has a header of version 1, or of any file whose header has addresses.
+fn multiboot1(bytes: &[u8], elf: Option<&LoadedImage>) -> Result<Option<LoadedImage>, LoadError> {
     let Some((at, flags)) = header(bytes) else { return Ok(None) };
     if flags & MANDATORY & !(PAGE_ALIGN | MEMORY | VIDEO) != 0 {
         return Err(malformed(format!("it asks for unknown features ({flags:#x})")));
@@ -62,11 +74,47 @@ pub(super) fn multiboot(
         let field = bytes.get(from..from + 4).and_then(|bytes| bytes.try_into().ok());
         field.map(u32::from_le_bytes).ok_or_else(|| malformed("its header is cut off"))
     };
-    let [header_addr, load, load_end, bss_end, entry] =
-        [field(0)?, field(1)?, field(2)?, field(3)?, field(4)?];
+    let addresses =
+        Addresses { header: field(0)?, load: field(1)?, load_end: field(2)?, bss_end: field(3)? };
+    let entry = field(4)?;
+    let segment = by_addresses(bytes, at, addresses, malformed)?;
+    if !(segment.addr..segment.addr + segment.size).contains(&entry.into()) {
+        return Err(malformed(format!("its entry {entry:#x} lies outside of it")));
+    }
+    let symbols = elf.map(|elf| elf.symbols.clone()).unwrap_or_default();
+    Ok(Some(LoadedImage {
+        isa: Isa::X86_64,
+        kind: ImageKind::Multiboot,
+        bits: Bits::B32,
+        segments: vec![segment],
+        symbols,
+        ..LoadedImage::nothing(entry.into())
+    }))
+}
+
+/// The addresses in a multiboot header, of either version.
+#[derive(Clone, Copy)]
+pub(super) struct Addresses {
+    /// Of the header itself.
+    pub(super) header: u32,
+    /// Of what is loaded.
+    pub(super) load: u32,
+    /// The end of what is in the file; 0: the file's end.
+    pub(super) load_end: u32,
+    /// The end of the zeros behind it; 0: there are none.
+    pub(super) bss_end: u32,
+}
+
+/// What a header at `at` wants to be loaded from the file.
+pub(super) fn by_addresses(
+    bytes: &[u8],
+    at: usize,
+    Addresses { header, load, load_end, bss_end }: Addresses,
+    malformed: fn(&'static str) -> LoadError,
+) -> Result<Segment, LoadError> {
     let first = (at as u64 + u64::from(load))
-        .checked_sub(header_addr.into())
-        .filter(|_| load <= header_addr)
+        .checked_sub(header.into())
+        .filter(|_| load <= header)
         .and_then(|first| usize::try_from(first).ok())
         .ok_or_else(|| malformed("it is loaded from before its beginning"))?;
     let last = match load_end {
@@ -82,19 +130,7 @@ pub(super) fn multiboot(
         0 => len,
         end => u64::from(end.saturating_sub(load)).max(len),
     };
-    let segment = Segment { addr: load.into(), bytes: contents, size };
-    if !(segment.addr..segment.addr + segment.size).contains(&entry.into()) {
-        return Err(malformed(format!("its entry {entry:#x} lies outside of it")));
-    }
-    let symbols = elf.map(|elf| elf.symbols.clone()).unwrap_or_default();
-    Ok(Some(LoadedImage {
-        isa: Isa::X86_64,
-        kind: ImageKind::Multiboot,
-        bits: Bits::B32,
-        segments: vec![segment],
-        symbols,
-        ..LoadedImage::nothing(entry.into())
-    }))
+    Ok(Segment { addr: load.into(), bytes: contents, size })
 }
 
 /// Takes a file of a ROM's size that has a jump where a processor begins for a ROM.

@@ -28,6 +28,10 @@ pub(super) trait Standing {
     fn samples(&self) -> Vec<(usize, Sample)>;
     /// The engine of one of them.
     fn engine(&mut self, hart: usize) -> &mut HartEngine;
+    /// Whether their thread makes guest time itself, so that it does not stand while the guest sleeps.
+    fn makes_time(&self) -> bool {
+        false
+    }
 }
 
 /// What is to be done with a hart's engine by its own thread.
@@ -41,6 +45,7 @@ struct State {
     /// Reasons to stand still: requests of [`Control::stop_world`] and the user's pause.
     stops: usize,
     paused: bool,
+    sleep: Sleep,
     /// Harts that stand still.
     arrived: usize,
     /// Harts whose threads run.
@@ -52,11 +57,22 @@ struct State {
     debugger: Option<DebuggerWaker>,
 }
 
+/// Whether the guest has suspended the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sleep {
+    #[default]
+    Awake,
+    Asleep,
+    /// It shall be woken.
+    Woken,
+}
+
 /// Shared between the hart threads, the event loop, the devices and the user.
 pub(super) struct Control {
     state: Mutex<State>,
     changed: Condvar,
     ended: AtomicBool,
+    asleep: AtomicBool,
     /// Harts that stand although the others run, as bits.
     frozen: AtomicU64,
     harts: Vec<Arc<Signals>>,
@@ -83,6 +99,7 @@ impl Control {
             state: Mutex::new(state),
             changed: Condvar::new(),
             ended: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
             frozen: AtomicU64::new(0),
             harts,
             waker: OnceLock::new(),
@@ -190,9 +207,11 @@ impl Control {
     /// A safepoint of the harts that the calling thread runs: leaves their samples and stands still while
     /// anybody asks for it, doing what is asked of its engines.
     pub(super) fn safepoint(&self, standing: &mut dyn Standing) {
-        let harts = standing.harts();
+        let (harts, makes_time) = (standing.harts(), standing.makes_time());
         let stand = |state: &State| {
-            let stopped = state.stops > 0 || harts.clone().all(|hart| self.is_frozen(hart));
+            let stopped = state.stops > 0
+                || state.sleep != Sleep::Awake && !makes_time
+                || harts.clone().all(|hart| self.is_frozen(hart));
             stopped && state.end.is_none()
         };
         let leave_samples = |state: &mut State, samples| {
@@ -360,11 +379,37 @@ impl Control {
     pub(super) fn is_paused(&self) -> bool {
         self.lock().paused
     }
+
+    /// The machine falls asleep, or shall be woken.
+    fn set_sleep(&self, sleep: Sleep) {
+        self.lock().sleep = sleep;
+        self.asleep.store(sleep != Sleep::Awake, Ordering::SeqCst);
+        self.changed.notify_all();
+        self.kick_all();
+        self.wake_event_loop();
+    }
+
+    /// Whether the machine sleeps.
+    pub(super) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst)
+    }
+
+    /// Whether the machine sleeps and shall be woken.
+    pub(super) fn is_woken(&self) -> bool {
+        self.is_asleep() && self.lock().sleep == Sleep::Woken
+    }
+
+    /// Lets a machine go on that has been made ready for it.
+    pub(super) fn end_sleep(&self) {
+        self.set_sleep(Sleep::Awake);
+    }
 }
 
 impl PowerSink for Control {
     fn power(&self, event: PowerEvent) {
         self.end(match event {
+            PowerEvent::Suspend => return self.set_sleep(Sleep::Asleep),
+            PowerEvent::Wake => return self.set_sleep(Sleep::Woken),
             PowerEvent::Pass if self.firmware_codes => End::PowerOff,
             PowerEvent::Pass => End::Pass,
             PowerEvent::Fail(sbi::FAILURE_CODE) if self.firmware_codes => End::Panicked,

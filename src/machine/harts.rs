@@ -18,6 +18,7 @@ use super::control::{Control, Sample, Standing};
 use super::cpu_time;
 use super::plan::Plan;
 use super::rendezvous::Rendezvous;
+use super::sleep::{self, Wake};
 use super::spec::{End, EngineKind, Stats};
 
 /// A hart's engine and its signals.
@@ -218,6 +219,8 @@ pub(super) struct Deterministic {
     pub(super) turn: Turn,
     /// Where the turn is left for others, with the harts' samples.
     pub(super) left_turn: Arc<Mutex<Turn>>,
+    /// How the machine wakes, if it may sleep.
+    pub(super) wake: Option<Arc<Wake>>,
 }
 
 impl Deterministic {
@@ -232,7 +235,9 @@ impl Deterministic {
                 self.control.end(End::InsnLimit);
                 break;
             }
-            if !self.round_is_over() {
+            if self.control.is_asleep() {
+                self.sleep(started, first);
+            } else if !self.round_is_over() {
                 self.run_window();
             } else {
                 self.end_round(started, first);
@@ -243,6 +248,26 @@ impl Deterministic {
         for (index, sample) in self.samples() {
             self.control.leave(index, sample);
         }
+    }
+
+    /// The guest has suspended the machine: time jumps from deadline to deadline, until one wakes it.
+    fn sleep(&mut self, started: Instant, first: u64) {
+        // Nobody else takes these calls, and who sleeps would be woken by them for ever.
+        self.harts.iter().for_each(|(_, signals)| signals.take_attention());
+        self.timers.fire_due(self.clock.now());
+        if !self.control.is_woken() {
+            self.idle(started, first);
+            return;
+        }
+        if let Some(wake) = &self.wake {
+            let states = wake.reset(&self.control);
+            for ((engine, signals), state) in self.harts.iter_mut().zip(states) {
+                sleep::load(engine, state);
+                signals.call_attention();
+            }
+        }
+        self.turn = Turn::new(self.harts.len());
+        self.control.end_sleep();
     }
 
     /// Whether every hart has had its window: [`end_round`](Self::end_round) comes next.
@@ -311,7 +336,8 @@ impl Deterministic {
             let left = loop {
                 let engine = &mut self.harts[hart].0;
                 let left = target.saturating_sub(engine.retired()).min(insns);
-                if left == 0 || control.ended() || control.is_frozen(hart) {
+                let stopped = control.ended() || control.is_frozen(hart) || control.is_asleep();
+                if left == 0 || stopped {
                     break left;
                 }
                 match engine.run(Budget { insns: Some(left) }) {
@@ -377,6 +403,10 @@ impl Standing for Deterministic {
 
     fn engine(&mut self, hart: usize) -> &mut HartEngine {
         &mut self.harts[hart].0
+    }
+
+    fn makes_time(&self) -> bool {
+        true
     }
 
     /// Leaves the turn, too. The one thread's time is booked on hart 0.

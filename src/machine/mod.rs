@@ -15,6 +15,7 @@ mod htif;
 mod payload;
 mod plan;
 mod rendezvous;
+mod sleep;
 pub mod snapshot;
 pub mod spec;
 pub mod stepped;
@@ -44,6 +45,7 @@ use event_loop::{ConsoleInput, EventLoop, Parts};
 use harts::{Allowance, Deterministic, Loaded, Turn, run_hart};
 use plan::Plan;
 use rendezvous::Rendezvous;
+use sleep::Wake;
 use snapshot::{MachineState, Snapshot, SnapshotError};
 use spec::{End, EngineKind, HartView, Limits, MachineSpec, Report, Resumption, Stats};
 
@@ -150,10 +152,12 @@ struct Shared {
     /// The I/O ports, on a PC.
     ports: Option<Arc<PortSpace>>,
     symbols: Symbols,
-    disks: Vec<BlockHandle>,
+    disks: Arc<[BlockHandle]>,
     config: snapshot::Config,
     /// Where a deterministic run stands, left with the harts' samples.
     turn: Arc<Mutex<Turn>>,
+    /// How the machine wakes, if it may sleep.
+    wake: Option<Arc<Wake>>,
     started: Instant,
     cpu_at_start: Duration,
 }
@@ -294,6 +298,20 @@ impl MachineHandle {
             self.shared.control.set_paused(false);
             self.shared.control.wake_event_loop();
         }
+    }
+
+    /// Wakes a machine that the guest has suspended; the harts stand meanwhile, and then go on.
+    fn wake(&self) {
+        let control = &self.shared.control;
+        if let Some(wake) = &self.shared.wake {
+            let states = control.stop_world(|_| wake.reset(control));
+            for (hart, state) in states.into_iter().enumerate() {
+                // After the end of the run nobody needs it.
+                control.on_hart(hart, move |engine| sleep::load(engine, state));
+                control.signals(hart).call_attention();
+            }
+        }
+        control.end_sleep();
     }
 
     /// Counters up to now.
@@ -515,7 +533,8 @@ fn start(
         let left_turn = Arc::clone(&shared.turn);
         let turn = left_turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let plan = Arc::clone(&shared.plan);
-        let all = Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn };
+        let wake = shared.wake.clone();
+        let all = Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn, wake };
         spawn("harts".into(), Box::new(move || all.run()));
         return threads;
     }

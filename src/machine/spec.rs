@@ -20,6 +20,8 @@ pub enum BoardKind {
     Virt,
     /// x86 `pc`.
     Pc,
+    /// x86 `microvm`: no PCI.
+    Microvm,
 }
 
 impl BoardKind {
@@ -37,7 +39,7 @@ impl BoardKind {
     pub fn isa(self) -> Isa {
         match self {
             BoardKind::Virt => Isa::Riscv64,
-            BoardKind::Pc => Isa::X86_64,
+            BoardKind::Pc | BoardKind::Microvm => Isa::X86_64,
         }
     }
 
@@ -47,7 +49,14 @@ impl BoardKind {
         match self {
             BoardKind::Virt => "virt",
             BoardKind::Pc => "pc",
+            BoardKind::Microvm => "microvm",
         }
+    }
+
+    /// The board of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|board| board.name() == name)
     }
 }
 
@@ -184,7 +193,7 @@ impl VirtioBus {
     #[must_use]
     pub fn default_for(board: BoardKind) -> Self {
         match board {
-            BoardKind::Virt => VirtioBus::Mmio,
+            BoardKind::Virt | BoardKind::Microvm => VirtioBus::Mmio,
             BoardKind::Pc => VirtioBus::Pci,
         }
     }
@@ -264,7 +273,7 @@ impl Resumption {
     /// The specification of the machine that `config` describes.
     pub(super) fn spec(&self, config: &snapshot::Config) -> MachineSpec {
         MachineSpec {
-            board: BoardKind::for_isa(config.cpu.isa()),
+            board: BoardKind::named(&config.board).unwrap_or(BoardKind::for_isa(config.cpu.isa())),
             cpu: config.cpu.clone(),
             cpus: config.cpus as usize,
             memory: config.memory,

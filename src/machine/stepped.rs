@@ -112,6 +112,7 @@ impl Stepped {
             plan: Arc::new(Plan::new(&spec)),
             turn,
             left_turn,
+            wake: None,
         };
         Ok(Stepped { all, shared, console, _flash: flash, _visibility, _observers })
     }

@@ -57,6 +57,26 @@ fn debian_boots_on_the_pc_and_powers_off() {
     println!("whole run: {}", report["stats"]);
 }
 
+/// The board without PCI: its disk and console are found by ACPI alone, which switches it off, too.
+#[test]
+fn debian_boots_on_the_microvm_and_powers_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    let arguments = ["--machine", "microvm", "--cpus", "2", "--disk", disk.to_str().unwrap()];
+    let Some((child, mut console)) = start_guest("debian-amd64", &arguments) else { return };
+    assert!(console.ask("grep -c ^processor /proc/cpuinfo").contains("\n2"));
+    let devices = console.ask("ls /sys/bus/pci/devices /dev/vda /dev/hvc0 /dev/rtc0");
+    assert!(devices.contains("/dev/hvc0  /dev/rtc0  /dev/vda"), "{devices}");
+    assert!(devices.ends_with("/sys/bus/pci/devices:\r\nend"), "{devices}");
+    console.ask("echo 'written by the guest' >/dev/vda; sync");
+    writeln!(console.stdin, "poweroff").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.trim_end().ends_with("mimic: the guest powered off"), "{stderr}");
+    assert!(std::fs::read(disk).unwrap().starts_with(b"written by the guest\n"));
+}
+
 #[test]
 fn debian_uses_two_processors_and_resets() {
     let arguments = ["--cpus", "2", "--no-reboot"];

@@ -1,7 +1,7 @@
 //! A disk survives the emulator being killed: what the guest has flushed is there afterwards, and the file
 //! system is sound.
 //!
-//! `MIMIC_DISK_ROUNDS` sets how often the emulator is killed, 20 times unless told otherwise (3 on the PC).
+//! `MIMIC_DISK_ROUNDS` sets how often the emulator is killed, 20 times unless told otherwise (4 on the PC).
 //! `MIMIC_SKIP_DEBIAN=1` leaves the test out, as in `debian_boot`. Needs `mke2fs` and `e2fsck`
 //! (Debian's package `e2fsprogs`).
 
@@ -17,7 +17,7 @@ use console::start_guest;
 
 const ROUNDS: u32 = 20;
 /// Fewer where only the way to the same disk is another, and booting takes its time.
-const ROUNDS_ON_PC: u32 = 3;
+const ROUNDS_ON_PC: u32 = 4;
 
 /// Runs a program of e2fsprogs, which may lie outside the PATH of plain users.
 fn e2fs(program: &str, arguments: &[&str]) {
@@ -59,9 +59,10 @@ fn survive_kills(guest: &str, rounds: u32) {
 
     let mut seed = 1;
     for round in 0..rounds {
-        let Some((mut child, mut console)) = start_guest(guest, &["--disk", image]) else {
-            return;
-        };
+        // With one processor and with two by turns: both ways lead to the same disk.
+        let cpus = ["1", "2"][round as usize % 2];
+        let arguments = ["--disk", image, "--cpus", cpus];
+        let Some((mut child, mut console)) = start_guest(guest, &arguments) else { return };
         let mounted = console.ask("mount /dev/vda /mnt && echo mounted");
         assert!(mounted.contains("\nmounted"), "round {round}: {mounted}");
         // Whatever was flushed before is there, unharmed.

@@ -108,8 +108,8 @@ fn sixteen_bit_code_starts_in_real_mode() {
     assert_eq!((report.end, text.as_str()), (End::Exit(0x5a), "real"));
 }
 
-/// The vectors and the timer that a BIOS leaves: IRQ 0 at vector 8 ends its interrupt itself, 18.2 times a second, and a
-/// call of a service returns.
+/// The vectors, the timer and the variables that a BIOS leaves: IRQ 0 at vector 8 ends its interrupt itself, 18.2 times a
+/// second, and a call of a service returns; 639 KiB of memory, then the BIOS's own, and where the serial ports are.
 #[test]
 fn real_mode_finds_what_a_bios_leaves() {
     let mut a = asm(16);
@@ -119,6 +119,14 @@ fn real_mode_finds_what_a_bios_leaves() {
     for _ in 0..3 {
         a.hlt().unwrap();
         a.add(eax, 0x10).unwrap();
+    }
+    for (at, value) in [(0x400, 0x3f8), (0x402, 0x2f8), (0x40e, 0x9fc0), (0x413, 639)] {
+        let mut good = a.create_label();
+        a.cmp(word_ptr(at), value).unwrap();
+        a.je(good).unwrap();
+        a.ud2().unwrap();
+        a.set_label(&mut good).unwrap();
+        a.nop().unwrap();
     }
     exit(&mut a);
     let code = a.assemble(0x7c00).unwrap();
@@ -314,8 +322,18 @@ fn processors_are_started_by_messages_and_count_together() {
 
 #[test]
 fn deterministic_runs_are_equal_after_a_save_and_a_load_too() {
+    for (board, virtio) in [(BoardKind::Pc, VirtioBus::Pci), (BoardKind::Microvm, VirtioBus::Mmio)]
+    {
+        deterministic_runs_are_equal(board, virtio);
+    }
+}
+
+fn deterministic_runs_are_equal(board: BoardKind, virtio: VirtioBus) {
     let file = counting_kernel(1);
-    let deterministic = || spec(&file, &LoadOptions::default(), 2, true);
+    let deterministic = || {
+        let spec = spec(&file, &LoadOptions::default(), 2, true);
+        MachineSpec { board, virtio, ..spec }
+    };
     let (first, _) = run(deterministic());
     let (second, _) = run(deterministic());
     assert!(first.state_hash.is_some() && first.state_hash == second.state_hash);
@@ -358,6 +376,23 @@ fn the_translator_is_refused_and_a_triple_fault_is_explained() {
         "{:?}",
         report.end
     );
+}
+
+/// ACPI specification 4.8.3.6 and 4.8.3.7: the registers that the FADT of `microvm` names, and their values there.
+#[test]
+fn the_microvm_is_reset_and_switched_off_by_its_registers() {
+    let run = |register: u64, value: u32| {
+        let mut a = asm(32);
+        a.mov(byte_ptr(register), value).unwrap();
+        a.cli().unwrap();
+        a.hlt().unwrap();
+        let code = a.assemble(0x10_0000).unwrap();
+        let spec = spec(&code, &flat(0x10_0000, Bits::B32), 1, false);
+        run(MachineSpec { board: BoardKind::Microvm, virtio: VirtioBus::Mmio, ..spec }).0.end
+    };
+    assert_eq!(run(0xfea0_0200, 1 << 5 | 5 << 2), End::PowerOff);
+    assert_eq!(run(0xfea0_0202, 0x42), End::Reset);
+    assert_eq!(run(0xfea0_0202, 6), End::Halted);
 }
 
 #[test]

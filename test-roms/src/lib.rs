@@ -94,6 +94,8 @@ pub struct Rom {
     pub kind: Kind,
     /// Harts the machine needs; further ones are parked.
     pub harts: u32,
+    /// The processor that it needs if that is not the usual one, as `--cpu` names it.
+    pub cpu: Option<&'static str>,
     /// How it ends on a correct machine.
     pub expected: Expected,
     /// How often it does what it measures, if that is a single cost: what one takes is the time divided by this.

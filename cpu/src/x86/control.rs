@@ -125,10 +125,7 @@ impl Core {
 
     fn known_cr4(&self) -> u64 {
         let model = &self.cpu.model;
-        let mut known = cr4::VME
-            | cr4::PVI
-            | cr4::TSD
-            | cr4::DE
+        let mut known = cr4::TSD
             | cr4::PSE
             | cr4::PAE
             | cr4::MCE
@@ -137,6 +134,8 @@ impl Core {
             | cr4::OSFXSR
             | cr4::OSXMMEXCPT;
         for (bit, feature) in [
+            (cr4::VME | cr4::PVI, feature::VME),
+            (cr4::DE, feature::DE),
             (cr4::UMIP, feature::UMIP),
             (cr4::LA57, feature::LA57),
             (cr4::FSGSBASE, feature::FSGSBASE),

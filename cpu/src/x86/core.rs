@@ -221,7 +221,7 @@ impl Core {
         if changed & (bit::VM | bit::AC) != 0 {
             self.mode_changed();
         }
-        if changed & (bit::IF | bit::TF | bit::VIF | bit::VIP) != 0 {
+        if changed & (bit::IF | bit::TF | bit::VM | bit::VIF | bit::VIP) != 0 {
             self.poll = true;
         }
     }

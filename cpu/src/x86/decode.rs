@@ -251,7 +251,9 @@ pub(super) fn decode(bytes: &[u8], off: u16, mode: Mode, model: &Model) -> Decod
 
 /// The function that performs an instruction, if there is one and the model has it.
 fn supported(ins: &Ins, model: &Model) -> Option<Handler> {
-    let offered = ins.raw.cpuid_features().iter().all(|feature| model.offers(*feature));
+    // Of shadow stacks one instruction is there without them: it does nothing (SDM vol. 2, "RDSSPD/RDSSPQ").
+    let hint = matches!(ins.raw.mnemonic(), Mnemonic::Rdsspd | Mnemonic::Rdsspq);
+    let offered = hint || ins.raw.cpuid_features().iter().all(|feature| model.offers(*feature));
     if offered { insn::lookup(ins) } else { None }
 }
 

@@ -5,9 +5,8 @@ use super::core::{Core, StepTrap};
 use super::fault::{Fault, Stop, vector};
 use super::flags::bit;
 use super::insn::Int;
-use super::paging::Rights;
 use super::seg::{Descriptor, is_null, system};
-use super::state::{Segment, gpr, rights, sreg};
+use super::state::{Segment, cr4, gpr, rights, sreg};
 use super::task::Switch;
 use super::transfer::Stack;
 
@@ -60,12 +59,80 @@ impl Core {
         source: Source,
         back: u64,
     ) -> Result<(), Stop> {
-        if self.v86() && source == Source::Int && self.iopl() < 3 {
-            return Err(self.gp(0));
+        // "RF is pushed as 0, since it was cleared at the start of the software interrupt" (SDM vol. 3, 18.3.1.1).
+        self.cpu.rflags &= !bit::RF;
+        if self.v86() && source == Source::Int && self.is_redirected(vector)? {
+            self.deliver_redirected(vector, back)?;
+        } else {
+            self.deliver(vector, source, None, back)?;
         }
-        self.deliver(vector, source, None, back)?;
         self.step_trap = StepTrap::Never;
         Ok(())
+    }
+
+    /// Whether INT n of virtual-8086 mode leads to the task's own handler, by the bitmap in front of that of I/O ports
+    /// (SDM vol. 3, 22.3.3 and table 22-2).
+    fn is_redirected(&mut self, vector: u8) -> Result<bool, Stop> {
+        let extended = self.cpu.cr4 & cr4::VME != 0;
+        if extended {
+            let map = self.io_map()?.wrapping_sub(32).wrapping_add(u64::from(vector / 8));
+            if map > u64::from(self.cpu.tr.limit) {
+                return Err(self.gp(0));
+            }
+            let bits: u8 = self.load_system(self.cpu.tr.base.wrapping_add(map))?;
+            if bits >> (vector % 8) & 1 == 0 {
+                return Ok(true);
+            }
+        }
+        if self.iopl() < 3 { Err(self.gp(0)) } else { Ok(false) }
+    }
+
+    /// Enters the task's own handler. Where IOPL keeps it from IF, VIF stands for that.
+    fn deliver_redirected(&mut self, vector: u8, back: u64) -> Result<(), Stop> {
+        let entry: u32 = self.load_system(4 * u64::from(vector))?;
+        let flags = self.virtual_flags();
+        let masked = if self.iopl() < 3 { bit::VIF } else { bit::IF };
+        let cs = u64::from(self.segment(sreg::CS).selector);
+        self.push_sized(2, &[flags, cs, back])?;
+        self.set_rflags(self.rflags() & !(masked | bit::TF));
+        self.set_paragraph(sreg::CS, (entry >> 16) as u16);
+        self.next_rip = u64::from(entry & 0xffff);
+        Ok(())
+    }
+
+    /// Flags as PUSHF and INT n of virtual-8086 mode show them to a task: if it may not change IF, VIF in its place and
+    /// IOPL 3 (SDM vol. 3, 22.3.2 and 22.3.3.6).
+    pub(super) fn virtual_flags(&self) -> u64 {
+        let flags = self.rflags() & !(bit::RF | bit::VM);
+        if self.iopl() == 3 {
+            return flags;
+        }
+        let enabled = if self.has_flag(bit::VIF) { bit::IF } else { 0 };
+        flags & !bit::IF | bit::IOPL | enabled
+    }
+
+    /// Sets flags as POPF and IRET of 16 bits set them in virtual-8086 mode for a task that may not change IF.
+    ///
+    /// # Errors
+    /// #GP(0) if the extensions are off, or an interrupt waits that the flags let in, or for TF.
+    pub(super) fn set_virtual_flags(&mut self, flags: u64) -> Result<(), Stop> {
+        let pending = flags & bit::IF != 0 && self.has_flag(bit::VIP);
+        if self.cpu.cr4 & cr4::VME == 0 || flags & bit::TF != 0 || pending {
+            return Err(self.gp(0));
+        }
+        let mask = bit::ARITH | bit::DF | bit::NT;
+        let enabled = if flags & bit::IF != 0 { bit::VIF } else { 0 };
+        self.set_rflags(self.rflags() & !(mask | bit::VIF) | flags & mask | enabled);
+        Ok(())
+    }
+
+    /// Whether a virtual interrupt is due that software has waited for: #GP(0) tells (SDM vol. 3, 22.3.2, 22.4).
+    pub(super) fn virtual_interrupt_is_due(&self) -> bool {
+        let extension = if self.v86() { cr4::VME } else { cr4::PVI };
+        self.cpu.rflags & (bit::VIF | bit::VIP) == bit::VIF | bit::VIP
+            && self.cpu.cpl == 3
+            && self.protected()
+            && self.cpu.cr4 & extension != 0
     }
 
     /// Enters the handler of `vector` with return address `back`.
@@ -300,7 +367,8 @@ impl Core {
     /// # Errors
     /// Exceptions of the return.
     pub(super) fn interrupt_return<T: Int>(&mut self) -> Result<(), Stop> {
-        if self.v86() && self.iopl() < 3 {
+        let virtual_flags = self.v86() && self.iopl() < 3;
+        if virtual_flags && (T::BITS != 16 || self.cpu.cr4 & cr4::VME == 0) {
             return Err(self.gp(0));
         }
         if self.protected() && !self.v86() && self.has_flag(bit::NT) {
@@ -314,11 +382,15 @@ impl Core {
             if offset > u64::from(self.segment(sreg::CS).limit) {
                 return Err(self.gp(0));
             }
+            if virtual_flags {
+                self.set_virtual_flags(flags)?;
+            } else {
+                let cpl = self.cpu.cpl;
+                self.load_flags::<T>(flags, cpl);
+            }
             self.release(3 * T::BYTES);
             self.set_paragraph(sreg::CS, selector);
             self.next_rip = offset;
-            let cpl = self.cpu.cpl;
-            self.load_flags::<T>(flags, cpl);
             return Ok(());
         }
         if flags & bit::VM != 0 && T::BITS == 32 && self.cpu.cpl == 0 && !self.long_mode() {
@@ -369,6 +441,15 @@ impl Core {
         !self.protected() || !self.v86() && self.cpu.cpl <= self.iopl()
     }
 
+    /// Where the TSS says that its I/O permission bitmap is.
+    fn io_map(&mut self) -> Result<u64, Stop> {
+        let wide = self.cpu.tr.rights & rights::TYPE >= system::TSS;
+        if !wide || self.cpu.tr.limit < 103 {
+            return Err(self.gp(0));
+        }
+        Ok(self.load_system::<u16>(self.cpu.tr.base.wrapping_add(102))?.into())
+    }
+
     /// Checks the right to access an I/O port (SDM vol. 1, 19.5).
     ///
     /// # Errors
@@ -378,19 +459,12 @@ impl Core {
         if self.ports_are_free() {
             return Ok(());
         }
-        let limit = u64::from(self.cpu.tr.limit);
-        let wide = self.cpu.tr.rights & rights::TYPE >= system::TSS;
-        if !wide || limit < 103 {
-            return Err(self.gp(0));
-        }
-        let base = self.cpu.tr.base;
-        let map: u16 = self.load_as(base.wrapping_add(102), Rights::Implicit)?;
-        let at = u64::from(map) + u64::from(port / 8);
+        let at = self.io_map()? + u64::from(port / 8);
         // Two bytes are always read.
-        if at + 1 > limit {
+        if at + 1 > u64::from(self.cpu.tr.limit) {
             return Err(self.gp(0));
         }
-        let bits: u16 = self.load_as(base.wrapping_add(at), Rights::Implicit)?;
+        let bits: u16 = self.load_system(self.cpu.tr.base.wrapping_add(at))?;
         let asked = ((1u16 << width.bytes()) - 1) << (port % 8);
         if bits & asked != 0 { Err(self.gp(0)) } else { Ok(()) }
     }

@@ -67,6 +67,8 @@ features! {
     RDRAND = L1Ecx 30, "RDRAND.";
     HYPERVISOR = L1Ecx 31, "The processor is not a real one.";
     FPU = L1Edx 0, "x87.";
+    VME = L1Edx 1, "Virtual-8086 mode extensions, and virtual interrupts of protected mode.";
+    DE = L1Edx 2, "Breakpoints on I/O ports.";
     PSE = L1Edx 3, "4 MiB pages.";
     TSC = L1Edx 4, "RDTSC.";
     MSR = L1Edx 5, "RDMSR and WRMSR.";

@@ -51,10 +51,14 @@ struct Layout {
     ldt: u64,
     /// Its smallest limit.
     limit: u32,
+    /// The last byte of what is saved of a task.
+    saved: u32,
 }
 
-const TSS16: Layout = Layout { wide: false, word: 2, ip: 14, segments: 34, ldt: 42, limit: 43 };
-const TSS32: Layout = Layout { wide: true, word: 4, ip: 32, segments: 72, ldt: 96, limit: 103 };
+const TSS16: Layout =
+    Layout { wide: false, word: 2, ip: 14, segments: 34, ldt: 42, limit: 43, saved: 41 };
+const TSS32: Layout =
+    Layout { wide: true, word: 4, ip: 32, segments: 72, ldt: 96, limit: 103, saved: 95 };
 /// Where CR3 and the T flag are in a TSS of 32 bits.
 const CR3: u64 = 28;
 const T: u64 = 100;
@@ -144,10 +148,10 @@ impl Core {
         let old = self.cpu.tr;
         let from = layout(old.rights);
         let old_place = self.descriptor_address(old.selector, 8);
-        if old.limit < from.limit {
+        if old.limit < from.saved {
             return Err(self.task_fault(vector::TS, old.selector, ext));
         }
-        self.probe_system(old.base, u64::from(from.limit) + 1)?;
+        self.probe_system(old.base, u64::from(from.saved) + 1)?;
         self.probe_system(tss.base, 2)?;
         self.probe_system(place, 8)?;
         if let Some(place) = old_place {

@@ -29,6 +29,8 @@ impl Core {
             return Err(self.gp(0));
         }
         segment.selector = segment.selector & !3 | u16::from(cpl);
+        // Virtual interrupts are looked at by level 3 alone.
+        self.poll |= cpl != self.cpu.cpl;
         self.cpu.cpl = cpl;
         self.set_segment(sreg::CS, segment);
         self.next_rip = offset;

@@ -15,13 +15,16 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
-use super::PcConfig;
+use super::{PcConfig, SerialPort};
 
-const OEM: [u8; 6] = *b"MIMIC ";
-const OEM_TABLE: [u8; 8] = *b"MIMICPC ";
-const OEM_REVISION: u32 = 1;
+pub(super) const OEM: [u8; 6] = *b"MIMIC ";
+pub(super) const OEM_TABLE: [u8; 8] = *b"MIMICPC ";
+pub(super) const OEM_REVISION: u32 = 1;
 /// Bytes of a table's header.
 const HEADER: u32 = 36;
+
+/// Bytes of the root pointer.
+pub const RSDP_SIZE: usize = 36;
 
 /// Reset register, as PIIX3 has it, and the value that resets.
 const RESET_PORT: u64 = 0xcf9;
@@ -34,6 +37,10 @@ const NO_C3: u16 = 0xfff;
 /// IA-PC boot architecture flags: devices of the ISA bus; no VGA.
 const LEGACY_DEVICES: u16 = 1;
 const NO_VGA: u16 = 4;
+
+/// FACS, section 5.2.10: the version that has flags for waking in 64-bit mode, which can be had.
+const FACS_VERSION: u8 = 2;
+const WAKE_64: u32 = 2;
 
 /// MADT: there is a PIC, too.
 const PCAT_COMPAT: u32 = 1;
@@ -52,11 +59,29 @@ pub struct Tables {
     pub bytes: Vec<u8>,
     /// Address of the root pointer, which comes first.
     pub rsdp: u64,
+    /// Address of the FACS, which tells where a system that sleeps wants to be woken.
+    pub facs: u64,
 }
 
 /// Makes the tables of a PC for `base`, a multiple of 64 below 4 GiB.
 #[must_use]
 pub fn tables(config: &PcConfig, base: u32) -> Tables {
+    lay_out(base, dsdt(config).as_slice(), |facs, dsdt| {
+        let level = level_irqs(config);
+        vec![
+            encode(&fadt(config, facs, dsdt)),
+            madt(config.cpus, config.lapic, config.ioapic, &level).as_slice().to_vec(),
+            hpet(config).as_slice().to_vec(),
+        ]
+    })
+}
+
+/// Places a FACS, the DSDT and the tables that `tables` makes for the addresses of these two, and what leads to them.
+pub(super) fn lay_out(
+    base: u32,
+    dsdt: &[u8],
+    tables: impl FnOnce(u32, u32) -> Vec<Vec<u8>>,
+) -> Tables {
     // The root pointer is put in front of the rest when that is known.
     let mut bytes = vec![0; 64];
     let mut place = |table: &[u8]| {
@@ -65,29 +90,43 @@ pub fn tables(config: &PcConfig, base: u32) -> Tables {
         bytes.extend_from_slice(table);
         at
     };
-    let facs = place(&encode(&FACS::new()));
-    let dsdt = place(dsdt(config).as_slice());
-    let entries = [
-        place(&encode(&fadt(config, facs, dsdt))),
-        place(madt(config).as_slice()),
-        place(hpet(config).as_slice()),
-    ];
+    let mut facs = FACS::new();
+    facs.flags = WAKE_64.into();
+    facs.version = FACS_VERSION;
+    let facs = place(&encode(&facs));
+    let dsdt = place(dsdt);
+    let entries: Vec<u32> = tables(facs, dsdt).iter().map(|table| place(table)).collect();
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     entries.iter().for_each(|entry| xsdt.add_entry(u64::from(*entry)));
     let xsdt = place(&encode(&xsdt));
-    let rsdp = encode(&Rsdp::new(OEM, xsdt.into()));
-    bytes[..rsdp.len()].copy_from_slice(&rsdp);
-    Tables { bytes, rsdp: base.into() }
+    let pointers: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    let rsdt = place(table(b"RSDT", 1, &pointers).as_slice());
+    bytes[..RSDP_SIZE].copy_from_slice(&root(rsdt, xsdt));
+    Tables { bytes, rsdp: base.into(), facs: facs.into() }
 }
 
-fn encode(table: &dyn Aml) -> Vec<u8> {
+/// The root pointer, section 5.2.5.3.
+fn root(rsdt: u32, xsdt: u32) -> [u8; RSDP_SIZE] {
+    // The crate's own has no RSDT, which is all that those know who know ACPI 1.0.
+    let mut rsdp = [0; RSDP_SIZE];
+    rsdp.copy_from_slice(&encode(&Rsdp::new(OEM, xsdt.into())));
+    rsdp[16..20].copy_from_slice(&rsdt.to_le_bytes());
+    for (checksum, covered) in [(8, 20), (32, RSDP_SIZE)] {
+        rsdp[checksum] = 0;
+        let sum = rsdp[..covered].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        rsdp[checksum] = sum.wrapping_neg();
+    }
+    rsdp
+}
+
+pub(super) fn encode(table: &dyn Aml) -> Vec<u8> {
     let mut bytes = Vec::new();
     table.to_aml_bytes(&mut bytes);
     bytes
 }
 
 /// A table of these contents.
-fn table(signature: &[u8; 4], revision: u8, contents: &[u8]) -> Sdt {
+pub(super) fn table(signature: &[u8; 4], revision: u8, contents: &[u8]) -> Sdt {
     let mut table = Sdt::new(*signature, HEADER, revision, OEM, OEM_TABLE, OEM_REVISION);
     table.append_slice(contents);
     table
@@ -119,17 +158,26 @@ fn fadt(config: &PcConfig, facs: u32, dsdt: u32) -> acpi_tables::fadt::FADT {
     fadt.finalize()
 }
 
-/// Interrupt controllers, section 5.2.12.
-fn madt(config: &PcConfig) -> Sdt {
-    let mut bytes = config.lapic.to_le_bytes().to_vec();
+/// IRQs of the ISA bus that are level-triggered.
+fn level_irqs(config: &PcConfig) -> Vec<u8> {
+    let mut level: Vec<u8> = config.pci_irqs.to_vec();
+    level.push(config.sci);
+    level.sort_unstable();
+    level.dedup();
+    level
+}
+
+/// Interrupt controllers, section 5.2.12, and the IRQs of the ISA bus that are level-triggered.
+pub(super) fn madt(cpus: u8, lapic: u32, ioapic: u32, level: &[u8]) -> Sdt {
+    let mut bytes = lapic.to_le_bytes().to_vec();
     bytes.extend(PCAT_COMPAT.to_le_bytes());
-    for cpu in 0..config.cpus {
+    for cpu in 0..cpus {
         // Processor local APIC: UID, ID, enabled.
         bytes.extend([0, 8, cpu, cpu, 1, 0, 0, 0]);
     }
     // I/O APIC 0, whose inputs are the global system interrupts from 0 on.
     bytes.extend([1, 12, 0, 0]);
-    bytes.extend(config.ioapic.to_le_bytes());
+    bytes.extend(ioapic.to_le_bytes());
     bytes.extend(0u32.to_le_bytes());
     let mut source = |irq: u8, input: u32, flags: u16| {
         // Interrupt source override of bus 0, ISA.
@@ -138,10 +186,6 @@ fn madt(config: &PcConfig) -> Sdt {
         bytes.extend(flags.to_le_bytes());
     };
     source(TIMER.0, TIMER.1, CONFORMING);
-    let mut level: Vec<u8> = config.pci_irqs.to_vec();
-    level.push(config.sci);
-    level.sort_unstable();
-    level.dedup();
     level.iter().for_each(|irq| source(*irq, (*irq).into(), LEVEL_HIGH));
     // Local APIC NMI: LINT1 of all.
     bytes.extend([4, 6, EVERY, 0, 0, 1]);
@@ -177,12 +221,24 @@ fn isa_irq(irq: u8) -> Interrupt {
 
 /// What is not found by looking.
 fn dsdt(config: &PcConfig) -> Sdt {
-    let mut aml = Vec::new();
-    let mut s5 = PackageBuilder::new();
-    [config.s5, 0, 0, 0].iter().for_each(|value| s5.add_element(value));
-    Name::new("_S5_".into(), &s5).to_aml_bytes(&mut aml);
+    let mut aml = sleep("_S3_", config.s3);
+    aml.extend(sleep("_S5_", config.s5));
     Scope::new("_SB_".into(), vec![&host_bridge(config)]).to_aml_bytes(&mut aml);
-    for cpu in 0..config.cpus {
+    aml.extend(processors(config.cpus));
+    table(b"DSDT", 2, &aml)
+}
+
+/// The sleep type of a state, section 7.4.2.
+pub(super) fn sleep(state: &str, kind: u8) -> Vec<u8> {
+    let mut package = PackageBuilder::new();
+    [kind, 0, 0, 0].iter().for_each(|value| package.add_element(value));
+    encode(&Name::new(state.into(), &package))
+}
+
+/// The processors' devices.
+pub(super) fn processors(cpus: u8) -> Vec<u8> {
+    let mut aml = Vec::new();
+    for cpu in 0..cpus {
         let device = Device::new(
             Path::new(&format!("C{cpu:03X}")),
             vec![&Name::new("_HID".into(), &"ACPI0007"), &Name::new("_UID".into(), &cpu)],
@@ -190,11 +246,11 @@ fn dsdt(config: &PcConfig) -> Sdt {
         .encoded();
         Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(&mut aml);
     }
-    table(b"DSDT", 2, &aml)
+    aml
 }
 
 /// AML that has been made already.
-struct Encoded(Vec<u8>);
+pub(super) struct Encoded(Vec<u8>);
 
 impl Aml for Encoded {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
@@ -202,7 +258,7 @@ impl Aml for Encoded {
     }
 }
 
-trait Encode: Aml {
+pub(super) trait Encode: Aml {
     /// Its bytes, free of what they were made from.
     fn encoded(&self) -> Encoded
     where
@@ -255,33 +311,39 @@ fn host_bridge(config: &PcConfig) -> Encoded {
     .encoded()
 }
 
-/// The ISA bridge, device 1, with what lies behind it.
-fn isa_bridge(config: &PcConfig) -> Encoded {
-    let clock = Device::new(
+/// The clock.
+pub(super) fn clock() -> Encoded {
+    Device::new(
         "RTC_".into(),
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
             &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports(0x70, 8), &isa_irq(8)])),
         ],
     )
-    .encoded();
-    let serial: Vec<Encoded> = (1u8..)
-        .zip(&config.serial)
-        .map(|(number, serial)| {
-            let resources =
-                ResourceTemplate::new(vec![&ports(serial.port, 8), &isa_irq(serial.irq)]).encoded();
-            Device::new(
-                Path::new(&format!("COM{number}")),
-                vec![
-                    &Name::new("_HID".into(), &EISAName::new("PNP0501")),
-                    &Name::new("_UID".into(), &number),
-                    &Name::new("_STA".into(), &0xfu8),
-                    &Name::new("_CRS".into(), &resources),
-                ],
-            )
-            .encoded()
-        })
-        .collect();
+    .encoded()
+}
+
+/// A serial port, by its number from 1 on.
+pub(super) fn serial(number: u8, serial: SerialPort) -> Encoded {
+    let resources =
+        ResourceTemplate::new(vec![&ports(serial.port, 8), &isa_irq(serial.irq)]).encoded();
+    Device::new(
+        Path::new(&format!("COM{number}")),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
+            &Name::new("_UID".into(), &number),
+            &Name::new("_STA".into(), &0xfu8),
+            &Name::new("_CRS".into(), &resources),
+        ],
+    )
+    .encoded()
+}
+
+/// The ISA bridge, device 1, with what lies behind it.
+fn isa_bridge(config: &PcConfig) -> Encoded {
+    let clock = clock();
+    let serial: Vec<Encoded> =
+        (1u8..).zip(&config.serial).map(|(number, port)| serial(number, *port)).collect();
     let address = Name::new("_ADR".into(), &0x1_0000u32).encoded();
     let mut children: Vec<&dyn Aml> = vec![&address, &clock];
     children.extend(serial.iter().map(|device| device as &dyn Aml));
@@ -321,6 +383,18 @@ mod tests {
         let tables = tables(&config(), BASE);
         for signature in [b"FACP", b"APIC", b"HPET"] {
             find(&tables, signature);
+        }
+        // The same by the older table, whose entries have 32 bits; both parts of the root pointer add up.
+        let rsdt = at(&tables, u32_at(&tables.bytes, 16));
+        let xsdt = at(&tables, u32_at(&tables.bytes, 24));
+        assert_eq!((&rsdt[..4], rsdt.len() - 36), (&b"RSDT"[..], (xsdt.len() - 36) / 2));
+        let entries = rsdt[36..].chunks_exact(4).zip(xsdt[36..].chunks_exact(8));
+        entries.for_each(|(old, new)| assert_eq!([old, &[0; 4]].concat(), new));
+        for covered in [20, 36] {
+            assert_eq!(
+                tables.bytes[..covered].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)),
+                0
+            );
         }
         let fadt = find(&tables, b"FACP");
         let facs = u32_at(fadt, 36);
@@ -364,6 +438,7 @@ mod tests {
         let has = |bytes: &[u8]| aml.windows(bytes.len()).any(|window| window == bytes);
         // Section 20.2: NameOp "_S5_" PackageOp, length, 4 elements: byte 5, zero, zero, zero.
         assert!(has(b"\x08_S5_\x12\x07\x04\x0a\x05\x00\x00\x00"));
+        assert!(has(b"\x08_S3_\x12\x06\x04\x01\x00\x00\x00"));
         // Package: 0x0001ffff, pin 0, no link, 10; 0x0003ffff, pin 0: two lines further.
         assert!(has(&[0x12, 0x0b, 0x04, 0x0c, 0xff, 0xff, 1, 0, 0, 0, 0x0a, 10]));
         assert!(has(&[0x12, 0x0b, 0x04, 0x0c, 0xff, 0xff, 3, 0, 0, 0, 0x0a, 11]));

@@ -2,7 +2,7 @@
 //!
 //! Source: Intel, "MultiProcessor Specification", version 1.4, chapter 4.
 
-use super::PcConfig;
+use super::{PcConfig, checksum};
 
 /// Bytes of the floating pointer structure.
 const POINTER: usize = 16;
@@ -31,10 +31,6 @@ const LEVEL_HIGH: u8 = 0xd;
 const TIMER_INPUT: u8 = 2;
 /// All local APICs.
 const EVERY: u8 = 0xff;
-
-fn checksum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte))
-}
 
 /// The floating pointer with the configuration table behind it, to be placed at `base`, a multiple of 16 in the last
 /// 64 KiB below 1 MiB.

@@ -3,7 +3,7 @@
 //! Source: DMTF DSP0134, "System Management BIOS (SMBIOS) Reference Specification", version 3.4, chapters 5 (entry
 //! point) and 7 (structures).
 
-use super::PcConfig;
+use super::{PcConfig, checksum};
 
 /// Bytes of the 64-bit entry point, and where the structures begin behind it.
 const ENTRY: usize = 24;
@@ -97,7 +97,7 @@ pub fn tables(config: &PcConfig, memory: &[(u64, u64)], base: u32) -> Vec<u8> {
     bytes.extend([0, ENTRY as u8, 3, 4, 0, 1, 0]);
     bytes.extend((structures.len() as u32).to_le_bytes());
     bytes.extend(u64::from(base + STRUCTURES).to_le_bytes());
-    bytes[5] = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+    bytes[5] = checksum(&bytes);
     bytes.resize(STRUCTURES as usize, 0);
     bytes.extend(structures);
     bytes
@@ -113,7 +113,7 @@ mod tests {
         let memory = [(0, 0x9_fc00), (0x10_0000, 0x3ff0_0000)];
         let bytes = tables(&config(), &memory, 0xf_1000);
         assert_eq!((&bytes[..5], bytes[6]), (&b"_SM3_"[..], 24));
-        assert_eq!(bytes[..24].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        assert_eq!(checksum(&bytes[..24]), 0);
         assert_eq!(bytes[16..24], 0xf_1020u64.to_le_bytes());
         let mut rest = &bytes[32..];
         assert_eq!(rest.len() as u32, u32::from_le_bytes(bytes[12..16].try_into().unwrap()));

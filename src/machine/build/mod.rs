@@ -1,7 +1,9 @@
 //! Building a machine: memory, the board's devices, harts.
 
+mod microvm;
 mod pc;
 mod virt;
+mod x86;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -30,6 +32,7 @@ use super::htif::Htif;
 use super::payload::{self, Layout};
 use super::plan::Plan;
 use super::rendezvous::Rendezvous;
+use super::sleep::Wake;
 use super::snapshot::{self, Snapshot};
 use super::spec::{BoardKind, ConsoleKind, CpuSpec, DiskSpec, MachineSpec, VirtioBus};
 use super::tables::PageTables;
@@ -139,6 +142,7 @@ pub(super) fn build(
     let (most, disks) = match spec.board {
         BoardKind::Virt => (board::virt::MAX_HARTS, board::virt::DISK_SLOTS.len()),
         BoardKind::Pc => (board::pc::MAX_CPUS, board::pc::DISKS.len()),
+        BoardKind::Microvm => (board::pc::MAX_CPUS, board::microvm::DISK_SLOTS.len()),
     };
     if spec.cpus == 0 || spec.cpus > most {
         return Err(MachineError::Cpus { given: spec.cpus, max: most });
@@ -149,15 +153,16 @@ pub(super) fn build(
             spec.disks.len(),
         )));
     }
-    if spec.board == BoardKind::Pc && spec.virtio == VirtioBus::Mmio {
-        return Err(MachineError::Placement(
-            "the board pc has its virtio devices on PCI: leave --virtio away".into(),
-        ));
+    let board = spec.board.name();
+    if spec.board != BoardKind::Virt && spec.virtio != VirtioBus::default_for(spec.board) {
+        return Err(MachineError::Placement(format!(
+            "the board {board} has its virtio devices elsewhere: leave --virtio away"
+        )));
     }
-    if spec.board == BoardKind::Pc && spec.flash.is_some() {
-        return Err(MachineError::Placement(
-            "the board pc has no flash yet: leave --flash away".into(),
-        ));
+    if spec.board != BoardKind::Virt && spec.flash.is_some() {
+        return Err(MachineError::Placement(format!(
+            "the board {board} has no flash yet: leave --flash away"
+        )));
     }
     if !is_memory_size(spec.memory) {
         return Err(MachineError::MemorySize(spec.memory));
@@ -192,7 +197,7 @@ pub(super) fn build(
 
     let regions = match spec.board {
         BoardKind::Virt => virt::regions(spec.memory, spec.flash.is_some()),
-        BoardKind::Pc => pc::regions(spec.memory, layout.rom),
+        BoardKind::Pc | BoardKind::Microvm => x86::regions(spec.memory, layout.rom),
     };
     let memory = GuestMemory::new(&regions)
         .map_err(|error| host("guest memory")(std::io::Error::other(error)))?;
@@ -233,6 +238,7 @@ pub(super) fn build(
     let space = Arc::new(AddressSpace::new());
     let mut made = Made::default();
     let mut ports = None;
+    let mut firmware = None;
     let (sides, mut states) = match &cpu {
         CpuSpec::Riscv(model) => {
             let side = Arc::new(virt::wire(&ground, &space, &spec, &mut made)?);
@@ -240,11 +246,17 @@ pub(super) fn build(
             (sides, virt::harts(*model, spec.cpus))
         }
         CpuSpec::X86(model) => {
-            let start = (model, spec.memory, layout.start);
-            let wired = pc::wire(&ground, &space, start, &spec, &mut made)?;
+            let wired = match spec.board {
+                BoardKind::Microvm => microvm::wire(&ground, &space, model, &spec, &mut made)?,
+                _ => {
+                    let start = (model, layout.start, layout.rom);
+                    pc::wire(&ground, &space, start, &spec, &mut made)?
+                }
+            };
+            firmware = wired.firmware;
             ports = Some(wired.ports);
             let sides = wired.sides.into_iter().map(|side| Side::Pc(Arc::new(side))).collect();
-            (sides, pc::processors(model, spec.cpus, layout.start))
+            (sides, x86::processors(model, spec.cpus, layout.start))
         }
     };
     if let Some(snapshot) = &mut snapshot {
@@ -316,6 +328,11 @@ pub(super) fn build(
         })
         .collect::<Result<_, MachineError>>()?;
 
+    let disks: Arc<[BlockHandle]> = made.disks.into();
+    let wake = firmware.zip(ports.clone()).map(|(firmware, ports)| {
+        let (memory, space) = (Arc::clone(&memory), Arc::clone(&space));
+        Arc::new(Wake { firmware, memory, space, ports, disks: Arc::clone(&disks) })
+    });
     let signature = spec.signature.zip(spec.image.signature);
     Ok(Machine {
         harts,
@@ -330,9 +347,10 @@ pub(super) fn build(
             space,
             ports,
             symbols: spec.image.symbols,
-            disks: made.disks,
+            disks,
             config,
             turn: Arc::new(Mutex::new(turn)),
+            wake,
             started: Instant::now(),
             cpu_at_start: process_cpu_time(),
         }),

@@ -3,11 +3,12 @@
 mod bios;
 mod linux;
 mod multiboot;
+mod multiboot2;
 mod pc;
 mod pvh;
 mod virt;
 
-pub(super) use pc::{Start, bootstrap};
+pub(super) use pc::{Start, bootstrap, identity};
 
 use super::MachineError;
 use super::spec::{BoardKind, MachineSpec};
@@ -51,6 +52,6 @@ pub(super) fn lay_out(spec: &MachineSpec, rng_seed: [u8; 32]) -> Result<Layout, 
     }
     match board {
         BoardKind::Virt => virt::lay_out(spec, rng_seed),
-        BoardKind::Pc => pc::lay_out(spec),
+        BoardKind::Pc | BoardKind::Microvm => pc::lay_out(spec),
     }
 }

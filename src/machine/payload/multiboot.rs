@@ -1,7 +1,7 @@
 //! What a kernel is told by the Multiboot Specification, version 0.6.96, section 3.3.
 
 use super::Piece;
-use super::pc::free;
+use super::pc::{PAGE, free};
 use crate::board::pc;
 use crate::machine::MachineError;
 use crate::machine::spec::MachineSpec;
@@ -9,14 +9,48 @@ use crate::machine::spec::MachineSpec;
 /// What EAX holds at the entry.
 pub(super) const EAX: u32 = 0x2bad_b002;
 /// Where the information lies, unless the image does; with its texts it ends below [`INFO_END`].
-const INFO: u64 = 0x9000;
-const INFO_END: u64 = 0x7_0000;
+pub(super) const INFO: u64 = 0x9000;
+pub(super) const INFO_END: u64 = 0x7_0000;
 /// Bytes of the structure up to the name of the loader.
 const STRUCTURE: usize = 88;
-const PAGE: u64 = 0x1000;
+/// What the loader and its one module are called.
+pub(super) const LOADER: &str = "mimic";
+pub(super) const MODULE: &str = "initrd";
 
 /// Fields that are valid: memory, command line, modules, memory map, name of the loader.
 const FLAGS: u32 = 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 9;
+
+/// Places the initial RAM disk as a module above `end` and 1 MiB, on a page boundary: its first address and the one above
+/// it, and the first address above all.
+pub(super) fn place_module(
+    spec: &MachineSpec,
+    end: u64,
+    pieces: &mut Vec<Piece>,
+) -> (Option<[u32; 2]>, u64) {
+    let end = end.max(1 << 20);
+    let Some(bytes) = &spec.initrd else { return (None, end) };
+    let start = end.next_multiple_of(PAGE);
+    let end = start + bytes.len() as u64;
+    pieces.push(Piece { addr: start, bytes: bytes.clone() });
+    (Some([start as u32, end as u32]), end)
+}
+
+/// Checks that all up to `end` lies in RAM.
+pub(super) fn check_fit(spec: &MachineSpec, end: u64) -> Result<(), MachineError> {
+    if end <= pc::low_memory(spec.memory) {
+        return Ok(());
+    }
+    Err(MachineError::TooLittleMemory {
+        what: "this image with its module".into(),
+        needed: end.div_ceil(1 << 20).next_power_of_two(),
+        given: spec.memory >> 20,
+    })
+}
+
+/// KiB of RAM from 0 on, and from 1 MiB on.
+pub(super) fn basic_memory(spec: &MachineSpec) -> [u32; 2] {
+    [(pc::EBDA >> 10) as u32, ((pc::low_memory(spec.memory) - (1 << 20)) >> 10) as u32]
+}
 
 /// Numbers, and texts that pointers among them lead to.
 struct Info {
@@ -51,32 +85,20 @@ pub(super) fn lay_out(
     pieces: &mut Vec<Piece>,
 ) -> Result<u32, MachineError> {
     let image = &spec.image;
-    let mut end = end.max(1 << 20);
-    let module = spec.initrd.as_ref().map(|bytes| {
-        let start = end.next_multiple_of(PAGE);
-        end = start + bytes.len() as u64;
-        pieces.push(Piece { addr: start, bytes: bytes.clone() });
-        [start as u32, end as u32]
-    });
-    let low = pc::low_memory(spec.memory);
-    if end > low {
-        return Err(MachineError::TooLittleMemory {
-            what: "this image with its module".into(),
-            needed: end.div_ceil(1 << 20).next_power_of_two(),
-            given: spec.memory >> 20,
-        });
-    }
+    let (module, end) = place_module(spec, end, pieces);
+    check_fit(spec, end)?;
     let base = free(image, INFO, INFO_END - INFO, end);
     let mut info = Info { base, bytes: vec![0; STRUCTURE] };
     info.set(0, FLAGS);
-    info.set(4, (pc::EBDA >> 10) as u32);
-    info.set(8, ((low - (1 << 20)) >> 10) as u32);
+    let [lower, upper] = basic_memory(spec);
+    info.set(4, lower);
+    info.set(8, upper);
     // The program's own name comes first, as other loaders have it.
     let text = format!("{} {}", image.name, spec.cmdline);
     let cmdline = info.append_text(text.trim_end());
     info.set(16, cmdline);
     if let Some([start, end]) = module {
-        let name = info.append_text("initrd");
+        let name = info.append_text(MODULE);
         let entry: Vec<u8> = [start, end, name, 0].iter().flat_map(|n| n.to_le_bytes()).collect();
         let list = info.append(&entry);
         info.set(20, 1);
@@ -87,7 +109,7 @@ pub(super) fn lay_out(
     let map = info.append(&map);
     info.set(44, len);
     info.set(48, map);
-    let loader = info.append_text("mimic");
+    let loader = info.append_text(LOADER);
     info.set(64, loader);
     if base == INFO && base + info.bytes.len() as u64 > INFO_END {
         return Err(MachineError::Placement("the command line is too long".into()));

@@ -2,12 +2,14 @@
 
 use mimic_cpu::x86::model::Model;
 use mimic_cpu::x86::state::{Cpu, Segment, TableRegister, cr0, cr4, efer, gpr, rights, sreg};
+use mimic_firmware::x86::acpi;
 
-use super::{Layout, MIB, Piece, bios, linux, multiboot, pvh};
+use super::{Layout, MIB, Piece, bios, linux, multiboot, multiboot2, pvh};
+use crate::board::microvm;
 use crate::board::pc::{self, LOW_RAM_END, RAM_HOLE};
 use crate::loader::{Bits, ImageKind, LoadedImage};
 use crate::machine::MachineError;
-use crate::machine::spec::MachineSpec;
+use crate::machine::spec::{BoardKind, MachineSpec};
 
 /// Where the stack of an image begins that is started without firmware: below where a BIOS puts boot sectors.
 const STACK: u64 = 0x7c00;
@@ -26,14 +28,20 @@ const LARGE: u64 = 0x80;
 pub(in crate::machine) enum Start {
     /// At the reset vector.
     Reset,
-    /// In real mode, at this address below 1 MiB.
-    Real(u32),
+    /// In real mode, here.
+    Real { segment: u16, offset: u16 },
     /// In 32-bit protected mode with flat segments, EAX and EBX as given.
     Protected { entry: u32, eax: u32, ebx: u32 },
     /// In 64-bit mode, the lowest 4 GiB mapped as they are.
     Long { entry: u64, tables: u64 },
     /// The same by Linux' protocol: RSI leads to the zero page, and there are segment descriptors.
     Linux { entry: u64, tables: u64, zero_page: u64, gdt: (u64, u16) },
+}
+
+/// A start in real mode at an address below 1 MiB: in segment 0 if it can be, as a BIOS starts boot sectors.
+fn real(entry: u32) -> Start {
+    let segment = if entry <= 0xffff { 0 } else { (entry >> 4) as u16 & 0xf000 };
+    Start::Real { segment, offset: (entry - (u32::from(segment) << 4)) as u16 }
 }
 
 /// The first processor as `start` says.
@@ -73,12 +81,10 @@ pub(in crate::machine) fn bootstrap(model: Model, start: Start) -> Cpu {
     }
     match start {
         Start::Reset => {}
-        Start::Real(entry) => {
+        Start::Real { segment, offset } => {
             cpu.seg = [Segment::real(0, false); 6];
-            // In segment 0 if it can be, as a BIOS starts boot sectors.
-            let segment = if entry <= 0xffff { 0 } else { (entry >> 4) as u16 & 0xf000 };
             cpu.seg[usize::from(sreg::CS)] = Segment::real(segment, true);
-            cpu.rip = u64::from(entry) - (u64::from(segment) << 4);
+            cpu.rip = offset.into();
         }
         Start::Protected { entry, eax, ebx } => {
             protect(&mut cpu, 8, rights::DB);
@@ -98,7 +104,6 @@ pub(in crate::machine) fn bootstrap(model: Model, start: Start) -> Cpu {
 
 /// Lays out RAM and ROM for `spec`.
 pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
-    let image = &spec.image;
     if spec.memory < pc::MIN_MEMORY {
         return Err(MachineError::TooLittleMemory {
             what: "this board".into(),
@@ -106,31 +111,45 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
             given: spec.memory / MIB,
         });
     }
-    if image.kind == ImageKind::Rom {
-        return Ok(rom(image));
+    if spec.image.kind == ImageKind::Rom && spec.board == BoardKind::Microvm {
+        return Err(MachineError::Placement(
+            "the board microvm starts kernels directly, it has no ROM: leave --machine away".into(),
+        ));
     }
+    if spec.image.kind == ImageKind::Rom {
+        return Ok(rom(&spec.image));
+    }
+    let image = &multiboot2::placed(spec)?;
     let end = check_segments(image, spec.memory)?;
     let mut pieces: Vec<Piece> = image
         .segments
         .iter()
         .map(|segment| Piece { addr: segment.addr, bytes: segment.bytes.clone() })
         .collect();
-    if image.segments.iter().all(|segment| segment.addr >= bios::VECTORS_SIZE) {
+    if image.segments.iter().all(|segment| segment.addr >= bios::DATA_END) {
         // Before the image, which may lie where the handlers do.
         pieces.splice(0..0, bios::pieces());
     }
-    let pc::Tables { rsdp, pieces: tables } = pc::tables(spec.cpus, spec.memory);
+    let pc::Tables { rsdp, pieces: tables, .. } = match spec.board {
+        BoardKind::Microvm => microvm::tables(spec.cpus),
+        _ => pc::tables(spec.cpus, spec.memory),
+    };
+    let root = tables[0].1[..acpi::RSDP_SIZE].to_vec();
     pieces.extend(tables.into_iter().map(|(addr, bytes)| Piece { addr, bytes }));
     let start = match (image.kind, image.bits) {
         (ImageKind::Multiboot, _) => {
             let info = multiboot::lay_out(spec, end, &mut pieces)?;
             Start::Protected { entry: image.entry as u32, eax: multiboot::EAX, ebx: info }
         }
+        (ImageKind::Multiboot2, _) => {
+            let info = multiboot2::lay_out(spec, image, end, &root, &mut pieces)?;
+            Start::Protected { entry: image.entry as u32, eax: multiboot2::EAX, ebx: info }
+        }
         (ImageKind::Pvh, _) => {
             let info = pvh::lay_out(spec, end, rsdp, &mut pieces)?;
             Start::Protected { entry: image.entry as u32, eax: 0, ebx: info }
         }
-        (_, Bits::B16) => Start::Real(image.entry as u32),
+        (_, Bits::B16) => real(image.entry as u32),
         (_, Bits::B32) => Start::Protected { entry: image.entry as u32, eax: 0, ebx: 0 },
         (kind, Bits::B64) => {
             let tables = free(image, TABLES, TABLES_SIZE, end);
@@ -144,7 +163,7 @@ pub(super) fn lay_out(spec: &MachineSpec) -> Result<Layout, MachineError> {
             }
         }
     };
-    let told = matches!(image.kind, ImageKind::Multiboot | ImageKind::Pvh | ImageKind::LinuxX86);
+    let told = !matches!(image.kind, ImageKind::Elf | ImageKind::Flat);
     if !told && (spec.initrd.is_some() || !spec.cmdline.is_empty()) {
         log::warn!(
             "an initrd and a command line are told to Linux, PVH and multiboot kernels alone"
@@ -199,7 +218,7 @@ pub(super) fn free(image: &LoadedImage, wanted: u64, size: u64, end: u64) -> u64
 }
 
 /// Page tables at `base` that map the lowest 4 GiB as they are.
-fn identity(base: u64) -> Vec<u8> {
+pub(in crate::machine) fn identity(base: u64) -> Vec<u8> {
     let mut entries = vec![0u64; (TABLES_SIZE / 8) as usize];
     let per_page = (PAGE / 8) as usize;
     entries[0] = (base + PAGE) | PRESENT_WRITABLE;

@@ -9,6 +9,7 @@ mod file;
 mod hash;
 mod pages;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -165,6 +166,16 @@ pub struct PlacedDevice {
     pub saved: SavedDevice,
 }
 
+impl fmt::Display for PlacedDevice {
+    /// The name, and where it is: `uart16550@10000000`, `pit@port-40`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.base.checked_sub(PORTS) {
+            Some(port) => write!(f, "{}@port-{port:x}", self.name),
+            None => write!(f, "{}@{:x}", self.name, self.base),
+        }
+    }
+}
+
 /// A region of memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {
@@ -194,7 +205,10 @@ pub struct MachineState {
 }
 
 /// Every device, by address, those at ports last; where a device appears first is its place.
-fn devices(space: &AddressSpace, ports: Option<&PortSpace>) -> Vec<(u64, SharedDevice)> {
+pub(super) fn devices(
+    space: &AddressSpace,
+    ports: Option<&PortSpace>,
+) -> Vec<(u64, SharedDevice)> {
     let here = space.devices().into_iter().map(|(base, _, device)| (base, device));
     let ports = ports.map(|ports| ports.space().devices()).unwrap_or_default();
     let there = ports.into_iter().map(|(port, _, device)| (PORTS + port, device));
@@ -256,8 +270,8 @@ impl MachineState {
     /// Checks all that does not need the machine.
     fn check(&self) -> Result<(), SnapshotError> {
         let MachineState { config, harts, time, turn, devices: _, regions: _ } = self;
-        let board = BoardKind::for_isa(config.cpu.isa());
-        if config.board != board.name() || !config.cpu.is_legal(config.cpus) {
+        let board = BoardKind::named(&config.board).filter(|board| board.isa() == config.cpu.isa());
+        if board.is_none() || !config.cpu.is_legal(config.cpus) {
             return Err(invalid(format!("there is no board named {:?}", config.board)));
         }
         let isa = config.cpu.isa_string();

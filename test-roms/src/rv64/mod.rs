@@ -45,6 +45,7 @@ const fn checks(
         title,
         kind,
         harts: 1,
+        cpu: None,
         operations: None,
         expected,
         insns_estimate,

@@ -53,6 +53,8 @@ pub(super) fn lookup(ins: &Ins) -> Option<Handler> {
         | M::Prefetchw
         | M::Prefetch
         | M::Reservednop
+        | M::Rdsspd
+        | M::Rdsspq
         | M::Endbr64
         | M::Endbr32 => Some(nothing),
         _ => {

@@ -177,7 +177,8 @@ impl Core {
         let reach = &self.reach[usize::from(seg & 7)];
         let span = if write { reach.write } else { reach.read };
         let at = offset.wrapping_sub(reach.first);
-        if at >= span || span - at < len {
+        // Segments of 64-bit mode have no end: what goes beyond the last address begins anew.
+        if (at >= span || span - at < len) && !self.wide() {
             return None;
         }
         Some(offset.wrapping_add(reach.base) & self.lin_mask)

@@ -253,8 +253,7 @@ fn pushf<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
             if T::BITS != 16 || core.cpu.cr4 & cr4::VME == 0 {
                 return Err(core.gp(0));
             }
-            let enabled = core.has_flag(bit::VIF);
-            flags = flags & !bit::IF | bit::IOPL | if enabled { bit::IF } else { 0 };
+            flags = core.virtual_flags();
         }
         core.push(T::narrow(flags))
     })
@@ -264,16 +263,11 @@ fn popf<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
     ends(core, ops, code, |core, _| {
         let popped = core.peek::<T>(0)?.widen();
         let old = core.rflags();
-        let new = if virtual_flags(core) {
-            if T::BITS != 16 || core.cpu.cr4 & cr4::VME == 0 {
+        if virtual_flags(core) {
+            if T::BITS != 16 {
                 return Err(core.gp(0));
             }
-            if popped & bit::TF != 0 || popped & bit::IF != 0 && core.has_flag(bit::VIP) {
-                return Err(core.gp(0));
-            }
-            let mask = bit::ARITH | bit::DF | bit::NT;
-            let vif = if popped & bit::IF != 0 { bit::VIF } else { 0 };
-            old & !(mask | bit::VIF) | popped & mask | vif
+            core.set_virtual_flags(popped)?;
         } else {
             let mut mask = bit::ARITH | bit::TF | bit::DF | bit::NT;
             if T::BITS > 16 {
@@ -285,10 +279,9 @@ fn popf<T: Int>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usize {
             if core.cpu.cpl <= core.iopl() {
                 mask |= bit::IF;
             }
-            (old & !mask | popped & mask) & !bit::RF
-        };
+            core.set_rflags((old & !mask | popped & mask) & !bit::RF);
+        }
         core.release(T::BYTES);
-        core.set_rflags(new);
         Ok(())
     })
 }

@@ -52,6 +52,9 @@ impl Interp {
         if self.core.cpu.shadow == Shadow::None && !stepping {
             self.take_interrupts();
         }
+        if self.core.virtual_interrupt_is_due() && self.core.cpu.activity == Activity::Running {
+            self.take_exception(Fault::with(vector::GP, 0));
+        }
         if stepping {
             self.core.cpu.activity = Activity::Running;
         }
@@ -214,6 +217,8 @@ impl Interp {
                 (second.vector, second.error)
             };
             source = Source::Exception;
+            // It is a fault, of the program that was to be entered if a task was switched to.
+            self.core.cpu.rflags |= bit::RF;
         }
         self.core.leave = false;
         self.core.poll = true;

@@ -50,10 +50,13 @@ const WITH_ERROR: u32 = 1 << 8 | 0x1f << 10 | 1 << 17 | 1 << 21;
 const FLAGS: u32 = 0x4240;
 /// Words at each stack's end that are cleared for a cell.
 const CLEARED: u32 = 16;
-/// CR0: PG, NE, ET, PE; CR4: PAE, PSE.
+/// CR0: PG, NE, ET, PE; CR4: PAE, LA57.
 const CR0: u32 = 0x31;
 const CR0_PG: u32 = 1 << 31;
 const CR4_PAE: u32 = 0x20;
+const CR4_LA57: u32 = 1 << 12;
+/// Interrupt masks of the PICs.
+const PIC_MASKS: [i32; 2] = [0x21, 0xa1];
 /// EFER.LME and NXE.
 const MSR_EFER: u32 = 0xc000_0080;
 const EFER: u32 = 0x900;
@@ -81,7 +84,17 @@ fn flat(access: u64, flags: u64, level: u64) -> u64 {
 
 impl Driver<'_> {
     fn long(&self) -> bool {
-        self.table.mode == Mode::Long
+        self.table.mode.long()
+    }
+
+    /// CR4 of IA-32e mode.
+    fn levels(&self) -> u32 {
+        if self.table.mode == Mode::Long5 { CR4_PAE | CR4_LA57 } else { CR4_PAE }
+    }
+
+    /// CR3 of IA-32e mode.
+    fn root(&self) -> u32 {
+        if self.table.mode == Mode::Long5 { at::PAGES + 0x3000 } else { at::PAGES }
     }
 
     fn code_selector(&self) -> u16 {
@@ -97,9 +110,10 @@ impl Driver<'_> {
             let from = (at - at::LIVE) as usize;
             live[from..from + bytes.len()].copy_from_slice(bytes);
         };
-        let (control0, control4) = if self.long() { (CR0 | CR0_PG, CR4_PAE) } else { (CR0, 0) };
+        let (control0, control4) =
+            if self.long() { (CR0 | CR0_PG, self.levels()) } else { (CR0, 0) };
         put(at::CR0, &control0.to_le_bytes());
-        put(at::CR3, &at::PAGES.to_le_bytes());
+        put(at::CR3, &self.root().to_le_bytes());
         put(at::CR4, &control4.to_le_bytes());
         for level in 0..4u8 {
             let mut segment = |first: u16, access, flags| {
@@ -147,6 +161,10 @@ impl Driver<'_> {
         a.cli()?;
         a.cld()?;
         a.mov(esp, at::DRIVER_STACK)?;
+        // Code that sets IF gets no interrupt of a device.
+        a.mov(al, 0xff)?;
+        a.out(PIC_MASKS[0], al)?;
+        a.out(PIC_MASKS[1], al)?;
         a.xor(ebp, ebp)?;
         a.test(dword_ptr(ebx), 4)?;
         a.je(ready)?;
@@ -202,11 +220,12 @@ impl Driver<'_> {
     fn enter_long_mode(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
         let mut next = a.create_label();
         a.mov(edi, at::PAGES)?;
-        a.mov(ecx, 3 * 0x400)?;
+        a.mov(ecx, 4 * 0x400)?;
         a.xor(eax, eax)?;
         a.rep().stosd()?;
         a.mov(dword_ptr(at::PAGES), (at::PAGES + 0x1000) | 7)?;
         a.mov(dword_ptr(at::PAGES + 0x1000), (at::PAGES + 0x2000) | 7)?;
+        a.mov(dword_ptr(at::PAGES + 0x3000), at::PAGES | 7)?;
         a.mov(eax, 0xe7)?;
         a.mov(edi, at::PAGES + 0x2000)?;
         a.set_label(&mut next)?;
@@ -215,9 +234,9 @@ impl Driver<'_> {
         a.add(eax, 0x20_0000)?;
         a.cmp(eax, 0x4000_0000)?;
         a.jb(next)?;
-        a.mov(eax, CR4_PAE)?;
+        a.mov(eax, self.levels())?;
         a.mov(cr4, eax)?;
-        a.mov(eax, at::PAGES)?;
+        a.mov(eax, self.root())?;
         a.mov(cr3, eax)?;
         a.mov(ecx, MSR_EFER)?;
         a.mov(eax, EFER)?;
@@ -287,11 +306,6 @@ impl Driver<'_> {
                 self.clear_stack(&mut a, at::inner_stack(level))?;
             }
         }
-        a.xor(eax, eax)?;
-        a.lldt(ax)?;
-        a.mov(eax, u32::from(selector::TSS))?;
-        a.ltr(ax)?;
-
         a.mov(esi, dword_ptr(RECORD))?;
         a.mov(ecx, dword_ptr(esi + record::POKES))?;
         a.lea(edi, ptr(esi + record::END))?;
@@ -306,6 +320,16 @@ impl Driver<'_> {
         a.jmp(poke)?;
         a.set_label(&mut poked)?;
         a.mov(dword_ptr(NEXT), edi)?;
+        a.xor(eax, eax)?;
+        a.lldt(ax)?;
+        a.mov(eax, u32::from(selector::TSS))?;
+        a.ltr(ax)?;
+        for (&msr, from) in self.table.msrs.iter().zip((at::MSRS..).step_by(8)) {
+            a.mov(ecx, msr)?;
+            a.mov(eax, dword_ptr(from))?;
+            a.mov(edx, dword_ptr(from + 4))?;
+            a.wrmsr()?;
+        }
         for (&watched, before) in self.table.watch.iter().zip((BEFORE..).step_by(4)) {
             a.mov(eax, dword_ptr(watched))?;
             a.mov(dword_ptr(before), eax)?;
@@ -420,6 +444,7 @@ impl Driver<'_> {
             (6, Word::Ip),
             (7, Word::Cs),
             (8, Word::Flags),
+            (8, Word::Eflags),
         ] {
             a.mov(eax, frame(index))?;
             match to {

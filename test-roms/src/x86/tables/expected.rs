@@ -3,7 +3,7 @@
 //! First the outcomes that occur, a line each: their words in hex. Then a line for each row of cells: its name, a colon,
 //! and the outcomes of its cells by their numbers, from 0; `number*count` repeats one. `#` and a space begin a comment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::{Cell, Table};
@@ -88,7 +88,7 @@ impl Table {
     /// The text of expectations that listings make.
     ///
     /// # Errors
-    /// A listing is not whole.
+    /// A listing is not whole, or the table is not in order.
     pub(crate) fn expectations(&self, text: &str, head: &str) -> Result<String, String> {
         let lines = listing(self, text)?;
         let mut numbers = BTreeMap::new();
@@ -105,6 +105,10 @@ impl Table {
             let _ = writeln!(out, "# {line}");
         }
         out += &known;
+        let names: BTreeSet<&str> = rows(&self.cells).map(|row| row[0].row.as_str()).collect();
+        if names.len() != rows(&self.cells).count() {
+            return Err("a row's cells are not together".into());
+        }
         let mut left = &lines[..];
         for row in rows(&self.cells) {
             let (these, rest) = left.split_at(row.len());

@@ -34,21 +34,21 @@ const WORDS: &[Word] = &[
 ];
 
 /// A gate (SDM vol. 3, figures 6-8 and 8-2); in IA-32e mode the lower half of one.
-fn gate(kind: u64, p: bool, dpl: u8, target: u16, extra: u64) -> u64 {
+pub(super) fn gate(kind: u64, p: bool, dpl: u8, target: u16, extra: u64) -> u64 {
     let access = kind | u64::from(dpl) << 5 | u64::from(p) << 7;
     let offset = u64::from(LANDING_STACK);
     offset & 0xffff | u64::from(target) << 16 | extra << 32 | access << 40 | offset >> 16 << 48
 }
 
 /// A code segment of 4 GiB.
-fn code(mode: Mode, kind: u64, p: bool, dpl: u8) -> u64 {
+pub(super) fn code(mode: Mode, kind: u64, p: bool, dpl: u8) -> u64 {
     let access = kind | u64::from(dpl) << 5 | u64::from(p) << 7;
     let flags = if mode == Mode::Long { 0xa } else { 0xc };
     0x000f_0000_0000_ffff | access << 40 | flags << 52
 }
 
 /// Code that a gate may lead to: name, descriptor.
-fn targets(mode: Mode) -> Vec<(String, u64)> {
+pub(super) fn targets(mode: Mode) -> Vec<(String, u64)> {
     let mut targets = Vec::new();
     for (name, kind, p) in [
         ("code", CODE, true),
@@ -83,7 +83,8 @@ fn table(mode: Mode, stubs: Vec<Stub>, cells: Vec<Cell>, expected: &'static str)
         live: Vec::new(),
         frames: Vec::new(),
         user_stubs: at::STUBS,
-        watch: [a, b, b, b],
+        msrs: &[],
+        watch: vec![a, b, b, b],
         words: WORDS,
         cells,
         expected,
@@ -266,7 +267,7 @@ fn stacks(expected: &'static str) -> Table {
         }
     }
     let c = descriptor(selector::C) + 4;
-    Table { watch: [c; 4], ..table(mode, vec![call, int], cells, expected) }
+    Table { watch: vec![c; 4], ..table(mode, vec![call, int], cells, expected) }
 }
 
 pub(super) fn calls_32() -> Table {

@@ -11,16 +11,21 @@
 //!
 //! Memory of a guest: [`at`]. The lowest memory is mapped as it is, by large pages in 64-bit mode.
 
+mod canonical;
 mod driver;
 mod expected;
+mod fast;
 mod gates;
+mod iopl;
 mod paging;
 mod report;
 mod segments;
 mod tasks;
+mod tasks16;
+mod v86;
 
 use iced_x86::IcedError;
-use iced_x86::code_asm::CodeAssembler;
+use iced_x86::code_asm::{CodeAssembler, esp};
 
 use super::image;
 use crate::{Cases, Define, Kind, Rom};
@@ -38,6 +43,10 @@ mod at {
     pub(super) const CR4: u32 = LIVE + 8;
     /// Operand of far JMP and CALL.
     pub(super) const POINTER: u32 = LIVE + 0x10;
+    /// Values of the table's MSRs, eight bytes each.
+    pub(super) const MSRS: u32 = LIVE + 0x20;
+    /// What [`enter`](super::enter) returns to.
+    pub(super) const FRAME: u32 = LIVE + 0x80;
     pub(super) const GDT: u32 = LIVE + 0x100;
     pub(super) const TSS: u32 = LIVE + 0x300;
     pub(super) const IDT: u32 = LIVE + 0x600;
@@ -106,11 +115,17 @@ enum Mode {
     Protected,
     /// IA-32e mode; a cell's code segment says whether its code is 64-bit code.
     Long,
+    /// The same with five levels of paging.
+    Long5,
 }
 
 impl Mode {
     fn bits(self) -> u32 {
-        if self == Mode::Long { 64 } else { 32 }
+        if self.long() { 64 } else { 32 }
+    }
+
+    fn long(self) -> bool {
+        self != Mode::Protected
     }
 }
 
@@ -128,6 +143,8 @@ enum Word {
     Cs,
     /// ZF, IF and NT.
     Flags,
+    /// All flags.
+    Eflags,
     Eax,
     Ecx,
     /// SS there.
@@ -143,6 +160,10 @@ enum Word {
     Watch1,
     Watch2,
     Watch3,
+    Watch4,
+    Watch5,
+    Watch6,
+    Watch7,
     Cr2,
     Cr0,
     /// What lies on the stack where the second landing was reached.
@@ -162,6 +183,18 @@ impl Word {
 struct Stub {
     bits: u32,
     code: fn(&mut CodeAssembler) -> Result<(), IcedError>,
+}
+
+/// The stub that enters the code of a cell with flags, or a mode, that the driver does not give: it returns to what is at
+/// [`at::FRAME`].
+fn enter(bits: u32) -> Stub {
+    Stub {
+        bits,
+        code: |a| {
+            a.mov(esp, at::FRAME)?;
+            if a.bitness() == 64 { a.iretq() } else { a.iretd() }
+        },
+    }
 }
 
 /// Ends a stub.
@@ -204,8 +237,10 @@ pub(crate) struct Table {
     frames: Vec<u8>,
     /// Where the code of level 3 is seen.
     user_stubs: u32,
-    /// Addresses of words whose changes are noted.
-    watch: [u32; 4],
+    /// MSRs that each cell begins with, at [`at::MSRS`].
+    msrs: &'static [u32],
+    /// Addresses of words whose changes are noted, at most 8.
+    watch: Vec<u32>,
     /// What is compared.
     words: &'static [Word],
     cells: Vec<Cell>,
@@ -289,6 +324,7 @@ const fn table(name: &'static str, title: &'static str, insns: u64, define: fn()
         title,
         kind: Kind::Conformance,
         harts: 1,
+        cpu: None,
         expected: crate::Expected::Pass,
         operations: None,
         insns_estimate: insns,
@@ -297,6 +333,22 @@ const fn table(name: &'static str, title: &'static str, insns: u64, define: fn()
         define: Define::X86Table(define),
     }
 }
+
+/// A table of a processor that is not the usual one.
+const fn table_of(
+    cpu: &'static str,
+    name: &'static str,
+    title: &'static str,
+    insns: u64,
+    define: fn() -> Table,
+) -> Rom {
+    Rom { cpu: Some(cpu), ..table(name, title, insns, define) }
+}
+
+const INTEL: &str = "x86-64-v3,vendor=intel";
+const BITS36: &str = "x86-64-v3,phys-bits=36";
+const BITS52: &str = "x86-64-v3,phys-bits=52";
+const AMD: &str = "x86-64-v3,vendor=amd";
 
 /// The tables.
 #[rustfmt::skip] // one row per ROM
@@ -326,4 +378,33 @@ pub(crate) static ROMS: &[Rom] = &[
     table("x86/levels-32", "each bit of each level, large pages: 32-bit paging", 5_000_000, paging::levels_32),
     table("x86/levels-pae", "as x86/levels-32, PAE paging", 5_000_000, paging::levels_pae),
     table("x86/levels-64", "as x86/levels-32, four levels", 5_000_000, paging::levels_64),
+    table("x86/v86-instructions", "virtual-8086 mode: instructions x IOPL x VIF x VIP x VME; what POPF and IRET pop", 10_000_000, v86::instructions),
+    table("x86/v86-interrupts", "virtual-8086 mode: gates of each type x P x DPL x IOPL x code of each level; the bitmap of redirection", 10_000_000, v86::interrupts),
+    table("x86/iopl-32", "CLI, STI, PUSHF, POPF, IRET: CPL x IOPL x VIF x VIP x PVI x flags popped", 10_000_000, iopl::flags_32),
+    table("x86/iopl-64", "as x86/iopl-32, in 64-bit mode", 10_000_000, iopl::flags_64),
+    table("x86/ports-32", "I/O ports: each width x bits of the map x its end at the limit of the TSS x CPL x IOPL", 10_000_000, iopl::ports_32),
+    table("x86/ports-v86", "as x86/ports-32, in virtual-8086 mode", 10_000_000, iopl::ports_v86),
+    table("x86/ports-64", "as x86/ports-32, in 64-bit mode", 10_000_000, iopl::ports_64),
+    table("x86/switches-16", "task switches to, from and between TSSs of 16 bits: P x busy x limits x flags x DPL x CPL", 10_000_000, tasks16::switches),
+    table("x86/tasks-16", "what a new task's TSS of 16 bits names: each selector x type x P x DPL x RPL", 10_000_000, tasks16::contents),
+    table("x86/stacks-16", "stacks of inner levels in a TSS of 16 bits: its limit, what they name, by gates of 16 and 32 bits", 5_000_000, tasks16::inner_stacks),
+    table_of(INTEL, "x86/fast-32", "SYSCALL, SYSRET, SYSENTER, SYSEXIT: CPL x SCE x selectors x masks x flags; Intel's processors", 5_000_000, fast::intel_32),
+    table_of(INTEL, "x86/fast-compatibility", "as x86/fast-32, in compatibility mode", 5_000_000, fast::intel_compatibility),
+    table_of(INTEL, "x86/fast-64", "as x86/fast-32, in 64-bit mode; addresses that are not canonical", 5_000_000, fast::intel_64),
+    table_of(AMD, "x86/fast-32-amd", "as x86/fast-32, AMD's processors", 5_000_000, fast::amd_32),
+    table_of(AMD, "x86/fast-compatibility-amd", "as x86/fast-compatibility, AMD's processors", 5_000_000, fast::amd_compatibility),
+    table_of(AMD, "x86/fast-64-amd", "as x86/fast-64, AMD's processors", 5_000_000, fast::amd_64),
+    table("x86/rights-57", "as x86/rights-64, five levels: PML5E x PTE", 5_000_000, paging::rights_57),
+    table("x86/levels-57", "as x86/levels-64, five levels", 5_000_000, paging::levels_57),
+    table("x86/addresses-32", "reserved bits of large pages in 32-bit paging: 40 bits of physical address", 1_000_000, paging::addresses_32),
+    table("x86/addresses-pae", "bits of physical address beyond 40 at each level, PAE paging", 1_000_000, paging::addresses_pae),
+    table("x86/addresses-64", "as x86/addresses-pae, four levels", 1_000_000, paging::addresses_64),
+    table("x86/addresses-57", "as x86/addresses-pae, five levels", 1_000_000, paging::addresses_57),
+    table_of(BITS36, "x86/addresses-32-36", "as x86/addresses-32, 36 bits", 1_000_000, paging::addresses_32_36),
+    table_of(BITS36, "x86/addresses-pae-36", "as x86/addresses-pae, 36 bits", 1_000_000, paging::addresses_pae_36),
+    table_of(BITS36, "x86/addresses-64-36", "as x86/addresses-64, 36 bits", 1_000_000, paging::addresses_64_36),
+    table_of(BITS52, "x86/addresses-64-52", "as x86/addresses-64, 52 bits", 1_000_000, paging::addresses_64_52),
+    table("x86/canonical-48", "addresses at the ends of the canonical ones: each use of them", 1_000_000, canonical::with_48),
+    table("x86/canonical-57", "as x86/canonical-48, five levels", 1_000_000, canonical::with_57),
+    table("x86/v86-entries", "virtual-8086 mode: entered by IRET and task switches, left by task gates", 5_000_000, v86::entries),
 ];

@@ -6,7 +6,7 @@ use super::segments::{present, segment};
 use super::{Cell, Mode, STUB, Stub, Table, Word, at, descriptor, end, poke, selector};
 
 /// The TSS of the new task, and its fields (SDM vol. 3, figure 9-2).
-const NEW: u32 = at::TSS + 0x80;
+pub(super) const NEW: u32 = at::TSS + 0x80;
 const LINK: u32 = 0;
 const ESP0: u32 = 4;
 const EIP: u32 = 32;
@@ -39,7 +39,7 @@ const WORDS: &[Word] = &[
     Word::Watch3,
 ];
 
-fn tss(kind: u64, p: bool, dpl: u8, limit: u64) -> u64 {
+pub(super) fn tss(kind: u64, p: bool, dpl: u8, limit: u64) -> u64 {
     let access = kind | u64::from(dpl) << 5 | u64::from(p) << 7;
     limit | u64::from(NEW) << 16 | access << 40
 }
@@ -49,7 +49,7 @@ fn task_gate(p: bool, dpl: u8, target: u16) -> u64 {
 }
 
 /// A task of level 3 that begins at the landing.
-fn task() -> Vec<(u32, u32)> {
+pub(super) fn task() -> Vec<(u32, u32)> {
     let level = 3;
     let mut words = vec![
         (NEW + ESP0, at::inner_stack(0)),
@@ -92,7 +92,7 @@ macro_rules! stub {
 
 /// How a switch is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// By a far pointer to A.
     Pointer,
     /// By a far pointer to a task gate in B that names A.
@@ -103,7 +103,7 @@ enum Way {
     Return,
 }
 
-fn ways() -> Vec<(&'static str, Way, Stub)> {
+pub(super) fn ways() -> Vec<(&'static str, Way, Stub)> {
     let jump = || stub!(|a| a.jmp(fword_ptr(at::POINTER)));
     let call = || stub!(|a| a.call(fword_ptr(at::POINTER)));
     let back = Stub {
@@ -128,7 +128,7 @@ fn ways() -> Vec<(&'static str, Way, Stub)> {
 
 impl Way {
     /// Pokes that make `selector` the one that is used, with the gate there may be.
-    fn pokes(self, rpl: u8, (gate_p, gate_dpl): (bool, u8)) -> Vec<(u32, u32)> {
+    pub(super) fn pokes(self, rpl: u8, (gate_p, gate_dpl): (bool, u8)) -> Vec<(u32, u32)> {
         let a = selector::A | u16::from(rpl);
         let b = selector::B | u16::from(rpl);
         let gate = task_gate(gate_p, gate_dpl, selector::A);
@@ -147,7 +147,7 @@ impl Way {
 
 fn table(cells: Vec<Cell>, expected: &'static str) -> Table {
     let watch =
-        [descriptor(selector::A) + 4, descriptor(selector::TSS) + 4, NEW + LINK, at::TSS + EIP];
+        vec![descriptor(selector::A) + 4, descriptor(selector::TSS) + 4, NEW + LINK, at::TSS + EIP];
     let stubs = ways().into_iter().map(|(_, _, stub)| stub).collect();
     Table {
         mode: Mode::Protected,
@@ -155,6 +155,7 @@ fn table(cells: Vec<Cell>, expected: &'static str) -> Table {
         live: task(),
         frames: Vec::new(),
         user_stubs: at::STUBS,
+        msrs: &[],
         watch,
         words: WORDS,
         cells,
