@@ -15,6 +15,7 @@ mod riscv;
 mod target;
 mod x86;
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use guest::Guest;
 pub use listener::{ListenError, Listener};
 use riscv::Rv64;
 use target::Debuggee;
-use x86::X86;
+use x86::{Shape, X86};
 
 /// Longest packet; registers and memory are read in such portions.
 const PACKET_SIZE: usize = 16 << 10;
@@ -52,7 +53,12 @@ impl Server {
     /// The host has no thread or no descriptor left.
     pub fn start(machine: MachineHandle, listener: Arc<Listener>, wait: bool) -> io::Result<Self> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let door = Door { machine: machine.clone(), listener, wake: Arc::clone(&wake) };
+        let door = Door {
+            machine: machine.clone(),
+            listener,
+            wake: Arc::clone(&wake),
+            shape: Cell::new(None),
+        };
         let rung = Arc::clone(&wake);
         machine.debug_waker(Some(Arc::new(move || ring(&rung))));
         if wait {
@@ -95,6 +101,8 @@ struct Door {
     machine: MachineHandle,
     listener: Arc<Listener>,
     wake: Arc<OwnedFd>,
+    /// What `monitor arch` has asked for.
+    shape: Cell<Option<Shape>>,
 }
 
 type Problem = GdbStubError<std::convert::Infallible, io::Error>;
@@ -147,13 +155,18 @@ impl Door {
         self.machine.debug_stop();
         match self.machine.isa() {
             Isa::Riscv64 => self.attach::<Rv64>(connection),
-            Isa::X86_64 => self.attach::<X86>(connection),
+            Isa::X86_64 => match self.shape.get().unwrap_or_else(|| Shape::of(&self.machine)) {
+                Shape::I8086 => self.attach::<X86<16>>(connection),
+                Shape::I386 => self.attach::<X86<32>>(connection),
+                Shape::X86_64 => self.attach::<X86<64>>(connection),
+            },
         }
         log::info!(target: "gdb", "the debugger has left");
     }
 
     fn attach<G: Guest>(&self, connection: Connection) {
         let mut debuggee = Debuggee::<G>::new(self.machine.clone());
+        debuggee.shape = self.shape.get();
         match self.converse(connection, &mut debuggee) {
             Ok(DisconnectReason::Kill) => self.machine.quit(),
             Ok(_) => {}
@@ -161,6 +174,7 @@ impl Door {
                 log::warn!(target: "gdb", "the debugger's connection failed: {problem}");
             }
         }
+        self.shape.set(debuggee.shape);
         debuggee.leave();
     }
 

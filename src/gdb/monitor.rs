@@ -4,12 +4,15 @@ use std::fmt::Write;
 
 use super::guest::Guest;
 use super::target::Debuggee;
+use super::x86::Shape;
 use crate::report;
 use crate::terminal::session::place;
 
 const HELP: &str = "\
 help              this list
 info              counters, and where each hart is
+arch NAME         what a debugger of an x86 processor is told of when it attaches anew: i8086, i386, x86-64,
+                  or auto, which fits the mode
 phys [on|off]     take gdb's addresses as guest physical ones; reaches devices too, whose reads may have
                   side effects";
 
@@ -19,6 +22,14 @@ pub(super) fn obey<G: Guest>(debuggee: &mut Debuggee<G>, command: &str) -> Strin
     match words[..] {
         [] | ["help"] => format!("{HELP}\n"),
         ["info"] => info(debuggee),
+        ["arch", "auto"] => {
+            debuggee.shape = None;
+            "told by the mode when gdb attaches anew\n".into()
+        }
+        ["arch", name] if let Some(shape) = Shape::named(name) => {
+            debuggee.shape = Some(shape);
+            format!("{name} when gdb attaches anew\n")
+        }
         ["phys"] => phys(debuggee),
         ["phys", "on"] => {
             debuggee.physical = true;

@@ -26,6 +26,7 @@ use mimic_cpu::debug::{DebugEvent, DebugPoints, WatchKind, Watchpoint};
 
 use super::guest::Guest;
 use super::monitor;
+use super::x86::Shape;
 use crate::machine::MachineHandle;
 use crate::machine::debug::{Order, Space};
 use crate::report;
@@ -42,6 +43,8 @@ pub(super) struct Debuggee<G> {
     pub(super) machine: MachineHandle,
     /// gdb's addresses are guest physical ones.
     pub(super) physical: bool,
+    /// What the next debugger of an x86 processor is told of, if not what fits its mode.
+    pub(super) shape: Option<Shape>,
     soft: Vec<u64>,
     hard: Vec<u64>,
     watch: Vec<Watchpoint>,
@@ -90,6 +93,7 @@ impl<G: Guest> Debuggee<G> {
         Debuggee {
             machine,
             physical: false,
+            shape: None,
             soft: Vec::new(),
             hard: Vec::new(),
             watch: Vec::new(),

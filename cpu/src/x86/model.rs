@@ -367,6 +367,9 @@ impl Model {
             }
             // No cache descriptors: leaf 4 says.
             2 => [0x00ff_ff01, 0, 0, 0],
+            // ARAT: the local APIC's timer never stops. Kernels tick for ever without it where no other timer could wake
+            // them.
+            6 => [1 << 2, 0, 0, 0],
             7 if subleaf == 0 => {
                 let ospke = if live.ospke { 1 << 4 } else { 0 };
                 [0, word(Word::L7Ebx), word(Word::L7Ecx) | ospke, word(Word::L7Edx)]
