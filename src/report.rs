@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::machine::spec::{End, JitStats, Report, Stats};
+use crate::machine::spec::{End, JitStats, KvmStats, Report, Stats};
 
 /// The guest died.
 pub const STATUS_DIED: u8 = 121;
@@ -111,6 +111,7 @@ pub fn statistics(stats: &Stats) -> String {
         device_accesses,
         engine_switches,
         jit,
+        kvm,
     } = *stats;
     let mut rows = vec![
         ("instructions", grouped(insns)),
@@ -127,6 +128,11 @@ pub fn statistics(stats: &Stats) -> String {
     }
     if let Some(jit) = &jit {
         rows.extend(translation(jit, hart_time));
+    }
+    if let Some(KvmStats { entries, fallbacks, interpreted }) = kvm {
+        rows.push(("entries by KVM", grouped(entries)));
+        rows.push(("fallbacks of KVM", grouped(fallbacks)));
+        rows.push(("  insns interpreted", grouped(interpreted)));
     }
     let lines: Vec<String> =
         rows.into_iter().map(|(name, value)| format!("  {name:<20}{value:>18}")).collect();
@@ -240,6 +246,19 @@ pub struct JsonStats {
     pub engine_switches: u64,
     /// The translators', if there were any.
     pub jit: Option<JsonJit>,
+    /// KVM's, if a hart ran on it.
+    pub kvm: Option<JsonKvm>,
+}
+
+/// [`KvmStats`], in JSON's terms.
+#[derive(Serialize)]
+pub struct JsonKvm {
+    /// Times that the guest was entered.
+    pub entries: u64,
+    /// Times that the interpreter performed what KVM cannot.
+    pub fallbacks: u64,
+    /// Instructions that it performed then.
+    pub interpreted: u64,
 }
 
 /// [`JitStats`], in JSON's terms.
@@ -329,6 +348,7 @@ impl From<&Stats> for JsonStats {
             device_accesses,
             engine_switches,
             jit,
+            kvm,
         } = *stats;
         JsonStats {
             instructions: insns,
@@ -341,6 +361,11 @@ impl From<&Stats> for JsonStats {
             device_accesses,
             engine_switches,
             jit: jit.map(|jit| JsonJit::new(&jit, hart_time)),
+            kvm: kvm.map(|KvmStats { entries, fallbacks, interpreted }| JsonKvm {
+                entries,
+                fallbacks,
+                interpreted,
+            }),
         }
     }
 }

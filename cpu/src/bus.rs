@@ -116,6 +116,10 @@ pub trait CpuBus: Send + Sync {
     /// back so far any more: then any page may have been written to.
     fn code_log(&self, from: u64) -> Option<Vec<u64>>;
 
+    /// From now on there is one hart more (`true`) or one less whose stores nobody reports, since the host's processor
+    /// executes them as they are. While there is one, the log never reaches back: any page may have been written to.
+    fn stores_unheard(&self, _more: bool) {}
+
     /// Whether what harts keep of memory must never be older than memory: a translation or decoded code ends
     /// with the store that makes it stale, not only with the guest's fence. Then nothing that a guest sees
     /// depends on what an engine happens to keep. So it is in deterministic machines, where all harts run on

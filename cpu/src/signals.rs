@@ -1,8 +1,15 @@
 //! What other threads can do to a running hart: drive its interrupt lines and ask for its attention.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+/// Calls a hart back that cannot poll, since the host's processor executes the guest's code as it is.
+pub trait Interrupter: Debug + Send + Sync {
+    /// Makes the hart's engine look at its [`Signals`] soon. Called from any thread.
+    fn interrupt(&self);
+}
 
 /// The outside of one hart. Shared between the hart's engine, which polls it at block boundaries, and
 /// everybody who may interrupt the hart. This is also the engines' `Kick` handle.
@@ -17,6 +24,9 @@ pub struct Signals {
     /// A thread is parked.
     asleep: Mutex<bool>,
     wake: Condvar,
+    /// The hart cannot poll now.
+    away: AtomicBool,
+    interrupter: Mutex<Option<Arc<dyn Interrupter>>>,
 }
 
 impl Signals {
@@ -53,6 +63,36 @@ impl Signals {
         if asleep {
             self.wake.notify_all();
         }
+        if self.away.load(Ordering::SeqCst) {
+            let interrupter = self.interrupter.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(interrupter) = &*interrupter {
+                interrupter.interrupt();
+            }
+        }
+    }
+
+    /// Sets who calls the hart back while it is [away](Self::go_away).
+    pub fn set_interrupter(&self, interrupter: Option<Arc<dyn Interrupter>>) {
+        *self.interrupter.lock().unwrap_or_else(PoisonError::into_inner) = interrupter;
+    }
+
+    /// From now on until [`come_back`](Self::come_back) whoever calls for attention also interrupts the hart. False,
+    /// and nothing changes, if somebody has called already.
+    #[must_use]
+    pub fn go_away(&self) -> bool {
+        self.away.store(true, Ordering::SeqCst);
+        // Either the caller finds the hart away, or the hart finds the call.
+        fence(Ordering::SeqCst);
+        let called = self.attention.load(Ordering::SeqCst);
+        if called {
+            self.come_back();
+        }
+        !called
+    }
+
+    /// The hart polls again.
+    pub fn come_back(&self) {
+        self.away.store(false, Ordering::SeqCst);
     }
 
     /// Makes the engine leave `run` at the next instruction boundary.
@@ -114,6 +154,31 @@ mod tests {
         signals.set_lines(0x80, false);
         assert!(signals.needs_attention());
         assert_eq!(signals.lines(), 0);
+    }
+
+    #[derive(Debug, Default)]
+    struct Counter(AtomicU64);
+
+    impl Interrupter for Counter {
+        fn interrupt(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_hart_is_interrupted_while_it_is_away_alone() {
+        let (signals, counter) = (Signals::default(), Arc::new(Counter::default()));
+        signals.set_interrupter(Some(counter.clone()));
+        signals.call_attention();
+        assert!(!signals.go_away(), "somebody has called");
+        signals.call_attention();
+        assert_eq!(counter.0.load(Ordering::SeqCst), 0);
+        signals.take_attention();
+        assert!(signals.go_away());
+        signals.kick();
+        signals.come_back();
+        signals.kick();
+        assert_eq!(counter.0.load(Ordering::SeqCst), 1);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::engine::Engine;
 use super::{Failure, print, values};
 use crate::boot::{self, Cache, FetchOptions};
 use crate::compare::{self, Column, Comparison, Kernel, Qemu, Run, Watch};
+use crate::engine::EngineError;
+use crate::engine::kvm::probe::{self, KvmKind};
 use crate::loader::{self, ImageKind, Isa, LoadOptions};
 
 /// Memory unless told otherwise.
@@ -37,7 +39,7 @@ pub(super) struct CompareArgs {
     #[arg(value_name = "IMAGE|NAME")]
     guest: String,
     /// Engines, the first of which the others are compared with; one may come twice, to show the noise
-    /// (default: all)
+    /// (default: all but KVM)
     #[arg(long, value_enum, value_delimiter = ',')]
     engines: Vec<Engine>,
     /// Run it on an installed QEMU as well: same kernel, initrd, command line, memory and number of harts
@@ -103,19 +105,30 @@ pub(super) fn execute(args: &CompareArgs) -> Result<u8, Failure> {
     let isa = guest.kernel.isa;
     let qemu = args.qemu.then(|| Qemu::find(isa)).transpose().map_err(Failure::host)?;
     let engines: &[Engine] = match isa {
-        Isa::Riscv64 if args.engines.is_empty() => Engine::value_variants(),
-        Isa::Riscv64 => &args.engines,
-        Isa::X86_64 if args.engines.contains(&Engine::Jit) => {
-            return Err(Failure::usage("there is no translator for x86-64 guests yet"));
+        Isa::Riscv64 if args.engines.is_empty() => &[Engine::Interp, Engine::Jit],
+        Isa::Riscv64 if args.engines.contains(&Engine::Kvm) => {
+            return Err(Failure::usage(EngineError::KvmRiscv));
         }
-        Isa::X86_64 => &[Engine::Interp],
+        Isa::X86_64 if args.engines.is_empty() => &[Engine::Interp],
+        Isa::X86_64 if args.engines.contains(&Engine::Jit) => {
+            return Err(Failure::usage(EngineError::NoTranslator));
+        }
+        Isa::Riscv64 | Isa::X86_64 => &args.engines,
     };
+    let on_kvm = engines.contains(&Engine::Kvm);
+    let software = on_kvm && probe::kind().map_err(Failure::host)? == KvmKind::Software;
     let mut comparison = Comparison {
         guest: args.guest.clone(),
         setting: setting(&guest.kernel, args.rounds, qemu.as_ref()),
         columns: Vec::new(),
         notes: Vec::new(),
     };
+    if software {
+        comparison.notes.push(
+            "this host's KVM is software: its figures tell of 64-bit user code alone, and nothing of other hosts"
+                .into(),
+        );
+    }
     let mut runners: Vec<Runner> = engines.iter().copied().map(Runner::Engine).collect();
     runners.extend(qemu.map(Runner::Qemu));
     for runner in &runners {

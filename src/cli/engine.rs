@@ -4,8 +4,11 @@ use clap::{Args, ValueEnum};
 use mimic_jit::options::{JitOptions, SWITCHES};
 
 use super::{Failure, print, values};
+use crate::engine::EngineError;
+use crate::engine::kvm::probe::{self, KvmKind};
 use crate::loader::Isa;
 use crate::machine::spec::{EngineKind, EngineSpec, SwitchAt};
+use crate::terminal::tty;
 
 /// Engines, by their names on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -14,6 +17,21 @@ pub(super) enum Engine {
     Interp,
     /// The translator: guest code becomes host code
     Jit,
+    /// KVM: the host's processor executes the code of an x86-64 guest itself
+    Kvm,
+}
+
+/// What `--engine` takes: an engine, or the best that there is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EngineChoice {
+    /// The interpreter
+    Interp,
+    /// The translator: guest code becomes host code
+    Jit,
+    /// KVM: the host's processor executes the code of an x86-64 guest itself
+    Kvm,
+    /// KVM for x86-64 where the host's is a real one; otherwise the default
+    Auto,
 }
 
 impl Engine {
@@ -21,6 +39,7 @@ impl Engine {
         match self {
             Engine::Interp => EngineKind::Interp,
             Engine::Jit => EngineKind::Jit,
+            Engine::Kvm => EngineKind::Kvm,
         }
     }
 }
@@ -29,7 +48,7 @@ impl Engine {
 pub(super) struct EngineArgs {
     /// What runs the guest's instructions; `mimic engines` tells more [default: jit for RISC-V, interp for x86]
     #[arg(long, value_enum)]
-    engine: Option<Engine>,
+    engine: Option<EngineChoice>,
     /// Switch parts of the translator off (-NAME) or on (NAME); `mimic engines` lists them
     #[arg(long, value_name = "LIST", value_parser = jit_list, allow_hyphen_values = true)]
     jit_opt: Vec<String>,
@@ -37,7 +56,7 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "SIZE", value_parser = cache_size)]
     jit_cache: Option<usize>,
     /// Change the engine after so many instructions of all harts, like insns=500M,jit, or again and again,
-    /// like every=1M; may be given several times
+    /// like every=1M; may be given several times. On KVM a nanosecond counts as an instruction
     #[arg(long, value_name = "insns=N,ENGINE|every=N", value_parser = switch_at)]
     switch_at: Vec<SwitchAt>,
     /// Name translated code in /tmp/perf-PID.map, for perf report
@@ -58,8 +77,62 @@ impl EngineArgs {
         words
     }
 
-    /// The specification of the engines of harts of this instruction set.
-    pub(super) fn spec(&self, isa: Isa) -> EngineSpec {
+    /// The engine at the start. Only a KVM that is of hardware is chosen by itself, and where instructions need not be
+    /// counted.
+    fn kind(&self, isa: Isa, counted: bool) -> EngineKind {
+        match self.engine {
+            None => EngineKind::default_for(isa),
+            Some(EngineChoice::Interp) => EngineKind::Interp,
+            Some(EngineChoice::Jit) => EngineKind::Jit,
+            Some(EngineChoice::Kvm) => EngineKind::Kvm,
+            Some(EngineChoice::Auto) if isa == Isa::X86_64 && !counted => match probe::kind() {
+                Ok(KvmKind::Hardware) => EngineKind::Kvm,
+                _ => EngineKind::default_for(isa),
+            },
+            Some(EngineChoice::Auto) => EngineKind::default_for(isa),
+        }
+    }
+
+    /// Checks the engines against what else is asked for.
+    ///
+    /// # Errors
+    /// KVM cannot do it.
+    pub(super) fn check(
+        &self,
+        isa: Isa,
+        deterministic: bool,
+        max_insns: bool,
+    ) -> Result<(), Failure> {
+        let counted = deterministic || max_insns;
+        if !self.spec(isa, counted).uses(EngineKind::Kvm, isa) {
+            return Ok(());
+        }
+        if isa != Isa::X86_64 {
+            return Err(Failure::usage(EngineError::KvmRiscv));
+        }
+        if deterministic {
+            return Err(Failure::usage(
+                "a --deterministic machine needs engines that count instructions, and KVM does not: leave one of the \
+                 two away",
+            ));
+        }
+        if max_insns {
+            return Err(Failure::usage(
+                "--max-insns needs engines that count instructions, and KVM does not: give --timeout",
+            ));
+        }
+        match probe::kind().map_err(Failure::host)? {
+            KvmKind::Hardware => {}
+            KvmKind::Software => tty::say(
+                "mimic: warning: this host's KVM is software: slow but for 64-bit user code, and not exact \
+                 (`mimic doctor` says where)",
+            ),
+        }
+        Ok(())
+    }
+
+    /// The specification of the engines of harts of this instruction set. `counted`: instructions must be counted.
+    pub(super) fn spec(&self, isa: Isa, counted: bool) -> EngineSpec {
         let mut jit = JitOptions { perf_map: self.perf_map, ..JitOptions::default() };
         for list in &self.jit_opt {
             if let Err(error) = jit.apply(list) {
@@ -69,11 +142,7 @@ impl EngineArgs {
         if let Some(bytes) = self.jit_cache {
             jit.cache_bytes = bytes;
         }
-        EngineSpec {
-            kind: self.engine.map_or(EngineKind::default_for(isa), Engine::kind),
-            jit,
-            switches: self.switch_at.clone(),
-        }
+        EngineSpec { kind: self.kind(isa, counted), jit, switches: self.switch_at.clone() }
     }
 }
 

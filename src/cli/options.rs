@@ -420,7 +420,7 @@ impl MachineArgs {
             cpus: self.cpus,
             deterministic: self.deterministic,
             memory: self.mem.unwrap_or(default_memory),
-            engine: self.engine.spec(guest.image.isa),
+            engine: self.engine.spec(guest.image.isa, self.deterministic || limits.insns.is_some()),
             firmware: attached.firmware.clone(),
             disks: attached.disks.clone(),
             flash: attached.flash.clone(),
@@ -432,7 +432,7 @@ impl MachineArgs {
                 ConsoleOption::Virtio => ConsoleKind::Virtio,
             },
             virtio: match self.virtio {
-                None => VirtioBus::default_for(board),
+                None => VirtioBus::default_for(board, guest.image.kind),
                 Some(VirtioOption::Mmio) => VirtioBus::Mmio,
                 Some(VirtioOption::Pci) => VirtioBus::Pci,
             },

@@ -155,6 +155,8 @@ pub(super) fn start(
     default_memory: u64,
 ) -> Result<u8, Failure> {
     machine.check(guest, default_memory)?;
+    let counted = running.max_insns.is_some();
+    machine.engine.check(guest.image.isa, machine.deterministic, counted)?;
     let attached = machine.attach()?;
     let spec = || machine.spec(guest, &attached, running.limits(), default_memory);
     let make = |io| Ok(running.prepare(Machine::new(spec(), io)?));

@@ -85,8 +85,10 @@ fn failure(error: SnapshotError) -> Failure {
 
 fn load(args: &LoadArgs) -> Result<u8, Failure> {
     let config = Snapshot::open(&args.file).map_err(failure)?.state().config.clone();
+    let (isa, counted) = (config.cpu.isa(), args.running.max_insns.is_some());
+    args.engine.check(isa, config.deterministic, counted)?;
     let how = Resumption {
-        engine: args.engine.spec(config.cpu.isa()),
+        engine: args.engine.spec(isa, counted || config.deterministic),
         limits: args.running.limits(),
         disks: args.disks.open()?,
     };

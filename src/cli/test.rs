@@ -13,7 +13,7 @@ use super::run::granularity;
 use super::{Failure, print, values};
 use crate::harness::{self, Case, Settings};
 use crate::loader::Isa;
-use crate::machine::spec::{CpuSpec, Limits};
+use crate::machine::spec::{CpuSpec, EngineKind, Limits};
 
 #[derive(Args, Debug)]
 pub(super) struct TestArgs {
@@ -61,12 +61,16 @@ pub(super) struct TestArgs {
 
 pub(super) fn execute(args: &TestArgs) -> Result<u8, Failure> {
     let cases = cases(args)?;
+    let engine = args.engine.spec(Isa::Riscv64, false);
+    if engine.kind == EngineKind::Kvm {
+        args.engine.check(Isa::X86_64, args.deterministic, args.max_insns.is_some())?;
+    }
     let settings = Settings {
         memory: args.mem,
         cpu: args.cpu.clone().unwrap_or_default(),
         cpus: args.cpus,
         deterministic: args.deterministic,
-        engine: args.engine.spec(Isa::Riscv64),
+        engine,
         limits: Limits { insns: args.max_insns, time: Some(args.timeout) },
         signatures: args.signature_dir.clone().map(|folder| (folder, args.signature_granularity)),
         jobs: args

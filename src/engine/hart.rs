@@ -7,6 +7,7 @@ use mimic_cpu::bus::CpuBus;
 use mimic_cpu::debug::DebugPoints;
 use mimic_cpu::signals::Signals;
 
+use super::kvm::KvmGuest;
 use super::{CpuState, Engine, EngineError, attach};
 use crate::machine::spec::{EngineKind, EngineSpec, Stats};
 
@@ -20,6 +21,7 @@ pub struct HartEngine {
     spec: EngineSpec,
     bus: Arc<dyn CpuBus>,
     signals: Arc<Signals>,
+    guest: Arc<KvmGuest>,
     /// What the debugger has set: it follows the hart.
     points: DebugPoints,
     switches: u64,
@@ -35,15 +37,18 @@ impl HartEngine {
         state: CpuState,
         bus: Arc<dyn CpuBus>,
         signals: Arc<Signals>,
+        guest: Arc<KvmGuest>,
     ) -> Result<Self, EngineError> {
         let kind = spec.kind;
+        let (own_bus, pins) = (Arc::clone(&bus), Arc::clone(&signals));
         Ok(HartEngine {
             kind,
-            current: attach(kind, &spec, state, Arc::clone(&bus), Arc::clone(&signals))?,
+            current: attach(kind, &spec, state, own_bus, pins, &guest)?,
             parked: Vec::new(),
             spec,
             bus,
             signals,
+            guest,
             points: DebugPoints::default(),
             switches: 0,
         })
@@ -72,11 +77,13 @@ impl HartEngine {
             }
             None => {
                 let (bus, signals) = (Arc::clone(&self.bus), Arc::clone(&self.signals));
-                attach(kind, &self.spec, state, bus, signals)?
+                attach(kind, &self.spec, state, bus, signals, &self.guest)?
             }
         };
-        let left = std::mem::replace(&mut self.current, next);
+        let mut left = std::mem::replace(&mut self.current, next);
+        left.leave();
         self.parked.push((std::mem::replace(&mut self.kind, kind), left));
+        self.signals.call_attention();
         self.current.set_debug(self.points.clone());
         self.switches += 1;
         Ok(())

@@ -2,6 +2,7 @@
 //! hart can leave one and enter another.
 
 mod hart;
+pub mod kvm;
 mod state;
 mod x86;
 
@@ -18,6 +19,8 @@ use mimic_jit::riscv::engine::{ExitCause, Jit, JitError, Translation};
 
 use crate::machine::spec::{EngineKind, EngineSpec, HartView, JitStats, Stats};
 
+use kvm::{KvmError, KvmGuest};
+
 pub use hart::HartEngine;
 pub use state::CpuState;
 
@@ -28,8 +31,17 @@ pub enum EngineError {
     #[error("the translator cannot run: {0}{advice}", advice = advice(.0))]
     Jit(#[from] JitError),
     /// The translator does not know the guest's instruction set.
-    #[error("there is no translator for x86 guests yet: run them with --engine interp")]
+    #[error("there is no translator for x86-64 guests yet: run them with --engine interp or kvm")]
     NoTranslator,
+    /// The host's KVM cannot be used.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The host's processor executes x86 code alone.
+    #[error("KVM runs x86-64 guests alone: run RISC-V with --engine jit or interp")]
+    KvmRiscv,
+    /// KVM does not count instructions.
+    #[error("a deterministic machine counts instructions, and KVM does not")]
+    KvmDeterministic,
 }
 
 /// What the user can do.
@@ -50,10 +62,17 @@ pub trait Engine: Send {
     fn store(&self) -> CpuState;
     /// Continues from a state made outside, of the same instruction set.
     fn load(&mut self, state: CpuState);
+    /// Its hart goes on on another engine, from the state that was stored.
+    fn leave(&mut self) {}
     /// Sets where `run` shall end for a debugger; code that was written from outside counts from now on.
     fn set_debug(&mut self, points: DebugPoints);
     /// Instructions the hart has retired.
     fn retired(&self) -> u64;
+    /// What budgets count, since the engine was made: instructions retired, or nanoseconds where instructions are not
+    /// counted.
+    fn passed(&self) -> u64 {
+        self.retired()
+    }
     /// Where the hart is.
     fn view(&self) -> HartView;
     /// Whether the hart waits where no interrupt that can be masked will ever be taken.
@@ -76,6 +95,7 @@ fn attach(
     state: CpuState,
     bus: Arc<dyn CpuBus>,
     signals: Arc<Signals>,
+    guest: &KvmGuest,
 ) -> Result<Box<dyn Engine>, EngineError> {
     Ok(match (kind, state) {
         (EngineKind::Interp, CpuState::Riscv(hart)) => Box::new(Interp::new(*hart, bus, signals)),
@@ -86,6 +106,14 @@ fn attach(
             Box::new(mimic_cpu::x86::interp::Interp::new(*cpu, bus, signals))
         }
         (EngineKind::Jit, CpuState::X86(_)) => return Err(EngineError::NoTranslator),
+        // That is what deterministic machines are.
+        (EngineKind::Kvm, CpuState::X86(_)) if bus.coherent() => {
+            return Err(EngineError::KvmDeterministic);
+        }
+        (EngineKind::Kvm, CpuState::X86(cpu)) => {
+            Box::new(kvm::Kvm::new(guest, *cpu, bus, signals)?)
+        }
+        (EngineKind::Kvm, CpuState::Riscv(_)) => return Err(EngineError::KvmRiscv),
     })
 }
 

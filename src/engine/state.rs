@@ -88,13 +88,18 @@ impl CpuState {
     }
 }
 
-/// Where a processor is: the linear address of its next instruction.
-pub(super) fn view_x86(cpu: &Cpu) -> HartView {
-    let mode = match (cpu.cr0 & cr0::PE != 0, cpu.rflags & bit::VM != 0) {
+/// The name of a processor's mode.
+pub(super) fn mode_x86(control: u64, rflags: u64, cpl: u8) -> &'static str {
+    match (control & cr0::PE != 0, rflags & bit::VM != 0) {
         (false, _) => "real",
         (true, true) => "virtual-8086",
-        (true, false) if cpu.cpl == 3 => "user",
+        (true, false) if cpl == 3 => "user",
         (true, false) => "supervisor",
-    };
+    }
+}
+
+/// Where a processor is: the linear address of its next instruction.
+pub(super) fn view_x86(cpu: &Cpu) -> HartView {
+    let mode = mode_x86(cpu.cr0, cpu.rflags, cpu.cpl);
     HartView { pc: cpu.linear_rip(), mode, waiting: cpu.activity != Activity::Running }
 }

@@ -69,11 +69,13 @@ impl CpuSpec {
         match self {
             CpuSpec::Riscv(_) => true,
             CpuSpec::X86(model) => {
-                // What cannot be said of a model on the command line is none.
-                model.to_string().parse().is_ok_and(|mut named: Model| {
-                    named.cpus = cpus;
-                    named == *model
-                })
+                // What cannot be said of a model on the command line is none; on KVM the time-stamp counter runs as the
+                // host's does.
+                model.tsc_hz != 0
+                    && model.to_string().parse().is_ok_and(|mut named: Model| {
+                        (named.cpus, named.tsc_hz) = (cpus, model.tsc_hz);
+                        named == *model
+                    })
             }
         }
     }
@@ -125,6 +127,11 @@ mod tests {
         let mut model = Model::v3();
         model.set(mimic_cpu::x86::model::feature::NX, false);
         assert!(CpuSpec::X86(model.clone()).is_legal(1));
+        model.tsc_hz = 2_000_000_000;
+        assert!(CpuSpec::X86(model.clone()).is_legal(1), "hosts' counters differ");
+        model.tsc_hz = 0;
+        assert!(!CpuSpec::X86(model.clone()).is_legal(1));
+        model.tsc_hz = Model::v3().tsc_hz;
         // Long mode is always there.
         model.set(mimic_cpu::x86::model::feature::LM, false);
         assert!(!CpuSpec::X86(model).is_legal(1));

@@ -111,7 +111,10 @@ impl EventLoop {
             if !self.clock.is_deterministic() {
                 self.timers.fire_due(self.clock.now());
             }
-            if self.control.is_woken() && !self.clock.is_deterministic() && !self.control.is_paused() {
+            if self.control.is_woken()
+                && !self.clock.is_deterministic()
+                && !self.control.is_paused()
+            {
                 self.handle.wake();
                 continue;
             }

@@ -109,28 +109,30 @@ pub(super) fn run_hart(
             control.end(End::InsnLimit);
             break;
         }
-        let mut most = if crowded { TURN } else { u64::MAX };
+        // On KVM turns are the host's business.
+        let mut most = if crowded && engine.kind() != EngineKind::Kvm { TURN } else { u64::MAX };
         if !plan.is_empty() {
             let (kind, left) = plan.next();
             follow(engine, kind, control);
-            most = most.min(left);
+            most = if engine.kind() == EngineKind::Kvm { left } else { most.min(left) };
         }
         if most != u64::MAX {
             let turn = insns.map_or(most, |insns| insns.min(most));
             allowance.give_back(insns.map_or(0, |insns| insns - turn));
             insns = Some(turn);
         }
-        let before = engine.retired();
+        let before = engine.passed();
         control.hears(index);
         rendezvous.set_running(index, true);
         let exit = engine.run(Budget { insns });
         rendezvous.set_running(index, false);
-        let retired = engine.retired() - before;
+        let passed = engine.passed() - before;
         if let Some(insns) = insns {
-            allowance.give_back(insns - retired);
+            // Time is not kept to the nanosecond.
+            allowance.give_back(insns.saturating_sub(passed));
         }
         if !plan.is_empty() {
-            plan.advance(retired);
+            plan.advance(passed);
         }
         match exit {
             // The hart may be spinning for another one that has no core.

@@ -195,6 +195,7 @@ impl Shared {
                 device_accesses,
                 engine_switches,
                 jit,
+                kvm,
                 cpu_time: _,
                 wall_time: _,
             } = sample.stats;
@@ -206,6 +207,9 @@ impl Shared {
             total.engine_switches += engine_switches;
             if let Some(jit) = jit {
                 total.jit.get_or_insert_default().add(&jit);
+            }
+            if let Some(kvm) = kvm {
+                total.kvm.get_or_insert_default().add(&kvm);
             }
         }
         total
@@ -336,7 +340,7 @@ impl MachineHandle {
     pub fn switch_engine(&self) -> Result<Option<EngineKind>, EngineError> {
         let control = &self.shared.control;
         let Some(from) = control.on_hart(0, |engine| engine.kind()) else { return Ok(None) };
-        let to = from.other();
+        let to = from.other(self.shared.config.cpu.isa());
         for hart in 0..control.harts() {
             let Some(switched) = control.on_hart(hart, move |engine| engine.switch(to)) else {
                 return Ok(None);
@@ -534,7 +538,8 @@ fn start(
         let turn = left_turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let plan = Arc::clone(&shared.plan);
         let wake = shared.wake.clone();
-        let all = Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn, wake };
+        let all =
+            Deterministic { harts, control, clock, timers, insns, plan, turn, left_turn, wake };
         spawn("harts".into(), Box::new(move || all.run()));
         return threads;
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::loader::Isa;
+
 use super::spec::{EngineKind, EngineSpec, SwitchAt};
 
 struct State {
@@ -19,10 +21,11 @@ pub(super) struct Plan {
     state: Mutex<State>,
     every: Option<u64>,
     empty: bool,
+    isa: Isa,
 }
 
 impl Plan {
-    pub(super) fn new(spec: &EngineSpec) -> Self {
+    pub(super) fn new(spec: &EngineSpec, isa: Isa) -> Self {
         let mut points = BTreeMap::new();
         let mut every = None;
         for switch in &spec.switches {
@@ -37,6 +40,7 @@ impl Plan {
             state: Mutex::new(State { retired: 0, points, kind: spec.kind }),
             every,
             empty: spec.switches.is_empty(),
+            isa,
         }
     }
 
@@ -58,14 +62,14 @@ impl Plan {
         (state.kind, left.unwrap_or(u64::MAX))
     }
 
-    /// So many more instructions have retired.
+    /// So many more instructions have retired, or nanoseconds have passed where they are not counted.
     pub(super) fn advance(&self, insns: u64) {
         let mut state = self.lock();
         let before = state.retired;
         state.retired += insns;
         // Harts that run side by side may pass more than one round at a time; it counts as one.
         if self.every.is_some_and(|every| before / every != state.retired / every) {
-            state.kind = state.kind.other();
+            state.kind = state.kind.other(self.isa);
         }
         while let Some(point) = state.points.first_entry()
             && *point.key() <= before + insns
@@ -85,11 +89,12 @@ mod tests {
     use super::*;
 
     fn plan(switches: &[SwitchAt]) -> Plan {
-        Plan::new(&EngineSpec {
+        let spec = EngineSpec {
             kind: EngineKind::Interp,
             switches: switches.to_vec(),
             ..EngineSpec::default()
-        })
+        };
+        Plan::new(&spec, Isa::Riscv64)
     }
 
     #[test]

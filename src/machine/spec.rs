@@ -9,7 +9,7 @@ use mimic_jit::options::JitOptions;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot;
-use crate::loader::{Isa, LoadedImage};
+use crate::loader::{ImageKind, Isa, LoadedImage};
 
 pub use super::cpus::CpuSpec;
 
@@ -68,6 +68,8 @@ pub enum EngineKind {
     /// The translator.
     #[default]
     Jit,
+    /// The host's processor, by Linux's KVM.
+    Kvm,
 }
 
 impl EngineKind {
@@ -87,6 +89,7 @@ impl EngineKind {
         match self {
             EngineKind::Interp => "interp",
             EngineKind::Jit => "jit",
+            EngineKind::Kvm => "kvm",
         }
     }
 
@@ -96,20 +99,24 @@ impl EngineKind {
         match self {
             EngineKind::Interp => "the interpreter",
             EngineKind::Jit => "the translator",
+            EngineKind::Kvm => "the host's processor (KVM)",
         }
     }
 
-    /// The engine that a change from this one leads to, unless one is named.
+    /// The engine that a change from this one leads to with guests of an instruction set, unless one is named.
     #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            EngineKind::Interp => EngineKind::Jit,
-            EngineKind::Jit => EngineKind::Interp,
+    pub fn other(self, isa: Isa) -> Self {
+        match (self, isa) {
+            (EngineKind::Interp, Isa::Riscv64) => EngineKind::Jit,
+            (EngineKind::Interp, Isa::X86_64) => EngineKind::Kvm,
+            (EngineKind::Jit | EngineKind::Kvm, _) => EngineKind::Interp,
         }
     }
 }
 
-/// When all harts change their engine, counted in instructions that they retire together in this run. Exact in
+/// When all harts change their engine, counted in instructions that they retire together in this run. On KVM, which
+/// counts no instructions, a nanosecond of a hart's time counts as one, and a hart stays there for at least a tenth of a
+/// millisecond. Exact in
 /// a deterministic machine and where there is one hart; harts that run side by side follow one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwitchAt {
@@ -128,6 +135,18 @@ pub struct EngineSpec {
     pub jit: JitOptions,
     /// Changes of the engine.
     pub switches: Vec<SwitchAt>,
+}
+
+impl EngineSpec {
+    /// Whether harts of an instruction set are to run on `kind` at some time, as far as is known before.
+    #[must_use]
+    pub fn uses(&self, kind: EngineKind, isa: Isa) -> bool {
+        let planned = |switch: &SwitchAt| match switch {
+            SwitchAt::Insns(_, to) => *to == kind,
+            SwitchAt::Every(_) => self.kind.other(isa) == kind,
+        };
+        self.kind == kind || self.switches.iter().any(planned)
+    }
 }
 
 impl From<EngineKind> for EngineSpec {
@@ -189,10 +208,12 @@ pub enum VirtioBus {
 }
 
 impl VirtioBus {
-    /// The one that a board has unless told otherwise.
+    /// The one that a board has for an image unless told otherwise. Distributions' kernels for RISC-V have PCI built in,
+    /// and the devices at fixed addresses as modules; small systems know fixed addresses alone.
     #[must_use]
-    pub fn default_for(board: BoardKind) -> Self {
+    pub fn default_for(board: BoardKind, image: ImageKind) -> Self {
         match board {
+            BoardKind::Virt if image == ImageKind::LinuxImage => VirtioBus::Pci,
             BoardKind::Virt | BoardKind::Microvm => VirtioBus::Mmio,
             BoardKind::Pc => VirtioBus::Pci,
         }
@@ -405,6 +426,27 @@ impl JitStats {
     }
 }
 
+/// Counters of KVM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvmStats {
+    /// Times that the guest was entered.
+    pub entries: u64,
+    /// Times that the interpreter performed what KVM cannot.
+    pub fallbacks: u64,
+    /// Instructions that it performed then.
+    pub interpreted: u64,
+}
+
+impl KvmStats {
+    /// Adds another processor's.
+    pub fn add(&mut self, more: &KvmStats) {
+        let KvmStats { entries, fallbacks, interpreted } = *more;
+        self.entries += entries;
+        self.fallbacks += fallbacks;
+        self.interpreted += interpreted;
+    }
+}
+
 /// Counters of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
@@ -427,6 +469,8 @@ pub struct Stats {
     pub engine_switches: u64,
     /// The translators', if there were any.
     pub jit: Option<JitStats>,
+    /// KVM's, if a hart ran on it. What it executed is not among the instructions, but for those interpreted.
+    pub kvm: Option<KvmStats>,
 }
 
 /// What a hart was doing when it was last looked at.

@@ -17,6 +17,7 @@ use super::snapshot::{MachineState, SnapshotError};
 use super::spec::{End, EngineSpec};
 use super::{Machine, MachineError, Shared};
 use crate::engine::HartEngine;
+use crate::engine::kvm::KvmGuest;
 use crate::loader::Isa;
 
 /// A machine between two instructions of a deterministic run.
@@ -96,9 +97,11 @@ impl Stepped {
         }
         let mut spec = spec.clone();
         spec.jit.background = false;
+        let guest = Arc::new(KvmGuest::new(Arc::clone(&shared.memory)));
         let attach = |(engine, signals): super::harts::Loaded| {
             let (bus, pins, hart) = (Arc::clone(&shared.bus), Arc::clone(&signals), engine.store());
-            Ok((HartEngine::new(spec.clone(), hart, bus, pins)?, signals))
+            let guest = Arc::clone(&guest);
+            Ok((HartEngine::new(spec.clone(), hart, bus, pins, guest)?, signals))
         };
         let harts = harts.into_iter().map(attach).collect::<Result<_, MachineError>>()?;
         let left_turn = Arc::clone(&shared.turn);
@@ -109,7 +112,7 @@ impl Stepped {
             clock: shared.clock.clone(),
             timers,
             insns: None,
-            plan: Arc::new(Plan::new(&spec)),
+            plan: Arc::new(Plan::new(&spec, Isa::Riscv64)),
             turn,
             left_turn,
             wake: None,

@@ -38,6 +38,9 @@ fn wrong_command_lines_end_with_126_and_say_what_to_do() {
         (&["boot", "debian-risc"], "debian-riscv64"),
         (&["boot", "debian-amd6"], "debian-amd64"),
         (&["compare", "debian-amd64", "--engines", "jit"], "no translator for x86-64"),
+        (&["compare", "bench-riscv64", "--engines", "kvm"], "x86-64 guests alone"),
+        (&["verify", "demo", "--engines", "interp,kvm"], "counts no instructions"),
+        (&["boot", "demo", "--engine", "kvm"], "x86-64 guests alone"),
         (&["test", "/no/such/folder"], "/no/such/folder"),
         (&["frobnicate"], "frobnicate"),
     ] {

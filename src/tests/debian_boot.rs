@@ -67,7 +67,7 @@ fn debian_finds_its_devices_on_pci() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.img");
     std::fs::write(&image, vec![b'm'; 1 << 20]).unwrap();
-    let arguments = ["--virtio", "pci", "--disk", image.to_str().unwrap()];
+    let arguments = ["--disk", image.to_str().unwrap()];
     let Some((child, mut console)) = start_debian(&arguments) else { return };
     // VIRTIO 1.2, section 4.1.2: 0x1040 + 4 (entropy), 3 (console), 2 (block).
     let functions = console.ask("cat /sys/bus/pci/devices/*/device");

@@ -198,7 +198,11 @@ fn who_wants_to_be_woken_nowhere_is_reset() {
 }
 
 /// Starts a machine that falls asleep, and gives its outside to `f`, which ends it.
-fn asleep(code: &[u8], deterministic: bool, f: impl FnOnce(&mimic::machine::MachineHandle)) -> Report {
+fn asleep(
+    code: &[u8],
+    deterministic: bool,
+    f: impl FnOnce(&mimic::machine::MachineHandle),
+) -> Report {
     let console = Capture::default();
     let machine = Machine::new(spec(code, 2, deterministic), console.io()).unwrap();
     let handle = machine.handle();

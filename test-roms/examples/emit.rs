@@ -1,6 +1,6 @@
 //! Writes every ROM (or those whose names contain a given text) as an ELF file into a folder:
 //! `cargo run -p mimic-test-roms --example emit -- FOLDER [TEXT [MILLISECONDS]]`. The time is for stress
-//! ROMs.
+//! ROMs. The guests for KVM are raw code, with the options that `mimic run` takes for it.
 
 use std::error::Error;
 use std::fs;
@@ -22,6 +22,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::write(path.with_extension("cases"), listing)?;
         let count: u32 = cases.iter().map(|c| c.count).sum();
         println!("{:<24} {count:>6} cases  {}", rom.name, rom.title);
+    }
+    for guest in mimic_test_roms::x86::kvm::GUESTS.iter().filter(|g| g.name.contains(&text)) {
+        let path = folder.join(format!("x86/kvm-{}.bin", guest.name));
+        fs::create_dir_all(path.parent().ok_or("a guest's path has a parent")?)?;
+        fs::write(&path, guest.build())?;
+        let (bits, address) = (guest.bits, guest.address);
+        println!(
+            "x86/kvm-{:<16} --bits {bits} --load-addr {address:#x}  {}",
+            guest.name, guest.title
+        );
     }
     Ok(())
 }

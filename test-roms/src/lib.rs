@@ -41,7 +41,7 @@ mod elf;
 mod raw;
 mod rv64;
 mod suite;
-mod x86;
+pub mod x86;
 
 use std::sync::LazyLock;
 

@@ -122,6 +122,31 @@ features! {
     LM = X1Edx 29, "Long mode.";
 }
 
+impl Feature {
+    /// Its name, as constants of [`feature`] are written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let row = feature::ALL.iter().find(|(feature, ..)| *feature == self);
+        row.map_or("", |(_, name, _)| name)
+    }
+
+    /// Where CPUID reports it: leaf, subleaf, register (EAX is 0, EBX 1, ECX 2, EDX 3) and bit.
+    #[must_use]
+    pub fn place(self) -> (u32, u32, usize, u8) {
+        let (leaf, subleaf, register) = match self.0 {
+            Word::L1Ecx => (1, 0, 2),
+            Word::L1Edx => (1, 0, 3),
+            Word::L7Ebx => (7, 0, 1),
+            Word::L7Ecx => (7, 0, 2),
+            Word::L7Edx => (7, 0, 3),
+            Word::LdEax => (0xd, 1, 0),
+            Word::X1Ecx => (0x8000_0001, 0, 2),
+            Word::X1Edx => (0x8000_0001, 0, 3),
+        };
+        (leaf, subleaf, register, self.1)
+    }
+}
+
 /// Whose manual counts where Intel's and AMD's differ, and what CPUID says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Vendor {
@@ -429,6 +454,22 @@ pub struct Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_are_where_cpuid_reports_them() {
+        let (none, live) = (Model { words: [0; 8], ..Model::v3() }, Live::default());
+        for (feature, name, _) in feature::ALL {
+            let mut model = none.clone();
+            model.set(*feature, true);
+            assert_eq!(feature.name(), *name);
+            let (leaf, subleaf, register, bit) = feature.place();
+            // Leaf 0xd exists with XSAVE.
+            model.set(feature::XSAVE, true);
+            let live = Live { apic: true, ..live };
+            let word = model.cpuid(leaf, subleaf, live)[register];
+            assert_eq!(word >> bit & 1, 1, "{}", feature.name());
+        }
+    }
 
     #[test]
     fn a_hidden_feature_is_neither_reported_nor_decoded() {

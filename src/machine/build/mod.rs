@@ -21,7 +21,8 @@ use mimic_devices::virtio::console::Console;
 use mimic_devices::virtio::entropy::{Entropy, EntropySource};
 
 use crate::board;
-use crate::engine::{CpuState, HartEngine};
+use crate::engine::kvm::{self, KvmGuest};
+use crate::engine::{CpuState, EngineError, HartEngine};
 use crate::loader::Isa;
 
 use super::bus::{CodeLog, MachineBus, PATIENCE, Side};
@@ -34,7 +35,7 @@ use super::plan::Plan;
 use super::rendezvous::Rendezvous;
 use super::sleep::Wake;
 use super::snapshot::{self, Snapshot};
-use super::spec::{BoardKind, ConsoleKind, CpuSpec, DiskSpec, MachineSpec, VirtioBus};
+use super::spec::{BoardKind, ConsoleKind, CpuSpec, DiskSpec, EngineKind, MachineSpec, VirtioBus};
 use super::tables::PageTables;
 use super::{ConsoleIo, Machine, MachineError, Shared, SignatureDump, process_cpu_time};
 
@@ -154,7 +155,9 @@ pub(super) fn build(
         )));
     }
     let board = spec.board.name();
-    if spec.board != BoardKind::Virt && spec.virtio != VirtioBus::default_for(spec.board) {
+    if spec.board != BoardKind::Virt
+        && spec.virtio != VirtioBus::default_for(spec.board, spec.image.kind)
+    {
         return Err(MachineError::Placement(format!(
             "the board {board} has its virtio devices elsewhere: leave --virtio away"
         )));
@@ -176,8 +179,15 @@ pub(super) fn build(
         }
     };
     let mut cpu = spec.cpu.clone();
+    let mut tsc = 0;
     if let CpuSpec::X86(model) = &mut cpu {
         model.cpus = spec.cpus as u32;
+        let may_change = snapshot.is_none() && !spec.deterministic;
+        if may_change && spec.engine.uses(EngineKind::Kvm, Isa::X86_64) {
+            let fit = kvm::fit(model).map_err(EngineError::from)?;
+            log::info!(target: "kvm", "the processors go without {}", fit.lost);
+            tsc = fit.tsc;
+        }
     }
     let config = snapshot::Config {
         board: spec.board.name().into(),
@@ -256,7 +266,7 @@ pub(super) fn build(
             firmware = wired.firmware;
             ports = Some(wired.ports);
             let sides = wired.sides.into_iter().map(|side| Side::Pc(Arc::new(side))).collect();
-            (sides, x86::processors(model, spec.cpus, layout.start))
+            (sides, x86::processors(model, spec.cpus, layout.start, tsc))
         }
     };
     if let Some(snapshot) = &mut snapshot {
@@ -316,6 +326,7 @@ pub(super) fn build(
         turn = state.turn();
         states.clone_from(&state.harts);
     }
+    let guest = Arc::new(KvmGuest::new(Arc::clone(&memory)));
     let mut engine = spec.engine.clone();
     engine.jit.background &= !spec.deterministic && !crowded(states.len() + 1);
     let harts = signals
@@ -323,8 +334,8 @@ pub(super) fn build(
         .zip(states)
         .zip(buses)
         .map(|((signals, state), bus): ((_, CpuState), _)| {
-            let pins = Arc::clone(&signals);
-            Ok((HartEngine::new(engine.clone(), state, bus, pins)?, signals))
+            let (pins, guest) = (Arc::clone(&signals), Arc::clone(&guest));
+            Ok((HartEngine::new(engine.clone(), state, bus, pins, guest)?, signals))
         })
         .collect::<Result<_, MachineError>>()?;
 
@@ -340,7 +351,7 @@ pub(super) fn build(
             control,
             rendezvous,
             bus,
-            plan: Arc::new(Plan::new(&spec.engine)),
+            plan: Arc::new(Plan::new(&spec.engine, cpu.isa())),
             holders: Mutex::default(),
             clock,
             memory,

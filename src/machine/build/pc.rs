@@ -176,7 +176,7 @@ pub(super) fn wire(
         facs: (rom == 0).then(|| pc::tables(cpus, spec.memory).facs),
         tables: pc::WAKE_TABLES,
         set_up: Box::new(set_up),
-        processors: Box::new(move |start| x86::processors(&model, cpus, start)),
+        processors: Box::new(move |start| x86::processors(&model, cpus, start, 0)),
     };
     Ok(Wired { firmware: Some(firmware), ..wired })
 }

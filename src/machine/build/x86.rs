@@ -50,14 +50,20 @@ pub(super) fn regions(memory: u64, rom: u64) -> Vec<RegionSpec> {
     regions
 }
 
-/// Processors after reset; the first starts as `start` says, the others wait for it.
-pub(super) fn processors(model: &Model, count: usize, start: Start) -> Vec<CpuState> {
+/// Processors after reset; the first starts as `start` says, the others wait for it. Their time-stamp counters start at
+/// `tsc`.
+pub(super) fn processors(model: &Model, count: usize, start: Start, tsc: u64) -> Vec<CpuState> {
     let others = (1..count).map(|id| {
         let mut cpu = Cpu::new(id as u32, model.clone());
         cpu.activity = Activity::WaitForStartup;
         cpu
     });
-    std::iter::once(bootstrap(model.clone(), start)).chain(others).map(CpuState::from).collect()
+    let all = std::iter::once(bootstrap(model.clone(), start)).chain(others);
+    all.map(|mut cpu| {
+        cpu.msr.tsc_offset = tsc;
+        CpuState::from(cpu)
+    })
+    .collect()
 }
 
 /// What the board's machine is besides its devices.

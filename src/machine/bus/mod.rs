@@ -65,6 +65,8 @@ pub(super) struct CodeLog {
     pages: Mutex<VecDeque<u64>>,
     /// Entries that there have been, forgotten ones included.
     len: AtomicU64,
+    /// Harts of whose writes it does not hear.
+    unheard: AtomicU64,
     memory: std::sync::Weak<GuestMemory>,
     /// Harts that must look at the log soon after it has grown.
     readers: Option<Arc<Rendezvous>>,
@@ -77,8 +79,13 @@ impl CodeLog {
     /// A log that hears of the writes to `memory`'s code pages, and calls the attention of all `readers`: harts that
     /// drop code with the store that makes it stale, or without a fence.
     pub(super) fn new(memory: &Arc<GuestMemory>, readers: Option<Arc<Rendezvous>>) -> Arc<Self> {
-        let (pages, len) = (Mutex::default(), AtomicU64::new(0));
-        let log = Arc::new(CodeLog { pages, len, memory: Arc::downgrade(memory), readers });
+        let log = Arc::new(CodeLog {
+            pages: Mutex::default(),
+            len: AtomicU64::new(0),
+            unheard: AtomicU64::new(0),
+            memory: Arc::downgrade(memory),
+            readers,
+        });
         let observer: Arc<dyn WriteObserver> = Arc::<CodeLog>::clone(&log);
         memory.observe(WatchBits::CODE, &observer);
         log
@@ -90,13 +97,23 @@ impl CodeLog {
 
     /// Entries so far.
     fn len(&self) -> u64 {
+        if self.unheard.load(Ordering::Acquire) > 0 {
+            self.forget();
+        }
         self.len.load(Ordering::Acquire)
+    }
+
+    /// Any page may have been written to.
+    fn forget(&self) {
+        let mut pages = self.lock();
+        pages.clear();
+        self.len.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The pages from entry `from` on, if all of them are still there.
     fn since(&self, from: u64) -> Option<Vec<u64>> {
         let pages = self.lock();
-        let forgotten = self.len() - pages.len() as u64;
+        let forgotten = self.len.load(Ordering::Acquire) - pages.len() as u64;
         let from = usize::try_from(from.checked_sub(forgotten)?).ok()?;
         Some(pages.iter().skip(from).copied().collect())
     }
@@ -110,7 +127,7 @@ impl WriteObserver for CodeLog {
             pages.pop_front();
         }
         pages.push_back(page);
-        self.len.store(self.len() + 1, Ordering::Release);
+        self.len.fetch_add(1, Ordering::AcqRel);
         // Only now may harts write unwatched: whoever hears of such a store finds the page in the log. And
         // whoever reads the log waits for this, so that it watches the page anew.
         if let Some(memory) = self.memory.upgrade() {
@@ -185,6 +202,15 @@ impl CpuBus for MachineBus {
 
     fn code_log(&self, from: u64) -> Option<Vec<u64>> {
         self.code.since(from)
+    }
+
+    fn stores_unheard(&self, more: bool) {
+        if more {
+            self.code.unheard.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.code.unheard.fetch_sub(1, Ordering::AcqRel);
+            self.code.forget();
+        }
     }
 
     fn coherent(&self) -> bool {
@@ -314,6 +340,20 @@ mod tests {
         memory.watch(0x8000_0000, WatchBits::CODE);
         memory.store(0x8000_0008, 2u8).unwrap();
         assert!(log.len() == 1 && harts.iter().all(|hart| hart.needs_attention()));
+    }
+
+    #[test]
+    fn the_code_log_reaches_back_to_nothing_while_stores_are_unheard() {
+        let memory = Arc::new(GuestMemory::new(&[RegionSpec::ram(0x8000_0000, 0x1_0000)]).unwrap());
+        let log = CodeLog::new(&memory, None);
+        memory.watch(0x8000_0000, WatchBits::CODE);
+        memory.store(0x8000_0008, 1u8).unwrap();
+        let before = log.len();
+        assert!(log.since(before - 1).is_some() && log.len() == before);
+        log.unheard.fetch_add(1, Ordering::AcqRel);
+        let meanwhile = log.len();
+        assert_eq!(log.since(before), None);
+        assert!(log.len() > meanwhile && log.since(meanwhile).is_none());
     }
 
     #[test]

@@ -205,10 +205,7 @@ pub struct MachineState {
 }
 
 /// Every device, by address, those at ports last; where a device appears first is its place.
-pub(super) fn devices(
-    space: &AddressSpace,
-    ports: Option<&PortSpace>,
-) -> Vec<(u64, SharedDevice)> {
+pub(super) fn devices(space: &AddressSpace, ports: Option<&PortSpace>) -> Vec<(u64, SharedDevice)> {
     let here = space.devices().into_iter().map(|(base, _, device)| (base, device));
     let ports = ports.map(|ports| ports.space().devices()).unwrap_or_default();
     let there = ports.into_iter().map(|(port, _, device)| (PORTS + port, device));

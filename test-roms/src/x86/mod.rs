@@ -1,7 +1,8 @@
-//! The manifest of the x86 guests.
+//! The x86 guests and their manifest.
 
 mod bench;
 mod image;
+pub mod kvm;
 mod stress;
 pub(crate) mod tables;
 

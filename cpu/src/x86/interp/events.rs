@@ -189,6 +189,17 @@ impl Interp {
         self.inject(fault.vector, Source::Exception, fault.error);
     }
 
+    /// Delivers an interrupt that another engine has acknowledged and not delivered.
+    pub fn interrupt(&mut self, vector: u8) {
+        self.core.cpu.activity = Activity::Running;
+        self.inject(vector, Source::External, None);
+    }
+
+    /// Delivers an exception that another engine has found and not delivered.
+    pub fn exception(&mut self, vector: u8, error: Option<u32>) {
+        self.inject(vector, Source::Exception, error);
+    }
+
     /// Delivers an event at the present RIP, and what its delivery raises (SDM vol. 3, 7.15).
     fn inject(&mut self, vector: u8, source: Source, error: Option<u32>) {
         self.traps += 1;

@@ -120,7 +120,7 @@ pub enum ModelError {
 
 impl Model {
     /// Switches a feature, and with it what it needs, or what needs it.
-    fn switch(&mut self, feature: Feature, on: bool) {
+    pub fn switch(&mut self, feature: Feature, on: bool) {
         self.set(feature, on);
         for (one, needed) in NEEDS {
             if on && one == feature {

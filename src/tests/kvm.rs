@@ -1,0 +1,292 @@
+//! KVM: small guests on it, on the interpreter, and on both in turn. Without /dev/kvm these tests say so and pass.
+
+use std::io::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use iced_x86::code_asm::*;
+use mimic::engine::kvm::KvmError;
+use mimic::engine::kvm::probe::{self, KvmKind};
+use mimic::loader::{self, Bits, LoadOptions, LoadedImage};
+use mimic::machine::snapshot::Snapshot;
+use mimic::machine::spec::{
+    BoardKind, ConsoleKind, CpuSpec, End, EngineKind, EngineSpec, Firmware, Limits, MachineSpec,
+    Report, Resumption, SwitchAt, VirtioBus,
+};
+use mimic::machine::{ConsoleIo, Machine};
+use mimic_devices::serial::SerialOutput;
+use mimic_test_roms::roms;
+use mimic_test_roms::x86::kvm::{self, Guest};
+
+/// A guest that hangs ends here, not the test run.
+const PATIENCE: Limits = Limits { insns: None, time: Some(Duration::from_secs(120)) };
+
+#[derive(Clone, Default)]
+struct Capture(Arc<Mutex<Vec<u8>>>);
+
+impl SerialOutput for Capture {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
+}
+
+impl Capture {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
+    fn io(&self) -> ConsoleIo {
+        ConsoleIo { output: Box::new(self.clone()), input: None }
+    }
+}
+
+/// Whether there is a KVM here. Says so if there is none.
+fn kvm_is_here() -> bool {
+    match probe::open() {
+        Ok(()) => true,
+        Err(error @ KvmError::Open(_)) => {
+            // Not captured: whoever reads the tests' output shall know.
+            let _ = writeln!(std::io::stderr(), "SKIPPED, since KVM cannot be used here: {error}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn spec(code: &[u8], address: u64, bits: Bits, engine: impl Into<EngineSpec>) -> MachineSpec {
+    let options = LoadOptions { load_addr: Some(address), bits: Some(bits) };
+    of_image(loader::parse(code, &options).unwrap(), engine)
+}
+
+fn of_image(image: LoadedImage, engine: impl Into<EngineSpec>) -> MachineSpec {
+    MachineSpec {
+        board: BoardKind::Pc,
+        cpu: CpuSpec::default_for(image.isa),
+        cpus: 1,
+        memory: 64 << 20,
+        deterministic: false,
+        engine: engine.into(),
+        firmware: Firmware::Auto,
+        image,
+        initrd: None,
+        cmdline: String::new(),
+        console: ConsoleKind::Uart,
+        virtio: VirtioBus::Pci,
+        limits: PATIENCE,
+        disks: Vec::new(),
+        flash: None,
+        signature: None,
+        pass_exit: Some(0),
+    }
+}
+
+fn of_guest(guest: &Guest, engine: impl Into<EngineSpec>) -> MachineSpec {
+    let bits = if guest.bits == 16 { Bits::B16 } else { Bits::B64 };
+    spec(&guest.build(), guest.address, bits, engine)
+}
+
+/// Runs a guest; how it ended, and what it printed.
+fn run(spec: MachineSpec) -> (Report, String) {
+    let console = Capture::default();
+    let report = Machine::new(spec, console.io()).unwrap().run();
+    (report, console.text())
+}
+
+#[test]
+fn guests_pass_on_the_interpreter() {
+    for guest in kvm::GUESTS {
+        let (report, text) = run(of_guest(guest, EngineKind::Interp));
+        assert_eq!(report.end, End::Pass, "{}", guest.name);
+        assert_eq!(text.trim(), guest.name);
+    }
+}
+
+#[test]
+fn guests_pass_on_kvm() {
+    if !kvm_is_here() {
+        return;
+    }
+    for guest in kvm::GUESTS {
+        let (report, text) = run(of_guest(guest, EngineKind::Kvm));
+        let counters = report.stats.kvm.unwrap();
+        assert_eq!(report.end, End::Pass, "{}: {counters:?}", guest.name);
+        assert_eq!(text.trim(), guest.name);
+        assert!(counters.entries > 5, "{}: {counters:?}", guest.name);
+    }
+}
+
+/// Starts on the interpreter and changes all the time.
+fn to_and_fro(every: u64) -> EngineSpec {
+    EngineSpec {
+        kind: EngineKind::Interp,
+        switches: vec![SwitchAt::Every(every)],
+        ..EngineSpec::default()
+    }
+}
+
+#[test]
+fn a_state_survives_many_changes_of_the_engine() {
+    if !kvm_is_here() {
+        return;
+    }
+    // A guest of 120 million instructions: at prime numbers of them, so that changes fall everywhere, also behind an
+    // INT3 that KVM has executed and not delivered.
+    let least = if probe::kind().unwrap() == KvmKind::Software { 1000 } else { 100 };
+    for every in [20_011, 100_003] {
+        let (report, _) = run(of_guest(kvm::find("survive").unwrap(), to_and_fro(every)));
+        let (switches, counters) = (report.stats.engine_switches, report.stats.kvm.unwrap());
+        assert_eq!(report.end, End::Pass, "every {every}: {switches} changes, {counters:?}");
+        assert!(switches.min(counters.entries) >= least, "{switches} changes, {counters:?}");
+    }
+    for name in ["long", "user", "privileged", "vector"] {
+        let (report, _) = run(of_guest(kvm::find(name).unwrap(), to_and_fro(97)));
+        assert_eq!(report.end, End::Pass, "{name}: {} changes", report.stats.engine_switches);
+    }
+}
+
+#[test]
+fn engines_are_changed_from_outside_and_a_machine_on_kvm_is_saved() {
+    if !kvm_is_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshot");
+    let machine = Machine::new(
+        of_guest(kvm::find("survive").unwrap(), EngineKind::Kvm),
+        Capture::default().io(),
+    )
+    .unwrap();
+    let handle = machine.handle();
+    let running = std::thread::spawn(move || machine.run());
+    std::thread::sleep(Duration::from_millis(100));
+    for round in 0..20 {
+        let expected = if round % 2 == 0 { EngineKind::Interp } else { EngineKind::Kvm };
+        match handle.switch_engine().unwrap() {
+            Some(kind) => assert_eq!(kind, expected),
+            // It is through already: this host is fast.
+            None => break,
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let saved = handle.save(&path);
+    assert_eq!(running.join().unwrap().end, End::Pass);
+    if saved.is_err() {
+        eprintln!("SKIPPED: the guest had ended before it could be saved");
+        return;
+    }
+    let how = Resumption { engine: EngineKind::Interp.into(), limits: PATIENCE, disks: Vec::new() };
+    let snapshot = Snapshot::open(&path).unwrap();
+    let resumed = Machine::resume(snapshot, &how, Capture::default().io()).unwrap().run();
+    assert_eq!(resumed.end, End::Pass);
+    let how = Resumption { engine: EngineKind::Kvm.into(), ..how };
+    let snapshot = Snapshot::open(&path).unwrap();
+    let resumed = Machine::resume(snapshot, &how, Capture::default().io()).unwrap().run();
+    assert_eq!(resumed.end, End::Pass);
+}
+
+/// Two processors: the first wakes the other by INIT and a start-up message (SDM vol. 3, 10.4.4), which counts, with
+/// LOCK, in real mode.
+fn two_processors() -> Vec<u8> {
+    const ROUNDS: u32 = 2_000;
+    let mut other = CodeAssembler::new(16).unwrap();
+    let (mut next, mut halt) = (other.create_label(), other.create_label());
+    other.xor(ax, ax).unwrap();
+    other.mov(ds, ax).unwrap();
+    other.mov(ecx, ROUNDS).unwrap();
+    other.set_label(&mut next).unwrap();
+    other.lock().inc(dword_ptr(0x9000)).unwrap();
+    other.dec(ecx).unwrap();
+    other.jne(next).unwrap();
+    other.lock().inc(dword_ptr(0x9010)).unwrap();
+    other.set_label(&mut halt).unwrap();
+    other.cli().unwrap();
+    other.hlt().unwrap();
+    other.jmp(halt).unwrap();
+    let mut a = CodeAssembler::new(32).unwrap();
+    for (at, byte) in other.assemble(0).unwrap().iter().enumerate() {
+        a.mov(byte_ptr(0x8000 + at as u64), u32::from(*byte)).unwrap();
+    }
+    a.mov(dword_ptr(0x9000), 0).unwrap();
+    a.mov(dword_ptr(0x9010), 0).unwrap();
+    a.mov(dword_ptr(0xfee0_0300u64), 0xc_4500).unwrap();
+    a.mov(dword_ptr(0xfee0_0300u64), 0xc_4608).unwrap();
+    let mut wait = a.create_label();
+    a.set_label(&mut wait).unwrap();
+    a.pause().unwrap();
+    a.cmp(dword_ptr(0x9010), 1).unwrap();
+    a.jne(wait).unwrap();
+    a.mov(eax, dword_ptr(0x9000)).unwrap();
+    a.sub(eax, ROUNDS as i32).unwrap();
+    a.out(0xf4, eax).unwrap();
+    a.cli().unwrap();
+    a.hlt().unwrap();
+    a.assemble(0x10_0000).unwrap()
+}
+
+#[test]
+fn processors_start_each_other() {
+    if !kvm_is_here() {
+        return;
+    }
+    let code = two_processors();
+    for engine in [EngineKind::Interp.into(), EngineKind::Kvm.into(), to_and_fro(1_009)] {
+        let spec = MachineSpec { cpus: 2, ..spec(&code, 0x10_0000, Bits::B32, engine) };
+        assert_eq!(run(spec).0.end, End::Pass);
+    }
+}
+
+#[test]
+fn processors_do_not_disturb_each_other() {
+    if !kvm_is_here() {
+        return;
+    }
+    let mut failed = Vec::new();
+    for rom in roms().iter().filter(|rom| rom.name.starts_with("x86/stress-")) {
+        for engine in [EngineKind::Kvm.into(), to_and_fro(100_003)] {
+            let image = loader::parse(&rom.build_for(200), &LoadOptions::default()).unwrap();
+            let (report, _) =
+                run(MachineSpec { cpus: rom.harts as usize, ..of_image(image, engine.clone()) });
+            if report.end != End::Pass {
+                failed.push(format!("{} from {:?}: {:?}", rom.name, engine.kind, report.end));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn what_needs_a_count_of_instructions_is_refused() {
+    if !kvm_is_here() {
+        return;
+    }
+    let guest = kvm::find("user").unwrap();
+    let deterministic = MachineSpec { deterministic: true, ..of_guest(guest, EngineKind::Kvm) };
+    let error = Machine::new(deterministic, Capture::default().io()).err().unwrap().to_string();
+    assert!(error.contains("counts instructions"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.bin");
+    std::fs::write(&path, guest.build()).unwrap();
+    for more in [&["--deterministic"][..], &["--max-insns", "5"]] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_mimic"))
+            .args(["run", "--engine", "kvm", "--load-addr", "0x100000", "--bits", "64"])
+            .args(more)
+            .arg(&path)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(126), "{text}");
+        assert!(text.contains(more[0]), "{text}");
+    }
+}
+
+#[test]
+fn the_kind_of_kvm_is_told_in_full() {
+    if !kvm_is_here() {
+        return;
+    }
+    let found = probe::probe().unwrap();
+    eprintln!("{found:?}");
+    if found.kind == KvmKind::Hardware {
+        assert!(found.syscall && found.cmpxchg16b && found.legacy_paging, "{found:?}");
+    }
+}
