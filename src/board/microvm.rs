@@ -86,6 +86,7 @@ pub fn describe() -> BoardInfo {
             line("PIT: gate and speaker", 0x61, 1, None),
             line("RTC and CMOS memory", 0x70, 2, Some(8)),
             line("POST codes", 0x80, 1, None),
+            line("A20, reset", 0x92, 1, None),
             line("PIC", 0xa0, 2, None),
             line("debug console", 0xe9, 1, None),
             line("isa-debug-exit", u64::from(pc::DEBUG_EXIT), 4, None),

@@ -163,7 +163,7 @@ fn rounds(
     comparison: &mut Comparison,
     folder: &Path,
 ) -> Result<(), Failure> {
-    let mut watch = Watch { timeout: args.timeout, until: args.until.clone() };
+    let mut watch = Watch { timeout: args.timeout, until: args.until.clone(), passed: 0 };
     for round in 1..=args.rounds {
         let mut index = 0;
         let mut before = Duration::ZERO;
@@ -173,6 +173,10 @@ fn rounds(
             let doubtful = matches!(runner, Runner::Qemu(_)) && guest.htif;
             let patience = (before * QEMU_PATIENCE.0).max(QEMU_PATIENCE.1);
             watch.timeout = if doubtful { patience.min(args.timeout) } else { args.timeout };
+            watch.passed = match runner {
+                Runner::Engine(_) => 0,
+                Runner::Qemu(_) => guest.kernel.passed(),
+            };
             let run = runner.run(guest, &watch, folder)?;
             eprintln!("mimic: round {round} of {}: {}", args.rounds, told(&column.name, &run));
             before = Duration::from_secs_f64(run.elapsed);
@@ -244,6 +248,9 @@ impl Runner {
         if !kernel.cmdline.is_empty() {
             command.args(["--append", &kernel.cmdline]);
         }
+        if kernel.isa == Isa::X86_64 && !kernel.supervisor {
+            command.args(["--pass-exit", "0"]);
+        }
         Ok(command)
     }
 }
@@ -270,6 +277,9 @@ fn guest(args: &CompareArgs, folder: &Path) -> Result<Guest, Failure> {
     } else if let Some(rom) = mimic_test_roms::find(&args.guest) {
         kernel.image = place("rom.elf", &rom.build())?;
         kernel.cpus = args.cpus.unwrap_or(rom.harts as usize);
+        if rom.name.starts_with("x86/") {
+            kernel.isa = Isa::X86_64;
+        }
         finisher = true;
     } else if !args.guest.contains('/') {
         let catalog = boot::find(&args.guest).map_err(Failure::usage)?;
@@ -300,7 +310,7 @@ fn guest(args: &CompareArgs, folder: &Path) -> Result<Guest, Failure> {
             kernel.supervisor = image.kind == ImageKind::LinuxImage;
             htif = image.tohost.is_some() && !finisher;
         }
-        Isa::X86_64 => kernel.supervisor = true,
+        Isa::X86_64 => kernel.supervisor = !finisher,
     }
     if kernel.supervisor && kernel.cmdline.is_empty() && args.append.is_none() {
         kernel.cmdline.push_str("console=ttyS0");

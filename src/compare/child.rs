@@ -23,6 +23,8 @@ pub struct Watch {
     pub timeout: Duration,
     /// Text on the console that ends it, as `boot`.
     pub until: Option<String>,
+    /// The exit status of a run that went well.
+    pub passed: i32,
 }
 
 /// Runs a command, whose stdout is a guest's console, to its end.
@@ -95,7 +97,7 @@ fn follow(child: &mut Child, watch: &Watch, start: Instant) -> io::Result<Run> {
     if found.is_err() {
         let limit = watch.timeout.as_secs_f64();
         run.problems.push(format!("the run was ended after {limit:.1} s"));
-    } else if stopped || status.success() {
+    } else if stopped || status.code() == Some(watch.passed) {
         run.whole = Some(whole);
         if watch.until.is_some() && !stopped {
             run.problems.push("the text that should end the run was not printed".into());

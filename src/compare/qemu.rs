@@ -18,7 +18,8 @@ const fn program(isa: Isa) -> (&'static str, &'static str) {
 pub struct Kernel {
     /// Instruction set.
     pub isa: Isa,
-    /// A kernel in S-mode, with QEMU's own firmware below it; else a bare program in M-mode.
+    /// A kernel in S-mode, with QEMU's own firmware below it, or an operating system of a PC; else a bare program: in
+    /// M-mode, or one that ends by isa-debug-exit.
     pub supervisor: bool,
     /// The image.
     pub image: PathBuf,
@@ -37,6 +38,14 @@ pub struct Kernel {
 pub struct Qemu {
     /// What it says of its version.
     pub version: String,
+}
+
+impl Kernel {
+    /// QEMU's exit status when the guest passes: isa-debug-exit makes 1 of the word 0.
+    #[must_use]
+    pub fn passed(&self) -> i32 {
+        i32::from(self.isa == Isa::X86_64 && !self.supervisor)
+    }
 }
 
 impl Qemu {
@@ -69,7 +78,12 @@ impl Qemu {
                 let bios = if kernel.supervisor { "default" } else { "none" };
                 command.args(["-machine", "virt", "-cpu", "rv64", "-bios", bios]);
             }
-            Isa::X86_64 => _ = command.args(["-machine", "pc", "-cpu", "max"]),
+            Isa::X86_64 => {
+                command.args(["-machine", "pc", "-cpu", "max"]);
+                if !kernel.supervisor {
+                    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+                }
+            }
         }
         command
             .args(["-accel", &format!("tcg,thread={thread}")])

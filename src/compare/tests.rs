@@ -138,3 +138,16 @@ fn the_chart_has_a_bar_for_each_phase_and_column() {
     let nothing = svg(&comparison(vec![("a", vec![Run::default()])]));
     assert!(!nothing.contains("NaN") && !nothing.contains("inf"), "{nothing}");
 }
+
+#[test]
+fn a_run_goes_well_if_it_ends_with_the_status_that_says_so() {
+    let run = |ends_with: i32, passed| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &format!("exit {ends_with}")]);
+        let watch = Watch { timeout: std::time::Duration::from_secs(60), until: None, passed };
+        super::run(command, &watch).unwrap()
+    };
+    assert!(run(1, 1).whole.is_some() && run(0, 0).whole.is_some());
+    assert!(run(3, 1).whole.is_none() && !run(3, 1).problems.is_empty());
+    assert!(run(0, 1).whole.is_none());
+}

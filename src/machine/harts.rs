@@ -262,7 +262,9 @@ impl Deterministic {
             return;
         }
         if let Some(wake) = &self.wake {
-            let states = wake.reset(&self.control);
+            let Some(states) = wake.reset(&self.control) else {
+                return self.control.end(End::Reset);
+            };
             for ((engine, signals), state) in self.harts.iter_mut().zip(states) {
                 sleep::load(engine, state);
                 signals.call_attention();

@@ -304,11 +304,18 @@ impl MachineHandle {
         }
     }
 
+    /// Presses the power button, which wakes a guest that sleeps and asks others to end. Whether there is one.
+    pub fn press_power_button(&self) -> bool {
+        self.shared.wake.as_ref().map(|wake| (wake.firmware.power_button)()).is_some()
+    }
+
     /// Wakes a machine that the guest has suspended; the harts stand meanwhile, and then go on.
     fn wake(&self) {
         let control = &self.shared.control;
         if let Some(wake) = &self.shared.wake {
-            let states = control.stop_world(|_| wake.reset(control));
+            let Some(states) = control.stop_world(|_| wake.reset(control)) else {
+                return control.end(End::Reset);
+            };
             for (hart, state) in states.into_iter().enumerate() {
                 // After the end of the run nobody needs it.
                 control.on_hart(hart, move |engine| sleep::load(engine, state));

@@ -14,7 +14,6 @@ use mimic_devices::virtio::block::BlockHandle;
 
 use super::control::Control;
 use super::payload::Start;
-use super::spec::End;
 use crate::engine::{CpuState, HartEngine};
 
 /// Fields of the FACS.
@@ -34,8 +33,10 @@ pub(super) struct Firmware {
     pub(super) tables: u64,
     /// Puts the devices into the state that a system finds.
     pub(super) set_up: Box<dyn Fn() + Send + Sync>,
-    /// The processors, the first of them starting so.
-    pub(super) processors: Box<dyn Fn(Start) -> Vec<CpuState> + Send + Sync>,
+    /// Presses the board's power button.
+    pub(super) power_button: Box<dyn Fn() + Send + Sync>,
+    /// The processors, the first of them starting so, their time-stamp counters there.
+    pub(super) processors: Box<dyn Fn(Start, u64) -> Vec<CpuState> + Send + Sync>,
 }
 
 /// All that is reset when a machine wakes.
@@ -45,11 +46,14 @@ pub(super) struct Wake {
     pub(super) space: Arc<AddressSpace>,
     pub(super) ports: Arc<PortSpace>,
     pub(super) disks: Arc<[BlockHandle]>,
+    /// Where the processors' time-stamp counters started.
+    pub(super) tsc: u64,
 }
 
 impl Wake {
-    /// Resets the devices of a machine that stands; its processors as they go on.
-    pub(super) fn reset(&self, control: &Control) -> Vec<CpuState> {
+    /// Resets the devices of a machine that stands; its processors as they go on. `None`: the system wants to be woken
+    /// nowhere, so that the machine is started anew.
+    pub(super) fn reset(&self, control: &Control) -> Option<Vec<CpuState>> {
         self.disks.iter().for_each(BlockHandle::drain);
         for (_, device) in super::snapshot::devices(&self.space, Some(&self.ports)) {
             lock(&device).reset();
@@ -58,18 +62,14 @@ impl Wake {
             None => Start::Reset,
             Some(facs) => {
                 (self.firmware.set_up)();
-                self.waking(facs).unwrap_or_else(|| {
-                    // A system that wants to be woken nowhere is started anew.
-                    control.end(End::Reset);
-                    Start::Reset
-                })
+                self.waking(facs)?
             }
         };
         for hart in 0..control.harts() {
             // Messages of local APICs that the processors have not taken.
             control.signals(hart).set_lines(u64::MAX, false);
         }
-        (self.firmware.processors)(start)
+        Some((self.firmware.processors)(start, self.tsc))
     }
 
     /// Where the system whose FACS lies at `facs` wants to be woken.

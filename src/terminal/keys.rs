@@ -62,6 +62,8 @@ pub enum Command {
     Engine,
     /// Save the machine to a file.
     Snapshot,
+    /// Press the machine's power button.
+    PowerButton,
     /// A key that means nothing.
     Unknown(u8),
 }
@@ -73,6 +75,7 @@ const COMMANDS: &[(u8, Command, &str)] = &[
     (b'p', Command::Pause, "pause, or go on"),
     (b'e', Command::Engine, "change the engine: interpreter or translator"),
     (b's', Command::Snapshot, "save a snapshot of the machine to a file"),
+    (b'b', Command::PowerButton, "press the power button: wakes a guest, or asks it to end"),
     (b'h', Command::Help, "this help"),
 ];
 

@@ -229,6 +229,8 @@ fn obey(command: Command, options: &SessionOptions, sink: &Sink, machine: &Machi
             tty::say(&format!("mimic: paused; {escape} p goes on"));
         }
         Command::Engine => tty::say(&switch(machine)),
+        Command::PowerButton if machine.press_power_button() => {}
+        Command::PowerButton => tty::say("mimic: this board has no power button"),
         Command::Snapshot => tty::say(&save(options.snapshot.as_deref(), machine)),
         Command::Unknown(byte) => tty::say(&format!(
             "mimic: {escape} {} means nothing; {escape} h lists the keys",

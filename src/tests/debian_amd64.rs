@@ -9,7 +9,7 @@ mod support;
 
 use std::io::Write;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use console::{Console, print_stats, start_guest};
 use support::{Program, mimic};
@@ -40,6 +40,14 @@ fn debian_boots_on_the_pc_and_powers_off() {
         assert!(functions.contains(id), "{functions}");
     }
     console.checks_the_clock();
+    // Suspended to memory, it is woken by its clock, and goes on.
+    let alarm = "echo +3 >/sys/class/rtc/rtc0/wakealarm; echo mem >/sys/power/state";
+    let before = Instant::now();
+    console.ask(alarm);
+    assert!(before.elapsed() >= Duration::from_secs(1), "it did not sleep");
+    let log = console.ask("dmesg | grep -E 'PM: suspend (entry|exit)'");
+    assert!(log.contains("PM: suspend entry (deep)") && log.contains("PM: suspend exit"), "{log}");
+    content(&mut console);
 
     console.powers_off(child);
     print_stats(&report);

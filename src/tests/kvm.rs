@@ -240,8 +240,13 @@ fn processors_do_not_disturb_each_other() {
     if !kvm_is_here() {
         return;
     }
+    // KVM's instruction emulator, which performs all of a supervisor's code on a software KVM, does not perform every form
+    // with LOCK as one access (Linux, arch/x86/kvm/x86.c, emulator_cmpxchg_emulated).
+    let software = probe::kind().unwrap() == KvmKind::Software;
+    let beyond = |name: &str| software && name.starts_with("x86/stress-lock-");
+    let stress = |name: &str| name.starts_with("x86/stress-") && !beyond(name);
     let mut failed = Vec::new();
-    for rom in roms().iter().filter(|rom| rom.name.starts_with("x86/stress-")) {
+    for rom in roms().iter().filter(|rom| stress(rom.name)) {
         for engine in [EngineKind::Kvm.into(), to_and_fro(100_003)] {
             let image = loader::parse(&rom.build_for(200), &LoadOptions::default()).unwrap();
             let (report, _) =

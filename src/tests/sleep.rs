@@ -175,18 +175,17 @@ const WOKEN_BY_ALARM: End = End::Exit(0x8400_beef);
 
 #[test]
 fn the_alarm_wakes_where_the_facs_says() {
-    for vector in [Vector::Real, Vector::Protected, Vector::Long] {
-        let code = guest(vector, true).unwrap();
-        for cpus in [1, 3] {
-            let (first, text) = run(spec(&code, cpus, true));
-            assert_eq!((first.end, text.as_str()), (WOKEN_BY_ALARM, "sw"), "{vector:?}");
-            let (second, _) = run(spec(&code, cpus, true));
-            assert!(first.state_hash.is_some() && first.state_hash == second.state_hash);
-        }
-    }
-    let (report, text) = run(spec(&guest(Vector::Real, true).unwrap(), 2, false));
-    assert_eq!((report.end, text.as_str()), (WOKEN_BY_ALARM, "sw"));
-    assert!(report.stats.hart_time < Duration::from_millis(500), "nobody works in its sleep");
+    let sleep = |vector, cpus, deterministic| {
+        let (report, text) = run(spec(&guest(vector, true).unwrap(), cpus, deterministic));
+        assert_eq!((report.end, text.as_str()), (WOKEN_BY_ALARM, "sw"), "{vector:?}");
+        assert!(report.stats.hart_time < Duration::from_millis(500), "nobody works in its sleep");
+        report.state_hash
+    };
+    let first = sleep(Vector::Real, 3, true);
+    assert!(first.is_some() && first == sleep(Vector::Real, 3, true));
+    sleep(Vector::Real, 2, false);
+    sleep(Vector::Protected, 1, false);
+    sleep(Vector::Long, 1, true);
 }
 
 #[test]
@@ -209,6 +208,7 @@ fn asleep(
     std::thread::scope(|scope| {
         let running = scope.spawn(move || machine.run());
         while console.0.lock().unwrap().is_empty() {
+            assert!(!running.is_finished(), "it has ended");
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -231,6 +231,16 @@ fn a_machine_asleep_can_be_looked_at_and_ended() {
         });
         assert_eq!(report.end, End::Quit);
         assert!(report.stats.hart_time < Duration::from_millis(200), "{:?}", report.stats);
+    }
+}
+
+#[test]
+fn the_power_button_wakes() {
+    let code = guest(Vector::Real, false).unwrap();
+    for deterministic in [false, true] {
+        let report = asleep(&code, deterministic, |handle| assert!(handle.press_power_button()));
+        // WAK_STS and PWRBTN_STS.
+        assert_eq!(report.end, End::Exit(0x8100_beef));
     }
 }
 

@@ -378,6 +378,19 @@ fn the_translator_is_refused_and_a_triple_fault_is_explained() {
     );
 }
 
+/// The processor begins at F000:FFF0 after a reset, and so do systems that want one (IBM, *Personal Computer AT Technical
+/// Reference*); Linux does where hardware-reduced ACPI makes it expect UEFI in vain.
+#[test]
+fn a_jump_to_the_reset_vector_resets() {
+    // JMP F000:FFF0.
+    let code = [0xea, 0xf0, 0xff, 0x00, 0xf0];
+    for (board, virtio) in [(BoardKind::Pc, VirtioBus::Pci), (BoardKind::Microvm, VirtioBus::Mmio)]
+    {
+        let spec = spec(&code, &flat(0x7c00, Bits::B16), 1, false);
+        assert_eq!(run(MachineSpec { board, virtio, ..spec }).0.end, End::Reset, "{board:?}");
+    }
+}
+
 /// ACPI specification 4.8.3.6 and 4.8.3.7: the registers that the FADT of `microvm` names, and their values there.
 #[test]
 fn the_microvm_is_reset_and_switched_off_by_its_registers() {

@@ -79,6 +79,7 @@ pub enum Expected {
 enum Define {
     Rv64(fn(&mut suite::Suite)),
     X86(fn(&mut x86::Suite) -> x86::Assembled),
+    X86Loop(x86::Loop),
     X86Table(fn() -> x86::tables::Table),
 }
 
@@ -142,6 +143,7 @@ impl Rom {
                 s.finish()
             }
             Define::X86(define) => x86::Suite::assemble(milliseconds, define),
+            Define::X86Loop(define) => define.assemble(),
             Define::X86Table(define) => define().assemble(),
         }
     }
@@ -170,7 +172,9 @@ impl Rom {
     fn table(&self) -> Result<x86::tables::Table, String> {
         match self.define {
             Define::X86Table(define) => Ok(define()),
-            Define::Rv64(_) | Define::X86(_) => Err(format!("{} is no table", self.name)),
+            Define::Rv64(_) | Define::X86(_) | Define::X86Loop(_) => {
+                Err(format!("{} is no table", self.name))
+            }
         }
     }
 }

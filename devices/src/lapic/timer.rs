@@ -63,15 +63,16 @@ impl Lapics {
 
     /// Looks at the clock, causes the interrupt if it is due, and sets the alarm.
     fn update_timer(&self, cpu: usize, now: u64) {
-        let local = &self.locals[cpu];
-        let due = {
-            let mut state = lock(&local.timer);
-            let expired = Self::expire(local, &mut state, now);
-            let reached = self.reach(cpu, &mut state);
-            expired || reached
-        };
+        self.take_due(cpu, &mut lock(&self.locals[cpu].timer), now);
         self.arm_timer(cpu);
-        if due {
+    }
+
+    /// Causes the interrupt if it is due. While the state is locked, since alarms come from another thread: what is due
+    /// is due by the entry that the processor has written by then, not by a later one.
+    fn take_due(&self, cpu: usize, state: &mut TimerState, now: u64) {
+        let expired = Self::expire(&self.locals[cpu], state, now);
+        let reached = self.reach(cpu, state);
+        if expired || reached {
             self.lvt(cpu, reg::LVT_TIMER);
         }
     }
@@ -136,15 +137,17 @@ impl Lapics {
     pub(super) fn write_timer_entry(&self, cpu: usize, value: u32) {
         let local = &self.locals[cpu];
         let now = self.clock.now();
+        let mut state = lock(&local.timer);
         // What is due is due by the old entry.
-        self.update_timer(cpu, now);
+        self.take_due(cpu, &mut state, now);
         let changed = (local.get(reg::LVT_TIMER) ^ value) & TSC_DEADLINE != 0;
         local.set(reg::LVT_TIMER, value);
         if changed {
             // Section 11.5.4.1: to and from TSC-deadline mode the timer is disarmed.
-            *lock(&local.timer) = TimerState::default();
+            *state = TimerState::default();
             local.set(reg::INITIAL_COUNT, 0);
         }
+        drop(state);
         self.arm_timer(cpu);
     }
 

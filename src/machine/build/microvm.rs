@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use mimic_cpu::x86::model::Model;
 use mimic_devices::acpi_sleep::{self, AcpiSleep};
 use mimic_devices::bus::AddressSpace;
+use mimic_devices::debug_ports::Port92;
+use mimic_devices::irq::IrqLine;
 use mimic_devices::pit::{self, Pit};
 use mimic_devices::ports::PortSpace;
 use mimic_devices::power::PowerSink;
@@ -35,7 +37,6 @@ pub(super) fn wire(
     let pit = Pit::new(clock.clone(), timers, interrupts.irq(0));
     let rtc = Rtc::new(clock.clone(), timers, interrupts.irq(8), ground.wall_base);
     let power: Arc<dyn PowerSink> = Arc::<Control>::clone(control);
-    let sleep = Arc::new(Mutex::new(AcpiSleep::new(power)));
 
     for number in 0..microvm::VIRTIO_SLOTS {
         let device: Option<Box<dyn VirtioDevice>> = match number {
@@ -53,11 +54,15 @@ pub(super) fn wire(
         };
         space.map(base, microvm::VIRTIO_SIZE, slot).map_err(placement)?;
     }
+    // For the BIOS, and guests that know no ACPI. A20 is always open.
+    let port_92 = Arc::new(Mutex::new(Port92::new(IrqLine::unconnected(), Arc::clone(&power))));
+    let sleep = Arc::new(Mutex::new(AcpiSleep::new(power)));
     space.map(microvm::SLEEP, acpi_sleep::SIZE, sleep).map_err(placement)?;
-    let rows: [PortRow; 4] = [
+    let rows: [PortRow; 5] = [
         ("pit", 0x40, 4, pit.clone(), pit::COUNTERS),
         ("pit", 0x61, 1, pit, pit::PORT_61),
         ("rtc", 0x70, 2, rtc, rtc::INDEX),
+        ("port-92", 0x92, 1, port_92, 0),
         ("uart16550", serial.port, 8, uart, 0),
     ];
     let ports = Arc::new(PortSpace::new());

@@ -342,7 +342,8 @@ pub(super) fn build(
     let disks: Arc<[BlockHandle]> = made.disks.into();
     let wake = firmware.zip(ports.clone()).map(|(firmware, ports)| {
         let (memory, space) = (Arc::clone(&memory), Arc::clone(&space));
-        Arc::new(Wake { firmware, memory, space, ports, disks: Arc::clone(&disks) })
+        let disks = Arc::clone(&disks);
+        Arc::new(Wake { firmware, memory, space, ports, disks, tsc })
     });
     let signature = spec.signature.zip(spec.image.signature);
     Ok(Machine {

@@ -105,6 +105,7 @@ pub(super) fn wire(
         },
     );
     let pm = Pm::new(clock.clone(), timers, interrupts.irq(pc::SCI), Arc::clone(&power), true);
+    let button = Arc::clone(&pm);
     // A saved clock is restored before power management, which then knows best whether the alarm was seen.
     let alarm = Splitter::line(vec![replaced(1), pm::alarm(&pm)]);
     let rtc = Rtc::new(clock.clone(), timers, alarm, ground.wall_base);
@@ -176,7 +177,8 @@ pub(super) fn wire(
         facs: (rom == 0).then(|| pc::tables(cpus, spec.memory).facs),
         tables: pc::WAKE_TABLES,
         set_up: Box::new(set_up),
-        processors: Box::new(move |start| x86::processors(&model, cpus, start, 0)),
+        power_button: Box::new(move || lock(&button).press_power_button()),
+        processors: Box::new(move |start, tsc| x86::processors(&model, cpus, start, tsc)),
     };
     Ok(Wired { firmware: Some(firmware), ..wired })
 }

@@ -19,6 +19,8 @@ const END_FIRST: u16 = 0xfe80;
 const END_SECOND: u16 = 0xfe90;
 /// Does nothing.
 const NOTHING: u16 = 0xff53;
+/// Starts the machine anew: where systems jump to that know no other way.
+const RESET: u16 = 0xfff0;
 
 /// The table, the handlers and the variables.
 pub(super) fn pieces() -> Vec<Piece> {
@@ -51,5 +53,7 @@ pub(super) fn pieces() -> Vec<Piece> {
         // The same with OUT 0A0h, AL before it.
         code(END_SECOND, &[0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf]),
         code(NOTHING, &[0xcf]),
+        // MOV AL, 1; OUT 92h, AL; HLT.
+        code(RESET, &[0xb0, 0x01, 0xe6, 0x92, 0xf4]),
     ]
 }

@@ -22,7 +22,13 @@ pub(super) fn long(a: &mut CodeAssembler) -> Done {
     g.apic(0x320, TIMER | 1 << 17)?;
     g.apic(0x380, 200_000)?;
     g.wait_for(TICKS)?;
+    // No more: masked, stopped, and what has come meanwhile taken.
     g.apic(0x320, 1 << 16)?;
+    g.apic(0x380, 0)?;
+    g.a.sti()?;
+    g.a.nop()?;
+    g.a.nop()?;
+    g.a.cli()?;
     g.a.mov(qword_ptr(COUNT), 0)?;
     // A message to itself (shorthand 1) is held back by the task priority, and comes once that falls.
     g.a.mov(eax, 5)?;

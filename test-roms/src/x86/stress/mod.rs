@@ -16,7 +16,7 @@ pub(super) mod ipi;
 pub(super) mod litmus;
 pub(super) mod locks;
 pub(super) mod remote;
-mod start;
+pub(super) mod start;
 pub(super) mod tear;
 
 use iced_x86::IcedError;
@@ -33,8 +33,8 @@ pub(crate) type Assembled = Result<(), IcedError>;
 const MILLISECONDS: u64 = 5;
 
 /// Where the file is loaded: the header, 32-bit code, then 64-bit code at [`TEXT`].
-const IMAGE: u64 = 0x10_0000;
-const TEXT: u64 = IMAGE + 0x1000;
+pub(super) const IMAGE: u64 = 0x10_0000;
+pub(super) const TEXT: u64 = IMAGE + 0x1000;
 /// Where the other processors start, in real mode; the vector of the start-up message is its page.
 const TRAMPOLINE: u64 = 0x8000;
 /// The descriptors of all processors, where code in real mode reaches them, and the operand of LGDT.

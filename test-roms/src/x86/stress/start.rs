@@ -177,7 +177,7 @@ fn enter_long_mode(a: &mut CodeAssembler, bits: u32) -> Assembled {
 }
 
 /// What the first processor does in protected mode: the page tables, and the table of descriptors.
-pub(super) fn entry(at: u64) -> Result<Vec<u8>, IcedError> {
+pub(in crate::x86) fn entry(at: u64) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(32)?;
     let mut page = a.create_label();
     a.cli()?;

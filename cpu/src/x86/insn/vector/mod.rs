@@ -4,21 +4,20 @@
 //! Operations on vector registers, of which the last source can be memory, have functions of their own (`fast`,
 //! `store`); the others are performed by `general`, as the table's entry says.
 
+mod elements;
 #[cfg(target_arch = "x86_64")]
 mod host;
 
 use iced_x86::{EncodingKind, Mnemonic as M};
 
 use super::CodeCache;
-use super::{
-    Addr, Dst, Flat, Int, Mem, R1, R2, R3, Segmented, Src, effective, sized_word, step, unit,
-};
+use super::{Addr, Dst, Flat, Int, Mem, R1, R2, R3, Segmented, Src, sized_word, step, unit};
 use crate::x86::core::Core;
 use crate::x86::decode::{Handler, Ins, Op};
 use crate::x86::fault::Stop;
 use crate::x86::flags::Lazy;
 use crate::x86::simd::{
-    self, Kind, Lengths, Mxcsr, Operand, Run, SimdOp, V256, crc32, gather_index, pcmpstri, pcmpstrm,
+    self, Kind, Lengths, Mxcsr, Operand, Run, SimdOp, V256, crc32, pcmpstri, pcmpstrm,
 };
 use crate::x86::state::gpr;
 
@@ -362,10 +361,10 @@ fn general<const NEED: u8>(core: &mut Core, ops: &[Op], code: &CodeCache) -> usi
 fn perform(core: &mut Core, op: &Op, entry: &SimdOp, vex: bool) -> Result<(), Stop> {
     let imm = op.imm as u8;
     match entry.run {
-        Run::MaskedLoad(size) => return masked_load(core, op, entry, size),
-        Run::MaskedStore(size) => return masked_store(core, op, entry, size),
+        Run::MaskedLoad(size) => return elements::masked_load(core, op, entry, size),
+        Run::MaskedStore(size) => return elements::masked_store(core, op, entry, size),
         Run::Gather { element, index, count } => {
-            return gather(core, op, entry, Elements { element, index, count });
+            return elements::gather(core, op, entry, elements::Elements { element, index, count });
         }
         _ => {}
     }
@@ -501,81 +500,4 @@ fn write_memory(core: &mut Core, lin: u64, value: &V256, bytes: u8) -> Result<()
         16 => core.store_words(lin, &value.0[..2]),
         _ => core.store_words(lin, &value.0),
     }
-}
-
-/// The linear address of element `i` of a masked move: alignment is not checked, and what is not moved neither (SDM
-/// vol. 2, "VMASKMOV").
-fn element_address(core: &mut Core, op: &Op, i: usize, size: u8, write: bool) -> Result<u64, Stop> {
-    let offset = effective(core, op).wrapping_add(i as u64 * u64::from(size));
-    core.linear_unaligned(op.seg, offset & super::address_mask(op), size.into(), write)
-}
-
-fn load_element(core: &mut Core, lin: u64, size: u8) -> Result<u64, Stop> {
-    Ok(if size == 4 { core.load::<u32>(lin)?.into() } else { core.load(lin)? })
-}
-
-/// The elements that a mask selects.
-fn selected(mask: &V256, size: u8, bytes: u8) -> impl Iterator<Item = usize> {
-    let signs = mask.signs(size, bytes);
-    (0..usize::from(bytes / size)).filter(move |i| signs >> i & 1 != 0)
-}
-
-fn masked_load(core: &mut Core, op: &Op, entry: &SimdOp, size: u8) -> Result<(), Stop> {
-    let mask = read(core, op, entry, entry.a)?;
-    let mut value = V256::default();
-    for i in selected(&mask, size, entry.width) {
-        let lin = element_address(core, op, i, size, false)?;
-        value.set_element(i, size, load_element(core, lin, size)?);
-    }
-    write(core, op, entry, &value)
-}
-
-fn masked_store(core: &mut Core, op: &Op, entry: &SimdOp, size: u8) -> Result<(), Stop> {
-    let mask = read(core, op, entry, entry.a)?;
-    let value = read(core, op, entry, entry.b)?;
-    // All of them or none.
-    for i in selected(&mask, size, entry.memory) {
-        let lin = element_address(core, op, i, size, true)?;
-        core.probe_write(lin, size.into())?;
-    }
-    for i in selected(&mask, size, entry.memory) {
-        let lin = element_address(core, op, i, size, true)?;
-        let element = value.element(i, size);
-        match size {
-            1 => core.store(lin, element as u8)?,
-            4 => core.store(lin, element as u32)?,
-            _ => core.store(lin, element)?,
-        }
-    }
-    Ok(())
-}
-
-/// What a gather gathers.
-#[derive(Clone, Copy)]
-struct Elements {
-    element: u8,
-    index: u8,
-    count: u8,
-}
-
-/// VGATHER and VPGATHER: what has arrived stays when a later element faults, its mask being clear (SDM vol. 2).
-fn gather(core: &mut Core, op: &Op, entry: &SimdOp, elements: Elements) -> Result<(), Stop> {
-    let Elements { element, index, count } = elements;
-    let (to, mask) = (number(op, entry.dst) & 15, number(op, entry.a) & 15);
-    let indices = vector(core, op.index);
-    let signs = vector(core, mask).signs(element, element * count);
-    let base = core.gpr(op.base).wrapping_add(op.disp);
-    for i in 0..usize::from(count) {
-        if signs >> i & 1 != 0 {
-            let index = gather_index(&indices, i, index) << (op.scale & 3);
-            let offset = base.wrapping_add(index) & super::address_mask(op);
-            let lin = core.linear_unaligned(op.seg, offset, element.into(), false)?;
-            let value = load_element(core, lin, element)?;
-            core.cpu.ymm[usize::from(to)].set_element(i, element, value);
-        }
-        core.cpu.ymm[usize::from(mask)].set_element(i, element, 0);
-    }
-    core.cpu.ymm[usize::from(mask)] = V256::default();
-    core.cpu.ymm[usize::from(to)].bytes_mut()[usize::from(element * count)..].fill(0);
-    Ok(())
 }
