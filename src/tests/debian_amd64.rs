@@ -66,10 +66,7 @@ fn debian_boots_on_the_microvm_and_powers_off() {
     assert!(devices.contains("/dev/hvc0  /dev/rtc0  /dev/vda"), "{devices}");
     assert!(devices.ends_with("/sys/bus/pci/devices:\r\nend"), "{devices}");
     console.ask("echo 'written by the guest' >/dev/vda; sync");
-    writeln!(console.stdin, "poweroff").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.trim_end().ends_with("mimic: the guest powered off"), "{stderr}");
+    console.powers_off(child);
     assert!(std::fs::read(disk).unwrap().starts_with(b"written by the guest\n"));
 }
 
