@@ -1,19 +1,18 @@
 //! Our own guests on every engine: the conformance and benchmark ROMs, whose expectations hold on Spike and
 //! QEMU (see their manifest), and the guest that checks the SBI from below.
 
-use std::sync::{Arc, Mutex};
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod machine;
+
 use std::time::Duration;
 
+use machine::{plain, run};
 use mimic::board::virt;
 use mimic::harness::{self, Settings};
 use mimic::loader::{self, LoadOptions};
-use mimic::machine::spec::{
-    BoardKind, ConsoleKind, End, EngineKind, Firmware, Limits, MachineSpec, VirtioBus,
-};
-use mimic::machine::{ConsoleIo, Machine};
+use mimic::machine::spec::{End, EngineKind, Firmware, Limits, MachineSpec};
 use mimic_cpu::riscv::TIMEBASE_HZ;
 use mimic_cpu::riscv::model::CpuModel;
-use mimic_devices::serial::SerialOutput;
 use mimic_firmware::riscv::sbi;
 use mimic_firmware::riscv::sbi_check::{SbiCheckConfig, sbi_check};
 
@@ -51,15 +50,6 @@ fn roms_pass_on_every_engine() {
     }
 }
 
-#[derive(Clone, Default)]
-struct Capture(Arc<Mutex<Vec<u8>>>);
-
-impl SerialOutput for Capture {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-    }
-}
-
 /// Runs a flat S-mode guest on the built-in firmware; how it ended, and what it printed.
 fn run_on_firmware(
     guest: &[u8],
@@ -70,28 +60,14 @@ fn run_on_firmware(
 ) -> (End, String) {
     let options = LoadOptions { load_addr: Some(base), bits: None };
     let spec = MachineSpec {
-        board: BoardKind::Virt,
         cpu: cpu.into(),
         cpus: harts,
-        deterministic: false,
-        memory: 64 << 20,
         engine: engine.into(),
         firmware: Firmware::Builtin,
-        image: loader::parse(guest, &options).unwrap(),
-        initrd: None,
-        cmdline: String::new(),
-        console: ConsoleKind::Uart,
-        virtio: VirtioBus::Mmio,
         limits: PATIENCE,
-        disks: Vec::new(),
-        flash: None,
-        signature: None,
-        pass_exit: None,
+        ..plain(loader::parse(guest, &options).unwrap())
     };
-    let console = Capture::default();
-    let io = ConsoleIo { output: Box::new(console.clone()), input: None };
-    let report = Machine::new(spec, io).unwrap().run();
-    let text = String::from_utf8_lossy(&console.0.lock().unwrap()).into_owned();
+    let (report, text) = run(spec);
     (report.end, text)
 }
 

@@ -1,36 +1,18 @@
 //! Suspend to RAM on the board `pc`: ACPI specification 6.5, sections 4.8.3 (PM1 registers), 5.2.10 (waking vectors of
 //! the FACS) and 16.3.2 (waking).
 
-use std::sync::{Arc, Mutex};
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod machine;
+
 use std::time::Duration;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use mimic::loader::{self, Bits, Isa, LoadOptions};
+use machine::{Capture, PATIENCE, plain, run};
+use mimic::loader::{self, Bits, LoadOptions};
+use mimic::machine::Machine;
 use mimic::machine::snapshot::Snapshot;
-use mimic::machine::spec::{
-    BoardKind, ConsoleKind, CpuSpec, End, EngineKind, Firmware, Limits, MachineSpec, Report,
-    Resumption, VirtioBus,
-};
-use mimic::machine::{ConsoleIo, Machine};
-use mimic_devices::serial::SerialOutput;
-
-const PATIENCE: Limits = Limits { insns: None, time: Some(Duration::from_secs(60)) };
-
-#[derive(Clone, Default)]
-struct Capture(Arc<Mutex<Vec<u8>>>);
-
-impl SerialOutput for Capture {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-    }
-}
-
-impl Capture {
-    fn io(&self) -> ConsoleIo {
-        ConsoleIo { output: Box::new(self.clone()), input: None }
-    }
-}
+use mimic::machine::spec::{End, EngineKind, MachineSpec, Report, Resumption};
 
 /// Where the guest's code lies, and the code that it wants to be woken at.
 const CODE: u64 = 0x10_0000;
@@ -140,34 +122,11 @@ fn guest(vector: Vector, alarm: bool) -> Result<Vec<u8>, IcedError> {
 fn spec(code: &[u8], cpus: usize, deterministic: bool) -> MachineSpec {
     let flat = LoadOptions { load_addr: Some(CODE), bits: Some(Bits::B32) };
     MachineSpec {
-        board: BoardKind::Pc,
-        cpu: CpuSpec::default_for(Isa::X86_64),
         cpus,
         memory: 16 << 20,
         deterministic,
-        engine: EngineKind::Interp.into(),
-        firmware: Firmware::Auto,
-        image: loader::parse(code, &flat).unwrap(),
-        initrd: None,
-        cmdline: String::new(),
-        console: ConsoleKind::Uart,
-        virtio: VirtioBus::Pci,
-        limits: PATIENCE,
-        disks: Vec::new(),
-        flash: None,
-        signature: None,
-        pass_exit: None,
+        ..plain(loader::parse(code, &flat).unwrap())
     }
-}
-
-/// How a machine ends, and what it prints.
-fn run(spec: MachineSpec) -> (Report, String) {
-    let console = Capture::default();
-    let mut machine = Machine::new(spec, console.io()).unwrap();
-    machine.hash_at_end();
-    let report = machine.run();
-    let text = String::from_utf8(console.0.lock().unwrap().clone()).unwrap();
-    (report, text)
 }
 
 /// WAK_STS and RTC_STS, and what memory kept.
@@ -207,7 +166,7 @@ fn asleep(
     let handle = machine.handle();
     std::thread::scope(|scope| {
         let running = scope.spawn(move || machine.run());
-        while console.0.lock().unwrap().is_empty() {
+        while console.text().is_empty() {
             assert!(!running.is_finished(), "it has ended");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -264,5 +223,5 @@ fn a_machine_saved_asleep_wakes_later() {
     let console = Capture::default();
     let machine = Machine::resume(Snapshot::open(&path).unwrap(), &how, console.io()).unwrap();
     assert_eq!(machine.run().end, WOKEN_BY_ALARM);
-    assert_eq!(*console.0.lock().unwrap(), b"w");
+    assert_eq!(console.text(), "w");
 }

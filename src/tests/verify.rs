@@ -1,22 +1,21 @@
 //! Lockstep: that the engines run alike, and that a translator which does not is found out.
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
+mod machine;
+#[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
 use std::path::Path;
 
 use dynasmrt::riscv::RiscvRelocation;
 use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
+use machine::plain;
 use mimic::loader::{self, LoadOptions};
 use mimic::machine::snapshot::Snapshot;
-use mimic::machine::spec::{
-    BoardKind, ConsoleKind, End, EngineKind, EngineSpec, Firmware, Limits, MachineSpec, Resumption,
-    VirtioBus,
-};
+use mimic::machine::spec::{End, EngineKind, EngineSpec, Limits, MachineSpec, Resumption};
 use mimic::machine::stepped::Stop;
 use mimic::machine::{ConsoleIo, Machine, MachineError};
 use mimic::verify::{Mismatch, Options, Outcome, Silent, Summary, What, verify};
-use mimic_cpu::riscv::model::CpuModel;
 use mimic_cpu::riscv::sem::Bin;
 use mimic_jit::ir::{Block, Op};
 use mimic_jit::options::{JitOptions, Tamper};
@@ -28,23 +27,11 @@ const RAM: u64 = 0x8000_0000;
 fn machine(image: &[u8], cpus: usize, io: ConsoleIo) -> Result<Machine, MachineError> {
     let load_addr = (!image.starts_with(b"\x7fELF")).then_some(RAM);
     let spec = MachineSpec {
-        board: BoardKind::Virt,
-        cpu: CpuModel::default().into(),
         cpus,
         memory: 128 << 20,
         deterministic: true,
-        engine: EngineKind::Interp.into(),
-        firmware: Firmware::Auto,
-        image: loader::parse(image, &LoadOptions { load_addr, bits: None }).unwrap(),
-        initrd: None,
-        cmdline: String::new(),
-        console: ConsoleKind::Uart,
-        virtio: VirtioBus::Mmio,
         limits: Limits::default(),
-        disks: Vec::new(),
-        flash: None,
-        signature: None,
-        pass_exit: None,
+        ..plain(loader::parse(image, &LoadOptions { load_addr, bits: None }).unwrap())
     };
     Machine::new(spec, io)
 }

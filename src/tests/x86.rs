@@ -1,35 +1,19 @@
 //! x86 guests on the board `pc`: every start state, the ways to report, several processors, snapshots. What the guests
 //! must do is said by the processor's and the devices' manuals, in the assembly below.
 
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod machine;
+
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use iced_x86::code_asm::*;
+use machine::{Capture, PATIENCE, plain, run};
 use mimic::loader::{self, Bits, Isa, LoadOptions};
+use mimic::machine::Machine;
 use mimic::machine::snapshot::Snapshot;
 use mimic::machine::spec::{
-    BoardKind, ConsoleKind, CpuSpec, End, EngineKind, Firmware, Limits, MachineSpec, Report,
-    Resumption, VirtioBus,
+    BoardKind, End, EngineKind, Limits, MachineSpec, Report, Resumption, VirtioBus,
 };
-use mimic::machine::{ConsoleIo, Machine};
-use mimic_devices::serial::SerialOutput;
-
-/// A guest that hangs ends here, not the test run.
-const PATIENCE: Limits = Limits { insns: None, time: Some(Duration::from_secs(120)) };
-
-#[derive(Clone, Default)]
-struct Capture(Arc<Mutex<Vec<u8>>>);
-
-impl SerialOutput for Capture {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-    }
-}
-
-fn io(console: &Capture) -> ConsoleIo {
-    ConsoleIo { output: Box::new(console.clone()), input: None }
-}
 
 /// How code is started: flat at an address, or as the file that it is.
 fn flat(addr: u64, bits: Bits) -> LoadOptions {
@@ -40,34 +24,13 @@ fn spec(file: &[u8], options: &LoadOptions, cpus: usize, deterministic: bool) ->
     let image = loader::parse(file, options).unwrap();
     assert_eq!(image.isa, Isa::X86_64);
     MachineSpec {
-        board: BoardKind::Pc,
-        cpu: CpuSpec::default_for(Isa::X86_64),
         cpus,
         memory: 16 << 20,
         deterministic,
-        engine: EngineKind::Interp.into(),
-        firmware: Firmware::Auto,
-        image,
-        initrd: None,
         cmdline: "words for the kernel".into(),
-        console: ConsoleKind::Uart,
-        virtio: VirtioBus::Pci,
-        limits: PATIENCE,
-        disks: Vec::new(),
-        flash: None,
-        signature: None,
         pass_exit: Some(0x77),
+        ..plain(image)
     }
-}
-
-/// Runs a guest; how it ended, and what it printed.
-fn run(spec: MachineSpec) -> (Report, String) {
-    let console = Capture::default();
-    let mut machine = Machine::new(spec, io(&console)).unwrap();
-    machine.hash_at_end();
-    let report = machine.run();
-    let text = String::from_utf8_lossy(&console.0.lock().unwrap()).into_owned();
-    (report, text)
 }
 
 fn asm(bitness: u32) -> CodeAssembler {
@@ -343,7 +306,7 @@ fn deterministic_runs_are_equal(board: BoardKind, virtio: VirtioBus) {
     for insns in [1, 700, 12_345] {
         let limits = Limits { insns: Some(insns), ..PATIENCE };
         let mut machine =
-            Machine::new(MachineSpec { limits, ..deterministic() }, io(&Capture::default()))
+            Machine::new(MachineSpec { limits, ..deterministic() }, Capture::default().io())
                 .unwrap();
         machine.save_at_limit(path.clone());
         assert_eq!(machine.run().end, End::InsnLimit);
@@ -356,7 +319,7 @@ fn deterministic_runs_are_equal(board: BoardKind, virtio: VirtioBus) {
 fn resume(path: &Path) -> Report {
     let how = Resumption { engine: EngineKind::Interp.into(), limits: PATIENCE, disks: Vec::new() };
     let snapshot = Snapshot::open(path).unwrap();
-    let mut machine = Machine::resume(snapshot, &how, io(&Capture::default())).unwrap();
+    let mut machine = Machine::resume(snapshot, &how, Capture::default().io()).unwrap();
     machine.hash_at_end();
     machine.run()
 }
@@ -368,7 +331,7 @@ fn the_translator_is_refused_and_a_triple_fault_is_explained() {
     let code = a.assemble(0x10_0000).unwrap();
     let options = flat(0x10_0000, Bits::B32);
     let jit = MachineSpec { engine: EngineKind::Jit.into(), ..spec(&code, &options, 1, false) };
-    let error = Machine::new(jit, io(&Capture::default())).err().unwrap().to_string();
+    let error = Machine::new(jit, Capture::default().io()).err().unwrap().to_string();
     assert!(error.contains("--engine interp"), "{error}");
     let (report, _) = run(spec(&code, &options, 1, false));
     assert!(

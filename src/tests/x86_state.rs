@@ -3,51 +3,27 @@
 //!
 //! The manuals say nothing of saving: a machine that was saved must end as one that was not.
 
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod machine;
+
 use std::path::Path;
 use std::time::Duration;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use mimic::loader::{self, Bits, Isa, LoadOptions};
+use machine::{Capture, PATIENCE, plain};
+use mimic::loader::{self, Bits, LoadOptions};
+use mimic::machine::Machine;
 use mimic::machine::snapshot::Snapshot;
-use mimic::machine::spec::{
-    BoardKind, ConsoleKind, CpuSpec, End, EngineKind, Firmware, Limits, MachineSpec, Report,
-    Resumption, VirtioBus,
-};
-use mimic::machine::{ConsoleIo, Machine};
-use mimic_devices::serial::SerialOutput;
-
-const PATIENCE: Limits = Limits { insns: None, time: Some(Duration::from_secs(120)) };
-
-struct Nowhere;
-
-impl SerialOutput for Nowhere {
-    fn write(&mut self, _: &[u8]) {}
-}
-
-fn io() -> ConsoleIo {
-    ConsoleIo { output: Box::new(Nowhere), input: None }
-}
+use mimic::machine::spec::{End, EngineKind, Limits, MachineSpec, Report, Resumption};
 
 fn spec(file: &[u8], options: &LoadOptions, cpus: usize, deterministic: bool) -> MachineSpec {
     MachineSpec {
-        board: BoardKind::Pc,
-        cpu: CpuSpec::default_for(Isa::X86_64),
         cpus,
         memory: 32 << 20,
         deterministic,
-        engine: EngineKind::Interp.into(),
-        firmware: Firmware::Auto,
-        image: loader::parse(file, options).unwrap(),
-        initrd: None,
-        cmdline: String::new(),
-        console: ConsoleKind::Uart,
-        virtio: VirtioBus::Pci,
-        limits: PATIENCE,
-        disks: Vec::new(),
-        flash: None,
-        signature: None,
         pass_exit: Some(0),
+        ..plain(loader::parse(file, options).unwrap())
     }
 }
 
@@ -58,19 +34,20 @@ fn finish(mut machine: Machine) -> Report {
 
 /// Runs up to a limit.
 fn run(spec: MachineSpec, limits: Limits) -> Report {
-    finish(Machine::new(MachineSpec { limits, ..spec }, io()).unwrap())
+    finish(Machine::new(MachineSpec { limits, ..spec }, Capture::default().io()).unwrap())
 }
 
 /// Runs up to a limit, and saves the machine.
 fn save(spec: MachineSpec, limits: Limits, path: &Path) -> End {
-    let mut machine = Machine::new(MachineSpec { limits, ..spec }, io()).unwrap();
+    let mut machine =
+        Machine::new(MachineSpec { limits, ..spec }, Capture::default().io()).unwrap();
     machine.save_at_limit(path.to_owned());
     machine.run().end
 }
 
 fn resume(path: &Path, limits: Limits) -> Report {
     let how = Resumption { engine: EngineKind::Interp.into(), limits, disks: Vec::new() };
-    finish(Machine::resume(Snapshot::open(path).unwrap(), &how, io()).unwrap())
+    finish(Machine::resume(Snapshot::open(path).unwrap(), &how, Capture::default().io()).unwrap())
 }
 
 fn insns(insns: u64) -> Limits {
@@ -358,7 +335,7 @@ fn a_machine_can_be_saved_inside_a_repeated_string() {
     let file = filling();
     let mut inside = 0;
     for milliseconds in [1, 2, 4, 8, 16, 32, 64] {
-        let machine = Machine::new(spec(&file, &FLAT, 1, false), io()).unwrap();
+        let machine = Machine::new(spec(&file, &FLAT, 1, false), Capture::default().io()).unwrap();
         let handle = machine.handle();
         let guest = std::thread::spawn(move || machine.run().end);
         std::thread::sleep(Duration::from_millis(milliseconds));
