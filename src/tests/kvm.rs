@@ -1,44 +1,21 @@
 //! KVM: small guests on it, on the interpreter, and on both in turn. Without /dev/kvm these tests say so and pass.
 
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod machine;
+
 use std::io::Write as _;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use iced_x86::code_asm::*;
+use machine::{Capture, PATIENCE, plain, run};
 use mimic::engine::kvm::KvmError;
 use mimic::engine::kvm::probe::{self, KvmKind};
 use mimic::loader::{self, Bits, LoadOptions, LoadedImage};
+use mimic::machine::Machine;
 use mimic::machine::snapshot::Snapshot;
-use mimic::machine::spec::{
-    BoardKind, ConsoleKind, CpuSpec, End, EngineKind, EngineSpec, Firmware, Limits, MachineSpec,
-    Report, Resumption, SwitchAt, VirtioBus,
-};
-use mimic::machine::{ConsoleIo, Machine};
-use mimic_devices::serial::SerialOutput;
+use mimic::machine::spec::{End, EngineKind, EngineSpec, MachineSpec, Resumption, SwitchAt};
 use mimic_test_roms::roms;
 use mimic_test_roms::x86::kvm::{self, Guest};
-
-/// A guest that hangs ends here, not the test run.
-const PATIENCE: Limits = Limits { insns: None, time: Some(Duration::from_secs(120)) };
-
-#[derive(Clone, Default)]
-struct Capture(Arc<Mutex<Vec<u8>>>);
-
-impl SerialOutput for Capture {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-    }
-}
-
-impl Capture {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-
-    fn io(&self) -> ConsoleIo {
-        ConsoleIo { output: Box::new(self.clone()), input: None }
-    }
-}
 
 /// Whether there is a KVM here. Says so if there is none.
 fn kvm_is_here() -> bool {
@@ -59,37 +36,12 @@ fn spec(code: &[u8], address: u64, bits: Bits, engine: impl Into<EngineSpec>) ->
 }
 
 fn of_image(image: LoadedImage, engine: impl Into<EngineSpec>) -> MachineSpec {
-    MachineSpec {
-        board: BoardKind::Pc,
-        cpu: CpuSpec::default_for(image.isa),
-        cpus: 1,
-        memory: 64 << 20,
-        deterministic: false,
-        engine: engine.into(),
-        firmware: Firmware::Auto,
-        image,
-        initrd: None,
-        cmdline: String::new(),
-        console: ConsoleKind::Uart,
-        virtio: VirtioBus::Pci,
-        limits: PATIENCE,
-        disks: Vec::new(),
-        flash: None,
-        signature: None,
-        pass_exit: Some(0),
-    }
+    MachineSpec { engine: engine.into(), pass_exit: Some(0), ..plain(image) }
 }
 
 fn of_guest(guest: &Guest, engine: impl Into<EngineSpec>) -> MachineSpec {
     let bits = if guest.bits == 16 { Bits::B16 } else { Bits::B64 };
     spec(&guest.build(), guest.address, bits, engine)
-}
-
-/// Runs a guest; how it ended, and what it printed.
-fn run(spec: MachineSpec) -> (Report, String) {
-    let console = Capture::default();
-    let report = Machine::new(spec, console.io()).unwrap().run();
-    (report, console.text())
 }
 
 #[test]
