@@ -273,7 +273,11 @@ impl Vcpu {
 
     /// Follows a change of IA32_APIC_BASE, on which CPUID depends.
     pub(super) fn set_apic_base(&mut self, base: u64) {
-        self.fd.sync_regs_mut().sregs.apic_base = base;
+        let registers = &mut self.fd.sync_regs_mut().sregs;
+        registers.apic_base = base;
+        // KVM takes an interrupt that is named here for a new one, and names in the shared page all that it has ever been
+        // left with (Linux, arch/x86/kvm/x86.c, __get_sregs, which sets bits alone).
+        registers.interrupt_bitmap = [0; 4];
         self.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
     }
 
