@@ -8,7 +8,7 @@ use super::options::{Guest, MachineArgs, PATIENCE, RunningArgs};
 use super::{Failure, values};
 use crate::board::virt;
 use crate::loader::{self, Bits, ImageKind, Isa, LoadError, LoadOptions, LoadedImage};
-use crate::machine::spec::{End, Report};
+use crate::machine::spec::{End, Limits, Report};
 use crate::machine::{ConsoleIo, Machine, MachineError};
 use crate::report::{self, JsonReport};
 use crate::terminal::session::{self, SessionError, SessionOptions};
@@ -158,18 +158,22 @@ pub(super) fn start(
     let counted = running.max_insns.is_some();
     machine.engine.check(guest.image.isa, machine.deterministic, counted)?;
     let attached = machine.attach()?;
-    let spec = || machine.spec(guest, &attached, running.limits(), default_memory);
-    let make = |io| Ok(running.prepare(Machine::new(spec(), io)?));
-    let report = run_session(make, &running.session(&guest.image, guest.patience)?)?;
+    let make = |io, limits| {
+        let spec = machine.spec(guest, &attached, limits, default_memory);
+        Ok(running.prepare(Machine::new(spec, io)?))
+    };
+    let options = running.session(&guest.image, guest.patience)?;
+    let report = run_session(make, running.limits(), &options)?;
     finish(&report, running, &guest.image)
 }
 
 /// Runs the machines that `make` makes, with the user's terminal around them.
 pub(super) fn run_session(
-    make: impl Fn(ConsoleIo) -> Result<Machine, MachineError>,
+    make: impl Fn(ConsoleIo, Limits) -> Result<Machine, MachineError>,
+    limits: Limits,
     options: &SessionOptions,
 ) -> Result<Report, Failure> {
-    let result = session::run(make, options);
+    let result = session::run(make, limits, options);
     tty::restore();
     result.map_err(|error| match error {
         SessionError::Machine(MachineError::Host { .. } | MachineError::Engine(_))

@@ -94,11 +94,11 @@ fn load(args: &LoadArgs) -> Result<u8, Failure> {
     };
     let image = how.image(&config);
     let make =
-        |io| Ok(args.running.prepare(Machine::resume(Snapshot::open(&args.file)?, &how, io)?));
+        |io, _| Ok(args.running.prepare(Machine::resume(Snapshot::open(&args.file)?, &how, io)?));
     let mut options = args.running.session(&image, PATIENCE)?;
     // There is no image here that a reset could start again.
     options.reboot = false;
-    let report = run::run_session(make, &options)?;
+    let report = run::run_session(make, how.limits, &options)?;
     run::finish(&report, &args.running, &image)
 }
 

@@ -229,6 +229,17 @@ pub struct Limits {
     pub time: Option<Duration>,
 }
 
+impl Limits {
+    /// What is left after a machine has run and was reset.
+    #[must_use]
+    pub fn after(self, stats: &Stats) -> Self {
+        Limits {
+            insns: self.insns.map(|insns| insns.saturating_sub(stats.insns)),
+            time: self.time.map(|time| time.saturating_sub(stats.wall_time)),
+        }
+    }
+}
+
 /// Everything that is decided before a machine exists.
 pub struct MachineSpec {
     /// The board.

@@ -12,7 +12,7 @@ use super::signals::{SignalWatch, end_by};
 use super::silence::SilenceWatch;
 use super::tty::{self, RawMode};
 use crate::gdb::{Listener, Server};
-use crate::machine::spec::{End, HartView, Report};
+use crate::machine::spec::{End, HartView, Limits, Report};
 use crate::machine::{ConsoleIo, InputSource, Machine, MachineError, MachineHandle};
 
 /// How the user wants the terminal to be.
@@ -73,12 +73,13 @@ impl Current {
 }
 
 /// Runs machines made by `make` on stdin and stdout until one ends for good. `make` is asked again after a
-/// reset.
+/// reset, with what the resets have left of `limits`.
 ///
 /// # Errors
 /// [`SessionError`]; the terminal is restored in any case.
 pub fn run(
-    make: impl Fn(ConsoleIo) -> Result<Machine, MachineError>,
+    make: impl Fn(ConsoleIo, Limits) -> Result<Machine, MachineError>,
+    mut limits: Limits,
     options: &SessionOptions,
 ) -> Result<Report, SessionError> {
     let host = |what| move |source| SessionError::Host { what, source };
@@ -98,7 +99,7 @@ pub fn run(
     let report = loop {
         let keys = Keys::new(if typed { options.escape } else { no_escape() });
         let input = input(keys, options.clone(), typed, output.sink());
-        let machine = make(ConsoleIo { output: Box::new(output.sink()), input })?;
+        let machine = make(ConsoleIo { output: Box::new(output.sink()), input }, limits)?;
         let handle = machine.handle();
         current.set(handle.clone());
         if signals.received().is_some() {
@@ -131,6 +132,7 @@ pub fn run(
             break report;
         }
         resets += 1;
+        limits = limits.after(&report.stats);
         output.sink().settle(Duration::from_secs(1));
         tty::say(&format!(
             "mimic: the guest asked for a reset; starting it again (reset {resets})"

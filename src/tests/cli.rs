@@ -7,7 +7,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use support::{BASE, ECHOES, FAILS_WITH_7, LOOPS, PRINTS_FOR_EVER, Program, ending, guest, mimic};
+use support::{
+    BASE, ECHOES, FAILS_WITH_7, LOOPS, PRINTS_FOR_EVER, Program, RESETS, ending, guest, mimic,
+};
 use tempfile::TempDir;
 
 fn run(args: &[&str]) -> Output {
@@ -100,6 +102,16 @@ fn the_guests_failure_is_the_exit_status() {
     assert_eq!(report["code"], 7);
     // The fifth instruction may or may not retire before the machine stops.
     assert!(report["stats"]["instructions"].as_u64().unwrap() >= 4);
+}
+
+#[test]
+fn limits_hold_for_a_guest_that_resets_itself_over_and_over() {
+    for limit in [["--timeout", "500ms"], ["--max-insns", "40"]] {
+        let output = run_flat(RESETS, &limit);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(ending(&output).0, Some(124), "{text}");
+        assert!(text.contains("(reset 2)"), "{text}");
+    }
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(crate) const PRINTS_FOR_EVER: &[u32] = &[
 
 /// Does nothing for ever.
 pub(crate) const LOOPS: &[u32] = &[0x0000_006f];
+/// lui t0, 0x100; lui t1, 7; addi t1, t1, 0x777; sw t1, (t0): the test finisher's reset, over and over.
+pub(crate) const RESETS: &[u32] = &[0x0010_02b7, 0x0000_7337, 0x7773_0313, 0x0062_a023, LOOPS[0]];
 
 /// Writes a guest to a file in `folder`.
 pub(crate) fn guest(folder: &Path, words: &[u32]) -> PathBuf {
