@@ -150,7 +150,7 @@ pub(super) struct MachineArgs {
     pub(super) firmware: Option<FirmwareOption>,
     #[command(flatten)]
     pub(super) disks: DiskArgs,
-    /// How the guest reaches disks, console and entropy [default: pci on pc, mmio elsewhere]
+    /// How the guest reaches disks, console and entropy [default: pci on pc and for Linux on virt, mmio elsewhere]
     #[arg(long, value_enum)]
     pub(super) virtio: Option<VirtioOption>,
     /// Flash memory with this firmware, such as EDK2's RISCV_VIRT_CODE.fd

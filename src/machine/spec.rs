@@ -115,9 +115,9 @@ impl EngineKind {
 }
 
 /// When all harts change their engine, counted in instructions that they retire together in this run. On KVM, which
-/// counts no instructions, a nanosecond of a hart's time counts as one, and a hart stays there for at least a tenth of a
-/// millisecond. Exact in
-/// a deterministic machine and where there is one hart; harts that run side by side follow one by one.
+/// counts no instructions, a nanosecond of a hart's time counts as one, and a hart stays there for at least a tenth
+/// of a millisecond. Exact in a deterministic machine and where there is one hart; harts that run side by side
+/// follow one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwitchAt {
     /// Once, to this engine.
