@@ -2,6 +2,7 @@
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod machine;
+mod processors;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use mimic::machine::snapshot::Snapshot;
 use mimic::machine::spec::{End, EngineKind, EngineSpec, MachineSpec, Resumption, SwitchAt};
 use mimic_test_roms::roms;
 use mimic_test_roms::x86::kvm::{self, Guest};
+use processors::count_together;
 
 /// Whether there is a KVM here. Says so if there is none.
 fn kvm_is_here() -> bool {
@@ -136,38 +138,11 @@ fn engines_are_changed_from_outside_and_a_machine_on_kvm_is_saved() {
     assert_eq!(resumed.end, End::Pass);
 }
 
-/// Two processors: the first wakes the other by INIT and a start-up message (SDM vol. 3, 10.4.4), which counts, with
-/// LOCK, in real mode.
+/// Two processors of which the other counts; reports how far from right the count is.
 fn two_processors() -> Vec<u8> {
     const ROUNDS: u32 = 2_000;
-    let mut other = CodeAssembler::new(16).unwrap();
-    let (mut next, mut halt) = (other.create_label(), other.create_label());
-    other.xor(ax, ax).unwrap();
-    other.mov(ds, ax).unwrap();
-    other.mov(ecx, ROUNDS).unwrap();
-    other.set_label(&mut next).unwrap();
-    other.lock().inc(dword_ptr(0x9000)).unwrap();
-    other.dec(ecx).unwrap();
-    other.jne(next).unwrap();
-    other.lock().inc(dword_ptr(0x9010)).unwrap();
-    other.set_label(&mut halt).unwrap();
-    other.cli().unwrap();
-    other.hlt().unwrap();
-    other.jmp(halt).unwrap();
     let mut a = CodeAssembler::new(32).unwrap();
-    for (at, byte) in other.assemble(0).unwrap().iter().enumerate() {
-        a.mov(byte_ptr(0x8000 + at as u64), u32::from(*byte)).unwrap();
-    }
-    a.mov(dword_ptr(0x9000), 0).unwrap();
-    a.mov(dword_ptr(0x9010), 0).unwrap();
-    a.mov(dword_ptr(0xfee0_0300u64), 0xc_4500).unwrap();
-    a.mov(dword_ptr(0xfee0_0300u64), 0xc_4608).unwrap();
-    let mut wait = a.create_label();
-    a.set_label(&mut wait).unwrap();
-    a.pause().unwrap();
-    a.cmp(dword_ptr(0x9010), 1).unwrap();
-    a.jne(wait).unwrap();
-    a.mov(eax, dword_ptr(0x9000)).unwrap();
+    count_together(&mut a, 1, ROUNDS);
     a.sub(eax, ROUNDS as i32).unwrap();
     a.out(0xf4, eax).unwrap();
     a.cli().unwrap();

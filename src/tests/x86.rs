@@ -3,6 +3,7 @@
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod machine;
+mod processors;
 
 use std::path::Path;
 
@@ -14,6 +15,7 @@ use mimic::machine::snapshot::Snapshot;
 use mimic::machine::spec::{
     BoardKind, End, EngineKind, Limits, MachineSpec, Report, Resumption, VirtioBus,
 };
+use processors::count_together;
 
 /// How code is started: flat at an address, or as the file that it is.
 fn flat(addr: u64, bits: Bits) -> LoadOptions {
@@ -235,41 +237,10 @@ fn a_multiboot_kernel_is_told_of_memory_and_its_command_line() {
     assert_eq!((report.end, text.trim()), (End::Exit(15 << 10), "words for the kernel"));
 }
 
-/// Wakes all other processors by INIT and start-up messages (SDM vol. 3, 10.4.4). Each adds to a counter, with and
-/// without LOCK; the first one waits for all of them and reports the counter's value.
+/// A kernel that reports what `others` processors count, each 10,000 times.
 fn counting_kernel(others: u32) -> Vec<u8> {
-    const ROUNDS: u32 = 10_000;
-    // Real-mode code for page 8: count, then wait for good.
-    let mut other = asm(16);
-    let mut next = other.create_label();
-    other.xor(ax, ax).unwrap();
-    other.mov(ds, ax).unwrap();
-    other.mov(ecx, ROUNDS).unwrap();
-    other.set_label(&mut next).unwrap();
-    other.lock().inc(dword_ptr(0x9000)).unwrap();
-    other.dec(ecx).unwrap();
-    other.jne(next).unwrap();
-    other.lock().inc(dword_ptr(0x9010)).unwrap();
-    let mut halt = other.create_label();
-    other.set_label(&mut halt).unwrap();
-    other.cli().unwrap();
-    other.hlt().unwrap();
-    other.jmp(halt).unwrap();
-    let other = other.assemble(0).unwrap();
     kernel(|a| {
-        for (at, byte) in other.iter().enumerate() {
-            a.mov(byte_ptr(0x8000 + at as u64), u32::from(*byte)).unwrap();
-        }
-        a.mov(dword_ptr(0x9000), 0).unwrap();
-        a.mov(dword_ptr(0x9010), 0).unwrap();
-        a.mov(dword_ptr(0xfee0_0300u64), 0xc_4500).unwrap();
-        a.mov(dword_ptr(0xfee0_0300u64), 0xc_4608).unwrap();
-        let mut wait = a.create_label();
-        a.set_label(&mut wait).unwrap();
-        a.pause().unwrap();
-        a.cmp(dword_ptr(0x9010), others as i32).unwrap();
-        a.jne(wait).unwrap();
-        a.mov(eax, dword_ptr(0x9000)).unwrap();
+        count_together(a, others, 10_000);
         exit(a);
     })
 }
